@@ -1,0 +1,1 @@
+"""Floor 0: the values everything else is written in. Knows the standard library and msgspec, nothing else."""

@@ -1,0 +1,224 @@
+"""What a run may be told, and the life of one command. A closed union: every ``match`` over it ends in assert_never."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from trainer_core.spec.phases import Phase
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Text = Annotated[str, msgspec.Meta(max_length=2000)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Unknown fields are refused: a misspelt argument must not become a default."""
+
+
+class ForcePhase(_Command, frozen=True, tag="force-phase"):
+    """Go to ``phase`` at the next boundary. FULL is always allowed; PREDICT and CORRECT when their guards allow."""
+
+    phase: Phase
+
+
+class SetThreshold(_Command, frozen=True, tag="set-threshold"):
+    """Set one live setting (``spec.config.SETTINGS[name].live``) to ``value``, within its bounds."""
+
+    name: Name
+    value: float
+
+
+class Rollback(_Command, frozen=True, tag="rollback"):
+    """Restore a checkpoint by name, or the last good one; begins a new attempt."""
+
+    checkpoint: Name | None = None
+
+
+class SaveCheckpoint(_Command, frozen=True, tag="checkpoint"):
+    """Save a checkpoint at the next boundary."""
+
+
+class Pause(_Command, frozen=True, tag="pause"):
+    """Stop stepping at the next boundary and wait; commands are still taken."""
+
+
+class Resume(_Command, frozen=True, tag="resume"):
+    """Go on after a pause."""
+
+
+class Stop(_Command, frozen=True, tag="stop"):
+    """Save a checkpoint, end the run; it can be resumed later."""
+
+
+class SetLearningRate(_Command, frozen=True, tag="set-learning-rate"):
+    """Scale the schedule so that the learning rate is ``value`` now; later steps keep the scale."""
+
+    value: Positive
+
+
+class ScaleLearningRate(_Command, frozen=True, tag="scale-learning-rate"):
+    """Multiply the scale on the schedule by ``factor``."""
+
+    factor: Positive
+
+
+class SetGradientClip(_Command, frozen=True, tag="set-gradient-clip"):
+    """Clip the global gradient norm to ``max_norm``; 0 switches clipping off."""
+
+    max_norm: NonNegative
+
+
+class SetWeightDecay(_Command, frozen=True, tag="set-weight-decay"):
+    """Set the optimizer's weight decay in every parameter group that has one."""
+
+    value: NonNegative
+
+
+class SetPhaseLength(_Command, frozen=True, tag="set-phase-length"):
+    """Set the length setting of ``phase`` in steps (the longest horizon, for PREDICT)."""
+
+    phase: Phase
+    steps: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class LockPrediction(_Command, frozen=True, tag="lock-prediction"):
+    """``locked``: stay in FULL and enter no PREDICT phase until unlocked."""
+
+    locked: bool
+
+
+class AcknowledgeAlert(_Command, frozen=True, tag="acknowledge-alert"):
+    """Somebody has seen the alert."""
+
+    alert_id: Name
+
+
+class SilenceAlert(_Command, frozen=True, tag="silence-alert"):
+    """Do not raise this rule again for ``steps`` steps."""
+
+    rule: Name
+    steps: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Annotate(_Command, frozen=True, tag="annotate"):
+    """Put a note into the record at the present step."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+
+
+class ApplyRemedy(_Command, frozen=True, tag="apply-remedy"):
+    """Apply every command of a named remedy (``spec.remedies``), or none of them."""
+
+    remedy: Name
+
+
+Command = (
+    ForcePhase
+    | SetThreshold
+    | Rollback
+    | SaveCheckpoint
+    | Pause
+    | Resume
+    | Stop
+    | SetLearningRate
+    | ScaleLearningRate
+    | SetGradientClip
+    | SetWeightDecay
+    | SetPhaseLength
+    | LockPrediction
+    | AcknowledgeAlert
+    | SilenceAlert
+    | Annotate
+    | ApplyRemedy
+)
+
+STICKY: tuple[type, ...] = (
+    SetThreshold,
+    SetLearningRate,
+    ScaleLearningRate,
+    SetGradientClip,
+    SetWeightDecay,
+    SetPhaseLength,
+    LockPrediction,
+    Pause,
+    Resume,
+)
+"""Settings that a resume applies again when they were accepted after its checkpoint; all others are one-shots."""
+
+TAKEN_WHILE_BUSY: tuple[type, ...] = (Pause, Stop)
+"""What is taken during a checkpoint or a rollback."""
+
+
+def kind_of(command: Command) -> str:
+    """The tag of a command, e.g. ``"set-threshold"``."""
+    return str(command.__struct_config__.tag)
+
+
+def is_dangerous(command: Command) -> bool:
+    """Whether a command needs a second, confirming message (rollback, stop, a tenfold learning rate)."""
+    match command:
+        case Rollback() | Stop():
+            return True
+        case ScaleLearningRate(factor=factor):
+            return factor >= 10.0
+        case ApplyRemedy():
+            return True
+        case _:
+            return False
+
+
+class CommandState(StrEnum):
+    """``RECEIVED -> ACCEPTED (durable) -> APPLYING -> APPLIED``, or one of the other ends."""
+
+    RECEIVED = "received"
+    """Known, waiting for its confirmation. Nothing is durable yet."""
+    ACCEPTED = "accepted"
+    APPLYING = "applying"
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    UNDONE_BY_RESTART = "undone-by-restart"
+
+    @property
+    def final(self) -> bool:
+        """Whether the command can still change."""
+        return self not in (CommandState.RECEIVED, CommandState.ACCEPTED, CommandState.APPLYING)
+
+
+class Refusal(StrEnum):
+    """Why a command was REJECTED."""
+
+    AUTH = "auth"
+    SCHEMA = "schema"
+    RUN = "run"
+    PRECONDITION = "precondition"
+    RATE = "rate"
+    CONFLICT = "conflict"
+
+
+class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One operator command as it travels. The actor is not in it: that is the authenticated key's name."""
+
+    command_id: Annotated[str, msgspec.Meta(min_length=8, max_length=64)]
+    """Minted when the form is shown, so that a double click is one command."""
+    command: Command
+    expect_state_rev: int | None = None
+    """Compare-and-set: refused as a conflict when the run's state_rev has moved on."""
+    at_step: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Apply at the boundary before this step; None means the next boundary."""
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 60.0
+    """Seconds after which an unapplied command expires."""
+    reason: Text = ""
+
+
+class AcceptedCommand(msgspec.Struct, frozen=True):
+    """A command as ``commands.db`` holds it and as the trainer receives it."""
+
+    request: CommandRequest
+    actor: str
+    received_at: float
+    """Unix seconds."""

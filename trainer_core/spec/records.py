@@ -1,0 +1,339 @@
+"""What a run says: the closed union of journal records. Knows nothing of how they are stored or sent.
+
+Absence has a meaning everywhere: ``None`` is "not measured", NaN is "measured, and it is not a number".
+"""
+
+import msgspec
+
+from trainer_core.spec.commands import Command, CommandState, Refusal
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.severity import Severity
+
+
+class _Record(msgspec.Struct, frozen=True, tag_field="kind"):
+    """Readers of an older version ignore fields they do not know."""
+
+
+class StepRecord(_Record, frozen=True, tag="step"):
+    """One measured step: a forward pass ran. All norms are L2; all times are seconds of wall clock."""
+
+    step: int
+    """Nominal step, whatever the phase; goes back at a rollback."""
+    batch: int
+    """Batches of training data consumed so far."""
+    phase: Phase
+    cycle: int
+    step_in_phase: int
+    """1 for the first step of the phase."""
+    phase_budget: int | None
+    """Steps this phase may last; None when it has no fixed length."""
+    loss: float | None
+    """Training loss of this step's batch."""
+    loss_ema: float | None = None
+    loss_sigma: float | None = None
+    """Standard deviation of the loss about its EMA."""
+    loss_deviation: float | None = None
+    """(loss - EMA) / sigma."""
+    predicted_loss: float | None = None
+    """What the predictor expected this step's loss to be; None outside PREDICT."""
+    predicted_low: float | None = None
+    predicted_high: float | None = None
+    prediction_error: float | None = None
+    """abs(actual - predicted) / abs(actual) of the loss; None where no prediction existed."""
+    relative_error: float | None = None
+    """norm(actual delta - predicted delta) / norm(actual delta) of the weights in a full step (residual error)."""
+    confidence: float | None = None
+    """Calibrated probability that applying the next proposal lowers the loss."""
+    grad_norm: float | None = None
+    """None: no backward pass ran."""
+    grad_norm_baseline: float | None = None
+    grad_param_ratio: float | None = None
+    grad_variance: float | None = None
+    """Variance of the gradient norm over the recent window."""
+    update_norm: float | None = None
+    """Norm of the weight change of this step."""
+    update_norm_baseline: float | None = None
+    param_norm: float | None = None
+    learning_rate: float | None = None
+    sign_changes: int | None = None
+    """Sign changes of the loss difference in the last 10 steps."""
+    step_seconds: float | None = None
+    forward_seconds: float | None = None
+    backward_seconds: float | None = None
+    optimizer_seconds: float | None = None
+    predict_seconds: float | None = None
+    """Predictor, probes, snapshots and correction inside this step."""
+    backward_passes: int = 0
+    """Since the run began, over all attempts."""
+    layer_grad_norms: tuple[float, ...] | None = None
+    """One per name in ``RunStarted.layers``; None when no backward pass ran."""
+
+
+class PredictedStretch(_Record, frozen=True, tag="stretch"):
+    """Predicted steps ``first_step..last_step`` taken without a forward pass each: one move along the path.
+
+    ``expected_loss`` is the predicted path (one value per step, or two: both ends); nothing in it was measured.
+    """
+
+    step: int
+    """Equal to last_step."""
+    first_step: int
+    last_step: int
+    batch: int
+    cycle: int
+    expected_loss: tuple[float, ...]
+    expected_low: tuple[float, ...]
+    expected_high: tuple[float, ...]
+    update_norm: float
+    confidence: float | None
+    seconds: float
+    backward_passes: int
+
+
+class RunStarted(_Record, frozen=True, tag="run-started"):
+    """First record of a process on a run: also written by a resume."""
+
+    step: int
+    run_id: str
+    task: str
+    config: dict[str, dict[str, bool | int | float | str | None]]
+    """The resolved configuration: section -> key -> value."""
+    layers: tuple[str, ...]
+    """Names of ``StepRecord.layer_grad_norms``."""
+    parameters: int
+    total_steps: int | None
+    device: str
+    versions: dict[str, str]
+    pid: int
+    resumed_from: str | None = None
+
+
+class RunState(_Record, frozen=True, tag="run-state"):
+    """The trainer's own word for what it is doing: running, paused, finished, stopped or failed."""
+
+    step: int
+    state: str
+    because: str
+
+
+class PhaseChanged(_Record, frozen=True, tag="phase"):
+    """``step`` is the first step of the new phase; ``because`` the guards that held, with their numbers."""
+
+    step: int
+    from_phase: Phase
+    to_phase: Phase
+    because: tuple[str, ...]
+    cycle: int
+    budget: int | None
+    """Steps the new phase may last."""
+
+
+class GuardLine(msgspec.Struct, frozen=True):
+    """One line of the "why not predicting yet?" checklist."""
+
+    to_phase: Phase
+    guard: str
+    holds: bool
+    detail: str
+
+
+class Explained(_Record, frozen=True, tag="explained"):
+    """Every guard out of the present phase with its numbers; written when one of them flips, or every 20 steps."""
+
+    step: int
+    phase: Phase
+    lines: tuple[GuardLine, ...]
+
+
+class PredictionProbed(_Record, frozen=True, tag="probe"):
+    """A proposal compared with the present weights on the same batch (paired test)."""
+
+    step: int
+    cycle: int
+    horizon: int
+    loss_before: float
+    loss_after: float
+    gain: float
+    """Mean over samples of (before - after)."""
+    gain_se: float
+    """Its standard error."""
+    z: float
+    confidence: float
+    better: bool
+    shadow: bool
+    """True: probed and put back, only to learn the confidence."""
+    seconds: float
+
+
+class PredictionEnded(_Record, frozen=True, tag="prediction"):
+    """The verdict on one PREDICT phase and its correction."""
+
+    step: int
+    cycle: int
+    kept: bool
+    steps: int
+    """Steps predicted (0 when undone before moving)."""
+    because: str
+    loss_before: float | None
+    loss_after: float | None
+    confidence: float | None
+    """When it was entered."""
+    mean_error: float | None
+    """Mean relative loss error over the phase."""
+
+
+class ResidualWeight(msgspec.Struct, frozen=True):
+    """One selected residual."""
+
+    residual_id: int
+    similarity: float
+    weight: float
+
+
+class CorrectionApplied(_Record, frozen=True, tag="correction"):
+    """Residual selection and its paired probe (methodology, "Correction Phase")."""
+
+    step: int
+    cycle: int
+    history: int
+    similar: int
+    weights: tuple[ResidualWeight, ...]
+    magnitude: float
+    """Norm of the correction."""
+    gain: float | None
+    """Paired loss gain of the correction; None: nothing to probe."""
+    applied: bool
+    because: str
+
+
+class ValidationMeasured(_Record, frozen=True, tag="validation"):
+    """Loss on held-out data."""
+
+    step: int
+    loss: float
+    accuracy: float | None
+    seconds: float
+
+
+class AlertRaised(_Record, frozen=True, tag="alert-raised"):
+    """A ladder rung held long enough, or an event nobody should miss. One open alert per rule."""
+
+    step: int
+    alert_id: str
+    rule: str
+    severity: Severity
+    signal: str
+    value: float | None
+    limit: float | None
+    message: str
+    remedy: str | None = None
+    """Name in ``spec.remedies``."""
+
+
+class AlertResolved(_Record, frozen=True, tag="alert-resolved"):
+    step: int
+    alert_id: str
+    rule: str
+    message: str
+
+
+class CommandChanged(_Record, frozen=True, tag="command"):
+    """One transition in the life of a command: the audit trail, the broadcast and the late joiner's answer."""
+
+    step: int
+    phase: Phase | None
+    command_id: str
+    command: Command
+    state: CommandState
+    actor: str
+    state_rev: int
+    """Grows by one with every APPLIED command."""
+    before: str | None = None
+    after: str | None = None
+    refusal: Refusal | None = None
+    detail: str = ""
+    """Why it was refused, failed or expired; one sentence."""
+    reason: str = ""
+    """The operator's own reason."""
+
+
+class CheckpointSaved(_Record, frozen=True, tag="checkpoint"):
+    step: int
+    name: str
+    bytes: int
+    good: bool
+    """The loss was finite and training healthy: a target for "last good"."""
+    because: str
+    seconds: float
+
+
+class CheckpointSkipped(_Record, frozen=True, tag="checkpoint-skipped"):
+    """A damaged or unfinished checkpoint that was passed over."""
+
+    step: int
+    name: str
+    because: str
+
+
+class AttemptStarted(_Record, frozen=True, tag="attempt"):
+    """A rollback or resume: what follows replaces the steps after ``step`` of the earlier attempts."""
+
+    step: int
+    attempt: int
+    parent: int
+    abandoned_step: int
+    """The step that had been reached."""
+    checkpoint: str | None
+    because: str
+
+
+class Annotated(_Record, frozen=True, tag="note"):
+    step: int
+    text: str
+    actor: str
+
+
+class Lost(_Record, frozen=True, tag="lost"):
+    """Step records dropped because the disk could not keep up; events are never dropped."""
+
+    step: int
+    first_step: int
+    last_step: int
+    count: int
+
+
+Record = (
+    StepRecord
+    | PredictedStretch
+    | RunStarted
+    | RunState
+    | PhaseChanged
+    | Explained
+    | PredictionProbed
+    | PredictionEnded
+    | CorrectionApplied
+    | ValidationMeasured
+    | AlertRaised
+    | AlertResolved
+    | CommandChanged
+    | CheckpointSaved
+    | CheckpointSkipped
+    | AttemptStarted
+    | Annotated
+    | Lost
+)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One journal row. ``seq`` is given at commit: it grows by one, without holes, over restarts and attempts."""
+
+    seq: int
+    time: float
+    """Unix seconds when the record was reported."""
+    attempt: int
+    record: Record
+
+
+def kind_of(record: Record) -> str:
+    """The tag of a record, e.g. ``"step"``."""
+    return str(record.__struct_config__.tag)
