@@ -1,0 +1,102 @@
+"""What the report says of rows: every figure by hand."""
+
+import json
+
+import pytest
+
+from tests.cli.rows import changed, measured, numbered, one_cycle, started
+from trainer_core.cli.output import strict
+from trainer_core.spec.commands import CommandState
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import PredictionEnded
+from trainer_core.telemetry.report import Predictions, report
+
+
+def test_steps_of_an_abandoned_attempt_are_taken_back_but_its_backward_passes_are_charged() -> None:
+    said = report(one_cycle())
+    assert said.steps == 6
+    assert said.steps_per_phase == {Phase.WARMUP: 3, Phase.FULL: 3, Phase.PREDICT: 0, Phase.CORRECT: 0}
+    assert said.backward_passes == 7
+    assert said.backward_reduction == pytest.approx(1 - 7 / 6)
+    assert said.attempts == 2
+
+
+def test_a_stretch_counts_as_predicted_steps_without_backward_passes() -> None:
+    said = report(one_cycle()[:16])
+    assert said.steps == 10
+    assert said.steps_per_phase == {Phase.WARMUP: 3, Phase.FULL: 2, Phase.PREDICT: 4, Phase.CORRECT: 1}
+    assert said.backward_reduction == pytest.approx(1 - 6 / 10)
+
+
+def test_predictions_entered_kept_and_undone_are_counted() -> None:
+    verdicts = [
+        (1.0, 0, changed(2, Phase.FULL, Phase.PREDICT, "confident")),
+        (2.0, 0, PredictionEnded(3, 1, False, 0, "the probe says worse", 1.0, 1.1, 0.9, None)),
+        (3.0, 0, changed(4, Phase.FULL, Phase.PREDICT, "confident")),
+    ]
+    assert report(numbered(verdicts)).predictions == Predictions(entered=2, kept=0, undone=1)
+    assert report(one_cycle()).predictions == Predictions(entered=1, kept=1, undone=0)
+
+
+def test_a_validation_of_the_abandoned_stretch_is_not_the_runs_validation() -> None:
+    said = report(one_cycle())
+    assert said.validation_loss is None
+    assert said.final_loss == 2.3
+    assert report(one_cycle()[:16]).validation_loss is None
+    assert report(one_cycle()[:18]).validation_loss == 1.7
+
+
+def test_the_last_state_of_each_command_is_reported_with_why_it_was_refused() -> None:
+    force, rollback = report(one_cycle()).commands
+    assert (force.kind, force.state, force.step, force.before, force.after) == (
+        "force-full",
+        CommandState.APPLIED,
+        10,
+        "CORRECT",
+        "FULL",
+    )
+    assert (rollback.kind, rollback.state, rollback.why) == (
+        "rollback",
+        CommandState.REJECTED,
+        "there is no checkpoint",
+    )
+
+
+def test_time_between_a_crash_and_the_resume_is_not_wall_time() -> None:
+    rows = [
+        (0.0, 0, started()),
+        (5.0, 0, measured(1, Phase.WARMUP, 1.0, 1)),
+        (1000.0, 1, started(1)),
+        (1002.0, 1, measured(2, Phase.WARMUP, 1.0, 2)),
+    ]
+    assert report(numbered(rows)).wall_seconds == 7.0
+
+
+def test_the_baseline_is_an_estimate_from_full_steps_without_the_predictors_share() -> None:
+    rows = [
+        (0.0, 0, started()),
+        (1.0, 0, measured(1, Phase.FULL, 1.0, 1, 0.30, predict_seconds=0.10)),
+        (2.0, 0, measured(2, Phase.PREDICT, 1.0, 1, 0.05)),
+        (3.0, 0, measured(3, Phase.PREDICT, 1.0, 1, 0.05)),
+    ]
+    estimate = report(numbered(rows)).estimate
+    assert estimate is not None
+    assert estimate.baseline_seconds == pytest.approx(0.6)
+    assert estimate.speedup == pytest.approx(0.6 / 0.4)
+    assert "estimate" in (type(estimate).__doc__ or "") and estimate.full_steps_measured == 1
+
+
+def test_no_rows_give_no_invented_figures() -> None:
+    said = report([])
+    assert (said.steps, said.backward_reduction, said.final_loss, said.estimate) == (0, None, None, None)
+
+
+def test_json_says_nan_and_not_measured_apart() -> None:
+    values = strict({"nan": float("nan"), "up": float("inf"), "down": [float("-inf")], "none": None, "x": 1.5})
+    assert json.loads(json.dumps(values, allow_nan=False)) == {
+        "nan": "NaN",
+        "up": "Infinity",
+        "down": ["-Infinity"],
+        "none": None,
+        "x": 1.5,
+    }

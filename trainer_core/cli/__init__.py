@@ -1,0 +1,50 @@
+"""The ``hybrid`` command: its words, flags and exit codes. Knows every floor by name, imports torch only to train."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from trainer_core.cli import benches, configuration, reading, steering, training, watching
+from trainer_core.spec.errors import UserError
+
+app = typer.Typer(
+    name="hybrid",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Hybrid predictive training: run it, watch it in the browser, steer it, read what it did.",
+    epilog="Start with: hybrid demo",
+)
+training.add_to(app)
+watching.add_to(app)
+steering.add_to(app)
+reading.add_to(app)
+configuration.add_to(app)
+benches.add_to(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hybrid {version('hybrid-predictive-trainer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of ``hybrid`` itself."""
+
+
+def main() -> None:
+    """Run the command line. A UserError becomes one sentence on stderr and its exit code."""
+    try:
+        app()
+    except UserError as error:
+        print(f"hybrid: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,78 @@
+"""Processes that a command starts and must not leave behind. Knows pids and signals, not what the processes do."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+POLL_S = 0.05
+
+
+class Told:
+    """Whether a signal has told this process to end."""
+
+    def __init__(self) -> None:
+        self.to_end = False
+
+    def _end(self, _signal: int, _frame: FrameType | None) -> None:
+        self.to_end = True
+
+    @contextmanager
+    def listening(self) -> Iterator["Told"]:
+        """Take SIGINT, SIGTERM and SIGHUP as a wish to end, and give them back afterwards."""
+        wishes = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [(number, signal.signal(number, self._end)) for number in wishes]
+        try:
+            yield self
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
+
+
+class Child:
+    """One process in a session of its own, so that Ctrl-C in the terminal reaches only us and we end it in order."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._process.poll()
+
+    def end(self, patience_s: float) -> None:
+        """Ask it to end; after ``patience_s`` kill its whole group. Returns when it is gone."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def end_stranger(pid: int, patience_s: float) -> None:
+    """End a process that is not our child: SIGTERM, then SIGKILL after ``patience_s``."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        ends = time.monotonic() + patience_s
+        while time.monotonic() < ends:
+            if not _alive(pid):
+                return
+            time.sleep(POLL_S)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

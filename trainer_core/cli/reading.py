@@ -1,0 +1,98 @@
+"""``hybrid runs``, ``report`` and ``export``: what runs did, read from their journals. Changes nothing."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from trainer_core.cli.output import a_run, err, out, print_json
+from trainer_core.cli.session_log import session_log
+from trainer_core.spec.errors import UserError
+from trainer_core.spec.records import Row
+from trainer_core.telemetry.report import report as report_of
+
+if TYPE_CHECKING:  # sqlite, polars and zmq are loaded by the commands that need them, so that --help is quick
+    from trainer_core.telemetry.journal import JournalReader
+    from trainer_core.telemetry.rundir import RunSummary
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A live or finished run.")]
+PAGE = 2000
+"""Rows read from a journal at a time."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (runs, report, export):
+        app.command(rich_help_panel="Read")(command)
+
+
+def runs(
+    runs_dir: Annotated[Path, typer.Argument(metavar="RUNS_DIR", help="Where to look.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs under a directory: what each is doing, and why it is thought so."""
+    from trainer_core.telemetry import rundir
+
+    if not runs_dir.is_dir() and runs_dir != Path("runs"):
+        raise UserError(f"{runs_dir}: there is no such directory")
+    found = rundir.find_runs(runs_dir)
+    if as_json:
+        print_json(found)
+    elif not found:
+        err().print(f"no runs under {runs_dir}; start one: hybrid demo")
+    else:
+        _show(found)
+
+
+def _show(found: Sequence["RunSummary"]) -> None:
+    table = Table(box=None, header_style="bold")
+    for heading in ("run", "task", "state", "step", "phase", "because"):
+        table.add_column(heading, justify="right" if heading == "step" else "left")
+    for summary in found:
+        pass
+    out().print(table)
+
+
+def report(
+    run_dir: RunDir,
+    as_json: AsJson = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print every phase, not the first and last ones.")] = False,
+) -> None:
+    """Print what a run did: phases, steps, events and the final statistics; or all figures with --json.
+
+    All values are measured; times of a baseline nobody ran are labelled as estimates. In JSON, null is "not
+    measured" and a number that is none is the string "NaN" or "Infinity".
+    """
+    from trainer_core.telemetry.journal import JournalReader
+
+    reader = JournalReader(a_run(run_dir))
+    if as_json:
+        print_json(report_of(rows(reader)))
+    else:
+        out().print(session_log(rows(reader), report_of(rows(reader)), everything))
+
+
+def rows(reader: "JournalReader") -> Iterator[Row]:
+    """Every row of the journal, a page at a time."""
+    page = reader.rows(0, PAGE)
+    while page:
+        yield from page
+        page = reader.rows(page[-1].seq, PAGE)
+
+
+def export(
+    run_dir: RunDir,
+    file: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.parquet or OUT.csv.")],
+) -> None:
+    """Write every step record of a run, all attempts included, to a Parquet or CSV file."""
+    from trainer_core.telemetry import exports
+
+    if file.suffix not in (".parquet", ".csv"):
+        raise UserError(f"{file}: the name must end in .parquet or .csv")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.absolute().parent}")
+    exports.export(a_run(run_dir), file)
+    print(f"{file}: {file.stat().st_size:,} bytes")

@@ -1,0 +1,158 @@
+"""``hybrid send`` and ``hybrid serve``: the operator's side of a run. Knows the client, not the sockets."""
+
+import sys
+import time
+import uuid
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trainer_core.cli.output import a_run, out, print_json
+from trainer_core.cli.verbs import VERBS, understood
+from trainer_core.spec.commands import CommandRequest, CommandState, is_dangerous
+from trainer_core.spec.errors import UserError
+
+if TYPE_CHECKING:  # zmq is loaded by the commands that need it, so that --help is quick
+    from trainer_core.telemetry.client import CommandStatus
+
+SHORT_WAIT_S = 10.0
+"""How long ``send`` waits for the end of a command without ``--wait``."""
+GRACE_S = 5.0
+"""How much longer than the command's own lifetime ``--wait`` waits: what expires must be seen to expire."""
+
+
+class Exit(IntEnum):
+    """Exit codes of ``hybrid send``."""
+
+    APPLIED = 0
+    NOT_APPLIED = 3
+    UNKNOWN = 4
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    width = max(len(verb.usage) for verb in VERBS.values())
+    words = "\n".join(f"{verb.usage:<{width}}  {verb.meaning}" for verb in VERBS.values())
+    help_text = f"{send.__doc__}\n\nCommands:\n\n\b\n{words}"  # \b: keep the lines as they are
+    app.command(
+        "send",
+        help=help_text,
+        rich_help_panel="Steer",
+        context_settings={"ignore_unknown_options": True},  # a negative number is an argument
+    )(send)
+    app.command("serve", rich_help_panel="Steer")(serve)
+
+
+def send(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run to steer.")],
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="One of the commands below.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Its arguments.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help=f"Wait for its end, not only {SHORT_WAIT_S:g} s.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print its state as JSON.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a dangerous command.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Your reason, for the record.")] = "",
+    expect_rev: Annotated[
+        int | None, typer.Option("--expect-rev", help="Refuse it if the run's state_rev is another by now.")
+    ] = None,
+    ttl: Annotated[float, typer.Option("--ttl", help="Seconds after which it expires unapplied.")] = 60.0,
+) -> None:
+    """Tell a run what to do, and say what became of it.
+
+    Exit code: 0 applied; 2 bad input; 3 refused, failed or expired; 4 unknown (no answer, or not applied yet).
+    """
+    meant = understood(command, arguments or [])
+    a_run(run_dir)
+    confirmed = is_dangerous(meant) and _confirmed(command, run_dir, yes)
+    request = CommandRequest(
+        command_id=uuid.uuid4().hex, command=meant, expect_state_rev=expect_rev, ttl_s=ttl, reason=reason
+    )
+    status = delivered(run_dir, request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S)
+    if as_json:
+        print_json(as_keys(status, command, reason))
+    else:
+        out().print(sentence(status, command))
+    raise typer.Exit(exit_code(status))
+
+
+def _confirmed(word: str, run_dir: Path, yes: bool) -> bool:
+    """Whether a person agreed. Raises UserError where nobody can be asked, Exit when they do not agree."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(f"{word} is dangerous and nobody can be asked here: add --yes")
+    if not typer.confirm(f"{word} on {run_dir}: {VERBS[word].meaning} Go on?", err=True):
+        raise typer.Exit(Exit.NOT_APPLIED)
+    return True
+
+
+def delivered(run_dir: Path, request: CommandRequest, confirmed: bool, patience_s: float) -> "CommandStatus":
+    """Send ``request`` and follow it to its end, or for ``patience_s``."""
+    from trainer_core.telemetry.client import Client
+
+    ends = time.monotonic() + patience_s
+    client = Client(run_dir, role="operator")
+    try:
+        status = client.send(request, confirm=confirmed)
+        if status.state is None or not status.state.final:
+            status = client.wait(request.command_id, max(0.0, ends - time.monotonic()))
+    finally:
+        client.close()
+    return status
+
+
+def exit_code(status: "CommandStatus") -> Exit:
+    """0 only for applied; 4 for everything that may still happen."""
+    if status.state is CommandState.APPLIED:
+        return Exit.APPLIED
+    if status.state is not None and status.state.final:
+        return Exit.NOT_APPLIED
+    return Exit.UNKNOWN
+
+
+def as_keys(status: "CommandStatus", word: str, note: str) -> dict[str, Any]:
+    """What ``--json`` prints. ``reason`` says why it was not applied; ``note`` is the operator's own reason."""
+    return {
+        "command_id": status.command_id,
+        "kind": word,
+        "state": status.state.value if status.state is not None else "unknown",
+        "step": status.step,
+        "phase": status.phase,
+        "before": status.before,
+        "after": status.after,
+        "refusal": status.refusal,
+        "reason": status.detail or None,
+        "note": note or None,
+        "actor": status.actor,
+        "state_rev": status.state_rev,
+    }
+
+
+def sentence(status: "CommandStatus", word: str) -> str:
+    """The same for a person."""
+    why = status.detail or (status.refusal.value if status.refusal is not None else "no reason given")
+    match status.state:
+        case None:
+            return f"{word}: unknown: no answer from the run; it may still be applied ({status.command_id})"
+        case CommandState.APPLIED:
+            change = f": {status.before} -> {status.after}" if status.after is not None else ""
+            phase = f" in {status.phase}" if status.phase is not None else ""
+            return f"{word}: applied at step {status.step}{phase}{change}"
+        case state if state.final:
+            return f"{word}: {state}: {why}"
+        case state:
+            return f"{word}: {state}, not applied yet ({status.command_id})"
+
+
+def serve(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A live or finished run.")],
+) -> None:
+    """Serve a run's journal to clients until Ctrl-C: what the trainer starts by itself, by hand.
+
+    For a run whose agent is gone, or one that finished. Refused while another agent serves the run.
+    """
+    from trainer_core.telemetry import agent
+
+    a_run(run_dir)
+    agent.serve(run_dir)

@@ -1,0 +1,92 @@
+"""``hybrid train``: flags in, a run out. Knows ``run.train`` and how to show progress, nothing of training itself."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer_core.cli.output import need_extra, out
+from trainer_core.cli.progress import progress
+from trainer_core.spec.errors import UserError
+
+Config = Annotated[Path | None, typer.Option("--config", help="Read settings from this TOML file.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="Start from small, medium, large, specialist or generalist.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting (repeatable): --set full_steps=30."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("train", rich_help_panel="Train")(train)
+
+
+def train(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="digits, code_lm, or module:function returning a task.")],
+    config: Config = None,
+    preset: Preset = None,
+    settings: Settings = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Nominal steps; max_steps if not given.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of model, data order and choices.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Where the run lives; runs/TASK-TIME if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last good checkpoint of --run-dir.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of text to train code_lm on.")] = None,
+) -> None:
+    """Train a task, writing everything it does into a run directory that can be watched and steered meanwhile.
+
+    Settings come from the task, then --preset, then --config, then --set; later ones win. Ctrl-C saves a checkpoint
+    and stops; --resume goes on.
+
+    Exit code: 0 finished or stopped, 1 failed, 2 bad input.
+    """
+    overrides = parsed(settings or [])
+    if resume and run_dir is None:
+        raise UserError("--resume: say which run with --run-dir DIR")
+    need_extra("train", "torch", "numpy", "sklearn", "safetensors")
+    if ":" in task:
+        sys.path.insert(0, os.getcwd())
+    from trainer_core import run  # torch: only here
+
+    where = run_dir if run_dir is not None else Path("runs") / default_name(task, time.localtime())
+    with progress(out()) as shown:
+        result = run.train(
+            task,
+            config_file=config,
+            preset=preset,
+            overrides=overrides,
+            steps=steps,
+            seed=seed,
+            run_dir=where,
+            resume=resume,
+            data=data,
+            on_record=shown.take,
+        )
+    print(f"{result.state} at step {result.step}: {where}")
+    print(f"  read it:  hybrid report {where}")
+    if result.state == "failed":
+        raise typer.Exit(1)
+
+
+def parsed(settings: list[str]) -> dict[str, str]:
+    """``key=value`` texts as a mapping. Raises UserError for one without a key or an equals sign."""
+    pairs = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text}: write KEY=VALUE, for example --set full_steps=30")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def default_name(task: str, now: time.struct_time) -> str:
+    """The name of a new run: what it trains and when it began."""
+    word = task.rpartition(":")[2] if ":" in task else task
+    return f"{word}-{time.strftime('%Y%m%d-%H%M%S', now)}"
