@@ -1,0 +1,46 @@
+"""The two questions asked before something is thrown away or ended. Sends only what was confirmed."""
+
+import streamlit as st
+
+from app import control
+from app.feed import Feed
+from app.views.commands import rollback_targets
+from app.widgets import submit
+from trainer_core.spec.commands import Command, Rollback, Stop
+
+
+@st.dialog("Roll back to a checkpoint?")
+def rollback_dialog(feed: Feed) -> None:
+    """Choose a checkpoint, read what is lost, confirm."""
+    targets = rollback_targets(feed.snapshot())
+    if not targets:
+        st.write("There is no checkpoint to go back to yet. Save one first.")
+        return
+    good = next((i for i, target in enumerate(targets) if target.good), 0)
+    target = st.selectbox("Checkpoint", targets, index=good, format_func=lambda found: found.label)
+    st.warning(
+        f"Thrown away: **{target.cost}**, and every step taken until the command arrives. "
+        "Their rows stay in the record and are drawn pale.",
+        icon=":material/warning:",
+    )
+    reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
+    _confirm(feed, f"Roll back to step {target.step:,}", Rollback(target.name), reason, key="confirm_rollback")
+
+
+@st.dialog("Stop the run?")
+def stop_dialog(feed: Feed) -> None:
+    """Say what stopping does, confirm."""
+    st.write("The trainer saves a checkpoint and ends. Nothing is lost; the run can be resumed from the command line.")
+    reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
+    _confirm(feed, "Stop the run", Stop(), reason, key="confirm_stop")
+
+
+def _confirm(feed: Feed, label: str, command: Command, reason: str, key: str) -> None:
+    command_id = st.session_state.setdefault(f"{key}_id", control.mint())
+    go, leave = st.columns(2)
+    if go.button(label, key=key, type="primary", width="stretch"):
+        submit(feed.run_dir, command_id, command, reason, confirm=True)
+        del st.session_state[f"{key}_id"]
+        st.rerun()
+    if leave.button("Cancel", key=f"{key}_cancel", width="stretch"):
+        st.rerun()

@@ -1,0 +1,140 @@
+"""One thread a watched run: rows from telemetry into a store. Knows nothing of pages, figures or browsers."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app.store import Snapshot, Store
+from trainer_core.spec.records import Row
+from trainer_core.telemetry.client import Follower
+from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs
+from trainer_core.telemetry.rundir import status as run_status
+
+POLL_S = 0.1
+STATUS_EVERY_S = 1.0
+RETRY_S = (0.5, 1.0, 2.0, 5.0)
+MOST_FEEDS = 12
+"""Runs kept in memory at a time; the one nobody looked at for longest goes first."""
+
+
+class Rows(Protocol):
+    """Where rows come from: ``telemetry.client.Follower``, or a list in a test."""
+
+    def poll(self, timeout_s: float) -> list[Row]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How the feed itself is doing; an error here is about watching, not about training."""
+
+    error: str | None = None
+    rows: int = 0
+
+
+class Feed:
+    """Follows one run until closed. Errors are kept for the banner and retried; the thread does not die of them."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        follow: Callable[[Path, int], Rows] = Follower,
+        status: Callable[[Path], RunStatus] = run_status,
+    ) -> None:
+        self.run_dir = run_dir
+        self.store = Store()
+        self.connection = Connection()
+        self.looked_at = time.monotonic()
+        self.status: RunStatus | None = None
+        self._follow, self._read_status = follow, status
+        self._closing = threading.Event()
+        self._caught_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"feed {run_dir.name}", daemon=True)
+        self._thread.start()
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is now."""
+        self.looked_at = time.monotonic()
+        return self.store.snapshot()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until what was on disk at the start has been read; whether it has."""
+        return self._caught_up.wait(timeout_s)
+
+    def close(self) -> None:
+        """End the thread; at most two seconds."""
+        self._closing.set()
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                self._follow_until_closed()
+                failures = 0
+            except Exception as error:  # the banner is where it belongs: watching must go on whatever it was
+                self.connection = Connection(f"{type(error).__name__}: {error}", self.store.last_seq)
+                self._caught_up.set()
+                self._closing.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+
+    def _follow_until_closed(self) -> None:
+        rows_from = self._follow(self.run_dir, self.store.last_seq)
+        due = 0.0
+        try:
+            while not self._closing.is_set():
+                if time.monotonic() >= due:
+                    self.status = self._read_status(self.run_dir)
+                    due = time.monotonic() + STATUS_EVERY_S
+                rows = rows_from.poll(POLL_S)
+                self._take(rows)
+        finally:
+            rows_from.close()
+
+    def _take(self, rows: list[Row]) -> None:
+        if rows and rows[0].seq == 1 and self.store.last_seq > 0:
+            self.store.reset()  # seq begins again only in a new journal
+        self.store.append(rows)
+        self.connection = Connection(None, self.store.last_seq)
+        if not rows or self.status is None or self.store.last_seq >= 1 and len(rows) < 100:
+            self._caught_up.set()
+
+
+class Watch:
+    """All runs under one directory, and a feed for each that somebody looks at."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+        self._feeds: dict[str, Feed] = {}
+        self._lock = threading.Lock()
+
+    def runs(self) -> list[RunSummary]:
+        """Every run, live or finished, newest first."""
+        return find_runs(self.runs_dir)
+
+    def feed(self, name: str) -> Feed | None:
+        """The feed of the run called ``name``, started if need be; None when there is no such run."""
+        with self._lock:
+            held = self._feeds.get(name)
+            if held is not None:
+                return held
+            if name not in {run.name for run in self.runs()}:
+                return None
+            self._make_room()
+            started = self._feeds[name] = Feed(self.runs_dir / name)
+            return started
+
+    def close(self) -> None:
+        """End every feed."""
+        with self._lock:
+            for feed in self._feeds.values():
+                feed.close()
+            self._feeds.clear()
+
+    def _make_room(self) -> None:
+        while len(self._feeds) >= MOST_FEEDS:
+            name = min(self._feeds, key=lambda held: self._feeds[held].looked_at)
+            self._feeds.pop(name).close()

@@ -1,0 +1,84 @@
+"""Confidence over steps against its two limits. Pure."""
+
+from dataclasses import dataclass
+
+from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, zones
+from app.store import Snapshot
+from app.views.bands import Bands, bands
+from app.views.series import Line, Window, line
+from trainer_core.spec.config import Config
+from trainer_core.spec.ladders import ladders
+from trainer_core.spec.severity import Ladder, Severity
+
+
+@dataclass(frozen=True)
+class ConfidenceView:
+    """What the confidence chart shows; no ladder while the configuration is unknown."""
+
+    confidence: Line
+    ladder: Ladder | None
+    bands: Bands
+    low: float
+    high: float
+
+
+def view(snapshot: Snapshot, window: Window, config: Config | None) -> ConfidenceView:
+    """The confidence chart of a snapshot."""
+    low, high = window.resolve(snapshot)
+    return ConfidenceView(
+        confidence=line(snapshot, snapshot.steps, "confidence", window),
+        ladder=ladders(config)["confidence"] if config else None,
+        bands=bands(snapshot, low, high),
+        low=low,
+        high=high,
+    )
+
+
+def figure(seen: ConfidenceView) -> Figure:
+    """The drawing of a view."""
+    shapes, labels = _limits(seen.ladder)
+    return Figure(
+        name="confidence",
+        title="Confidence",
+        caption=seen.confidence.caption,
+        traces=line_traces("confidence", "%{y:.3f}"),
+        layout=layout(
+            seen.low,
+            seen.high,
+            {"range": [-0.02, 1.02], "nticks": 6, "tickformat": ".1f"},
+            shapes=[*band_shapes(0.0), *shapes],
+            annotations=labels,
+        ),
+        columns={
+            "kept": seen.confidence.kept,
+            "abandoned": seen.confidence.abandoned,
+            **band_columns(seen.bands),
+        },
+    )
+
+
+def line_traces(name: str, template: str) -> list[Json]:
+    """One signal: what survives in ink, what was abandoned pale."""
+    pale = {"color": "$abandoned", "width": 1}
+    ink = {"color": "$measured", "width": 1.3}
+    both = {"type": "scatter", "mode": "lines+markers"}
+    return [
+        {"series": "abandoned", "name": "abandoned", **both, "hoverinfo": "skip", "line": pale,
+         "marker": {"size": 2, "color": "$abandoned"}},
+        {"series": "kept", "name": name, **both, "hovertemplate": template, "line": ink,
+         "marker": {"size": 2, "color": "$measured"}},
+    ]  # fmt: skip
+
+
+def _limits(ladder: Ladder | None) -> tuple[list[Json], list[Json]]:
+    if ladder is None:
+        return [], []
+    lines = [
+        limit_line(limit, f"{limit:.2f} {word}", severity)
+        for limit, word, severity in (
+            (ladder.warning_below, "trust", Severity.WARNING),
+            (ladder.critical_below, "critical", Severity.CRITICAL),
+        )
+        if limit is not None
+    ]
+    return [*zones(ladder, -0.02, 1.02), *(shape for shape, _ in lines)], [label for _, label in lines]

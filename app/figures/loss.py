@@ -1,0 +1,162 @@
+"""Loss over steps: measured, predicted with its error band, abandoned attempts, phase bands, event marks. Pure."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.figures.spec import Figure, Json, band_columns, band_letters, band_shapes, layout
+from app.store import NotFinite, Snapshot
+from app.views.bands import Bands, bands
+from app.views.marks import Mark, Marks, marks
+from app.views.series import Line, Series, Window, line
+
+MARKERS_UP_TO = 500
+"""Points drawn with markers; more would be a smear and slow."""
+
+
+@dataclass(frozen=True)
+class LossView:
+    """What the loss chart shows."""
+
+    measured: Line
+    predicted: Line
+    bands: Bands
+    marks: Marks
+    not_finite: tuple[NotFinite, ...]
+    low: float
+    high: float
+    log: bool
+    rollbacks: tuple[int, ...]
+
+
+def view(snapshot: Snapshot, window: Window, log: bool = False) -> LossView:
+    """The loss chart of a snapshot."""
+    low, high = window.resolve(snapshot)
+    found = marks(snapshot, low, high)
+    return LossView(
+        measured=line(snapshot, snapshot.steps, "loss", window, ("loss_ema",)),
+        predicted=line(snapshot, snapshot.path, "loss", window, ("low", "high"), piece="cycle"),
+        bands=bands(snapshot, low, high),
+        marks=found,
+        not_finite=tuple(n for n in snapshot.not_finite if n.signal == "loss" and low <= n.last_step <= high),
+        low=low,
+        high=high,
+        log=log,
+        rollbacks=tuple(mark.step for mark in found.attempts),
+    )
+
+
+def figure(loss: LossView) -> Figure:
+    """The drawing of a view."""
+    measured, predicted = loss.measured, loss.predicted
+    merged = f" · bands: main phase of every {loss.bands.cell:,.0f} steps" if loss.bands.merged else ""
+    scale = {"type": "log" if loss.log else "linear", "title": {"text": "loss", "standoff": 6}, "nticks": 7}
+    return Figure(
+        name="loss",
+        title="Loss",
+        caption=f"measured {measured.caption} · predicted {predicted.caption}{merged}",
+        traces=_traces(measured.kept.length + measured.abandoned.length <= MARKERS_UP_TO),
+        layout=layout(
+            loss.low,
+            loss.high,
+            scale,
+            margin={"l": 52, "r": 14, "t": 8, "b": 40},
+            shapes=[*band_shapes(0.13), *_split_lines(loss.rollbacks)],
+            annotations=[*band_letters(loss.bands), *_split_labels(loss)],
+        ),
+        columns={
+            "measured": measured.kept,
+            "abandoned": measured.abandoned,
+            "predicted": predicted.kept,
+            "predicted_abandoned": predicted.abandoned,
+            "error_band": envelope(predicted.kept),
+            "ema": Series({"x": measured.kept.columns["x"], "y": measured.kept.columns["loss_ema"]}),
+            **{f"mark_{kind}": _mark_series(found) for kind, found in vars(loss.marks).items()},
+            "mark_nan": _nan_series(loss.not_finite),
+            **band_columns(loss.bands),
+        },
+    )
+
+
+def _traces(markers: bool) -> list[Json]:
+    mode = "lines+markers" if markers else "lines"
+    quiet = {"type": "scatter", "hoverinfo": "skip"}
+    return [
+        {"series": "abandoned", "name": "abandoned", **quiet, "mode": mode, "connectgaps": False,
+         "line": {"color": "$abandoned", "width": 1}, "marker": {"size": 3, "color": "$abandoned"}},
+        {"series": "predicted_abandoned", "name": "abandoned prediction", **quiet, "mode": "lines",
+         "line": {"color": "$abandoned", "width": 1, "dash": "dot"}},
+        {"series": "error_band", "name": "error band", **quiet, "mode": "lines", "line": {"width": 0}, "fill": "toself",
+         "fillcolor": "$phase_predict@0.28"},
+        {"series": "measured", "name": "measured", "type": "scatter", "mode": mode, "hovertemplate": "%{y:.4g}",
+         "line": {"color": "$measured@0.75", "width": 1.1}, "marker": {"size": 3.2, "color": "$measured"}},
+        {"series": "ema", "name": "measured, smoothed", "type": "scatter", "mode": "lines",
+         "hovertemplate": "%{y:.4g}", "line": {"color": "$measured", "width": 1.9}},
+        {"series": "predicted", "name": "predicted", "type": "scatter", "mode": "lines", "hovertemplate": "%{y:.4g}",
+         "line": {"color": "$phase_predict", "width": 2.2, "dash": "4px,3px"}},
+        _mark_trace("undone", "x-thin-open", "$muted", 0.945),
+        _mark_trace("commands", "triangle-down", "$text", 0.975),
+        _mark_trace("attempts", "line-ns-open", "$text", 0.975),
+        _mark_trace("warnings", "triangle-up", "$warning", 0.90),
+        _mark_trace("critical", "x", "$critical", 0.90),
+        {**_mark_trace("nan", "diamond", "$critical", 0.86), "mode": "markers+text", "textposition": "bottom center",
+         "textfont": {"size": 10, "color": "$critical"}, "texttemplate": "NaN"},
+    ]  # fmt: skip
+
+
+def envelope(path: Series) -> Series:
+    """The error band as one closed outline a stretch: along the upper edge, back along the lower one."""
+    x, low, high = path.columns["x"], path.columns["low"], path.columns["high"]
+    pieces = np.split(np.arange(len(x)), np.flatnonzero(np.isnan(x)))
+    outline_x, outline_y = [], []
+    for piece in pieces:
+        inside = piece[np.isfinite(x[piece]) & np.isfinite(low[piece]) & np.isfinite(high[piece])]
+        if len(inside):
+            outline_x += [x[inside], x[inside][::-1], [np.nan]]
+            outline_y += [high[inside], low[inside][::-1], [np.nan]]
+    empty = np.empty(0)
+    return Series({"x": np.concatenate([empty, *outline_x]), "y": np.concatenate([empty, *outline_y])})
+
+
+def _mark_trace(kind: str, symbol: str, colour: str, height: float) -> Json:
+    return {
+        "series": f"mark_{kind}",
+        "name": kind,
+        "type": "scatter",
+        "mode": "markers",
+        "yaxis": "y2",
+        "height": height,
+        "cliponaxis": False,
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.6, "color": colour}},
+    }
+
+
+def _mark_series(found: list[Mark]) -> Series:
+    return Series({"x": np.array([mark.step for mark in found], dtype=np.float64)}, tuple(mark.text for mark in found))
+
+
+def _nan_series(found: tuple[NotFinite, ...]) -> Series:
+    shown = found[-50:]
+    return Series(
+        {"x": np.array([stretch.first_step for stretch in shown], dtype=np.float64)},
+        tuple(f"loss is NaN or infinite for {n.count} steps from {n.first_step:,}" for n in shown),
+    )
+
+
+def _split_lines(steps: tuple[int, ...]) -> list[Json]:
+    line_ = {"color": "$text", "width": 1.2, "dash": "dot"}
+    return [
+        {"type": "line", "x0": step, "x1": step, "yref": "paper", "y0": 0, "y1": 1, "line": line_}
+        for step in steps[-8:]
+    ]
+
+
+def _split_labels(loss: LossView) -> list[Json]:
+    newest = [mark for mark in loss.marks.attempts if math.isfinite(mark.step)][-8:]
+    return [
+        {"x": mark.step, "y": 0.06, "yref": "paper", "yanchor": "bottom", "xanchor": "left", "xshift": 3,
+         "text": mark.text.split(" goes on")[0], "showarrow": False, "font": {"size": 10, "color": "$muted"}}
+        for mark in newest
+    ]  # fmt: skip

@@ -1,0 +1,29 @@
+"""One line of where a run is, as HTML. Pure."""
+
+from html import escape
+
+from app.theme import PHASE, TOKENS
+from app.views.strip import Strip
+
+
+def html(seen: Strip, mode: str) -> str:
+    """State, phase, step, confidence and alerts; ``mode`` is light or dark."""
+    colours = TOKENS[mode]
+    tone = colours[seen.tone]
+    badge = (
+        f'<span style="background:{PHASE[seen.phase]};color:{colours["on_phase"]};border-radius:5px;padding:1px 8px;'
+        f'font-weight:700;font-size:12.5px">{seen.phase.letter} {seen.phase.value}</span>'
+        if seen.phase
+        else ""
+    )
+    facts = " · ".join(
+        [f"step {seen.step} of {seen.total}", seen.rate, f"confidence {seen.confidence}", f"alerts: {seen.alerts}"]
+    )
+    return (
+        f'<div data-testid="hy-now" style="display:flex;flex-wrap:wrap;gap:4px 10px;align-items:center;'
+        f"padding:8px 12px;border:1px solid {colours['line']};border-left:4px solid {tone};border-radius:8px;"
+        f'background:{colours["raised"]};font-size:14px;color:{colours["text"]}">'
+        f'<b style="color:{tone};text-transform:capitalize">{escape(seen.state)}</b>{badge}'
+        f'<span style="font-variant-numeric:tabular-nums">{escape(facts)}</span>'
+        f'<span style="color:{colours["muted"]}">{escape(seen.because)}</span></div>'
+    )

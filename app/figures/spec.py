@@ -1,0 +1,137 @@
+"""What a live chart is: traces that name columns, and a layout. The browser holds the plotly figure. Knows no run.
+
+Colours are token names (``$measured``, with opacity ``$phase_full@0.14``), which the browser looks up for its theme.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from app import theme
+from app.views.bands import Bands
+from app.views.series import Series
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.severity import Ladder, Severity
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart. ``traces`` and ``shapes`` refer to ``columns`` by name; only changed columns travel."""
+
+    name: str
+    title: str
+    caption: str
+    traces: list[Json]
+    layout: Json
+    columns: dict[str, Series]
+
+
+def layout(low: float, high: float, y: Json, **more: Any) -> Json:
+    """What the three charts have in common: the same step axis, quiet grid, one hover box."""
+    axis = {
+        "gridcolor": "$grid",
+        "linecolor": "$line",
+        "tickfont": {"color": "$muted"},
+        "zeroline": False,
+        "automargin": True,
+    }
+    return {
+        "xaxis": {
+            **axis,
+            "range": [low, high],
+            "title": {"text": "step", "font": {"color": "$muted", "size": 11}, "standoff": 4},
+            "tickformat": ",d",
+            "nticks": 12,
+            "hoverformat": ",d",
+        },
+        "yaxis": {**axis, **y},
+        "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": "$text", "size": 12, "family": "inherit"},
+        "margin": {"l": 52, "r": 82, "t": 8, "b": 40},
+        "hovermode": "x unified",
+        "hoverlabel": {"bgcolor": "$raised", "bordercolor": "$line", "font": {"color": "$text"}},
+        "showlegend": False,
+        "dragmode": "zoom",
+        **more,
+    }
+
+
+def band_shapes(opacity: float) -> list[Json]:
+    """One path shape a phase, over the whole height (cheap) and, solid, as a ribbon under the curve."""
+    return [
+        {
+            "type": "path",
+            "band": f"band_{phase.value}",
+            "yspan": span,
+            "yref": "paper",
+            "layer": "below",
+            "line": {"width": 0},
+            "fillcolor": f"${theme.phase_token(phase)}@{strength}",
+        }
+        for phase in Phase
+        for span, strength in (([0.0, 1.0], opacity), ([0.0, 0.022], 0.95))
+    ]
+
+
+def band_columns(found: Bands) -> dict[str, Series]:
+    """The edges of the bands, a column pair a phase."""
+    return {f"band_{phase.value}": Series({"x": edges[:, 0], "y": edges[:, 1]}) for phase, edges in found.edges.items()}
+
+
+def band_letters(found: Bands) -> list[Json]:
+    """Phase letters at the top of the bands."""
+    return [
+        {
+            "x": x,
+            "y": 1.0,
+            "yref": "paper",
+            "yanchor": "top",
+            "text": f"<b>{phase.letter}</b>",
+            "showarrow": False,
+            "font": {"size": 10, "color": f"${theme.phase_token(phase)}"},
+        }
+        for x, phase in found.letters
+    ]
+
+
+def limit_line(y: float, text: str, severity: Severity) -> tuple[Json, Json]:
+    """A limit over the whole width and its label in the right margin."""
+    colour = f"${theme.severity_token(severity)}"
+    line = {"color": colour, "width": 1.2, "dash": "dash" if severity is Severity.WARNING else "solid"}
+    shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line, "layer": "below"}
+    label = {
+        "xref": "paper",
+        "x": 1.0,
+        "xanchor": "left",
+        "xshift": 4,
+        "yref": "y",
+        "y": y,
+        "text": f"{theme.ICON[severity]} {text}",
+        "showarrow": False,
+        "font": {"size": 10.5, "color": colour},
+    }
+    return shape, label
+
+
+def zone(low: float, high: float, severity: Severity) -> Json:
+    """A pale zone between two values, over the whole width."""
+    colour = f"${theme.severity_token(severity)}@{'0.16' if severity is Severity.CRITICAL else '0.09'}"
+    box = {"xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high}
+    return {"type": "rect", **box, "fillcolor": colour, "line": {"width": 0}, "layer": "below"}
+
+
+def zones(ladder: Ladder, floor: float, ceiling: float) -> list[Json]:
+    """The zones of a ladder between the ends of an axis: each rung until the next worse one."""
+    found: list[Json] = []
+    inner_high, inner_low = ceiling, floor
+    for severity, above, below in ladder.rungs():
+        if above is not None and above < inner_high:
+            found.append(zone(above, inner_high, severity))
+            inner_high = above
+        if below is not None and below > inner_low:
+            found.append(zone(inner_low, below, severity))
+            inner_low = below
+    return found

@@ -1,0 +1,59 @@
+"""The status strip as HTML, drawn once, and the values bound to it by name. Pure."""
+
+from app.figures.lifecycle import Binds
+from app.views.strip import Strip
+
+CELLS = (
+    ("Step", "strip.step", "strip.total"),
+    ("Speed", "strip.rate", ""),
+    ("Time left", "strip.eta", ""),
+    ("Last step", "strip.last_step", ""),
+    ("Confidence", "strip.confidence", ""),
+    ("Backward passes saved", "strip.saved", ""),
+    ("Attempt", "strip.attempt", ""),
+)
+
+
+def html() -> str:
+    """The strip without values."""
+    cells = "".join(_cell(*cell) for cell in CELLS)
+    return (
+        '<div class="hy-strip" data-tone="strip.tone">'
+        '<div class="hy-state"><span class="hy-dot"></span><b data-bind="strip.state"></b>'
+        '<span class="hy-phase" data-phase-of="strip.phase" data-bind="strip.phase"></span>'
+        '<span class="hy-lock" data-on="strip.locked">🔒 prediction locked</span>'
+        '<span class="hy-because" data-bind="strip.because"></span></div>'
+        f'<div class="hy-cells">{cells}'
+        '<div class="hy-cell hy-alerts" data-tone="strip.alerts_tone"><span>Alerts</span>'
+        '<b data-bind="strip.alerts"></b></div></div>'
+        '<div class="hy-bar"><i data-scale="strip.progress"></i></div>'
+        '<div class="hy-advice" data-bind="strip.advice"></div></div>'
+    )
+
+
+def binds(seen: Strip) -> Binds:
+    """The values of the strip."""
+    return {
+        "strip.tone": seen.tone,
+        "strip.state": seen.state,
+        "strip.because": seen.because,
+        "strip.advice": seen.advice,
+        "strip.phase": f"{seen.phase.letter} {seen.phase.value}" if seen.phase else "",
+        "strip.locked": seen.locked,
+        "strip.step": seen.step,
+        "strip.total": f"of {seen.total}",
+        "strip.progress": round(seen.progress, 3),
+        "strip.rate": seen.rate,
+        "strip.eta": seen.eta,
+        "strip.last_step": seen.last_step,
+        "strip.confidence": seen.confidence,
+        "strip.saved": seen.saved,
+        "strip.attempt": seen.attempt,
+        "strip.alerts": seen.alerts,
+        "strip.alerts_tone": seen.alerts_tone,
+    }
+
+
+def _cell(label: str, key: str, extra: str) -> str:
+    more = f'<small data-bind="{extra}"></small>' if extra else ""
+    return f'<div class="hy-cell"><span>{label}</span><b data-bind="{key}"></b>{more}</div>'

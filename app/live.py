@@ -1,0 +1,170 @@
+"""The live component and its routes: one WebSocket a browser, plotly.js served once. Draws nothing itself."""
+
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import importlib.resources
+import json
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import plotly
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from app.feed import Feed, Watch
+from app.figures import page
+from app.screen import Ask, Screen
+from app.theme import tokens
+
+GLANCE_S = 0.1
+DRAW_S = 0.5
+"""Shortest time between two drawings; a browser that is slow to draw gets fewer."""
+DRAW_LATEST_S = 10.0
+"""When a browser has not said for this long that it has drawn, send again."""
+MOST_MESSAGE = 2000
+STATIC = Path(__file__).parent / "static"
+
+
+def routes(watch: Watch) -> list[BaseRoute]:
+    """The routes beside Streamlit's own."""
+
+    async def socket(websocket: WebSocket) -> None:
+        await serve(websocket, watch)
+
+    return [
+        WebSocketRoute("/live/ws", socket),
+        Route("/live/asset/{name}", asset),
+    ]
+
+
+@cache
+def assets() -> dict[str, tuple[bytes, str]]:
+    """Every file served here, compressed once: versioned name -> (gzip bytes, media type)."""
+    script = (STATIC / "live.js").read_bytes()
+    plotly_js = importlib.resources.files(plotly).joinpath("package_data", "plotly.min.js").read_bytes()
+    return {
+        asset_name("live.js"): (gzip.compress(script), "text/javascript"),
+        asset_name("plotly.js"): (gzip.compress(plotly_js), "text/javascript"),
+    }
+
+
+@cache
+def asset_name(name: str) -> str:
+    """The name under which an asset may be cached for ever."""
+    if name == "plotly.js":
+        return f"plotly-{plotly.__version__}.js"
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}-{digest}.{suffix}"
+
+
+def component_data(run: str) -> dict[str, Any]:
+    """What the live component is given by its page."""
+    return {
+        "run": run,
+        "html": page.html(),
+        "tokens": tokens(),
+        "last": page.DEFAULT_RANGE,
+        "plotly": f"/live/asset/{asset_name('plotly.js')}",
+    }
+
+
+def component_source() -> tuple[str, str]:
+    """The component's script, which only fetches the real one, and its style sheet."""
+    url = f"/live/asset/{asset_name('live.js')}"
+    script = (  # more than one line: Streamlit takes a single one for a path
+        f"const module = import(new URL({json.dumps(url)}, location.origin).href);\n"
+        "export default async (component) => (await module).default(component);"
+    )
+    return script, (STATIC / "live.css").read_text(encoding="utf-8")
+
+
+async def asset(request: Request) -> Response:
+    """Scripts, cached for ever under their versioned names."""
+    found = assets().get(request.path_params["name"])
+    if found is None:
+        return Response("no such asset", status_code=404)
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Encoding": "gzip"}
+    return Response(found[0], media_type=found[1], headers=headers)
+
+
+def same_origin(websocket: WebSocket) -> bool:
+    """Whether the page that opened the socket came from this very server. No Origin: not a browser, refused too."""
+    origin = urlsplit(websocket.headers.get("origin", ""))
+    return bool(origin.netloc) and origin.netloc == websocket.headers.get("host")
+
+
+async def serve(websocket: WebSocket, watch: Watch) -> None:
+    """One browser from the handshake to its end."""
+    if not same_origin(websocket):
+        await websocket.close(code=1008, reason="wrong origin")
+        return
+    await websocket.accept()
+    name = websocket.query_params.get("run", "")
+    feed = await asyncio.to_thread(watch.feed, name)
+    if feed is None:
+        await websocket.close(code=4404, reason=f"no run called {name[:80]}")
+        return
+    asked = _Asked()
+    with contextlib.suppress(WebSocketDisconnect):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_listen(websocket, asked))
+            tasks.create_task(_push(websocket, feed, asked))
+
+
+class _Asked:
+    """What the browser asked for last; written by one task and read by the other."""
+
+    def __init__(self) -> None:
+        self.ask = Ask()
+        self.changed = True
+        self.over = False
+
+
+async def _listen(websocket: WebSocket, asked: _Asked) -> None:
+    try:
+        while True:
+            text = await websocket.receive_text()
+            if len(text) > MOST_MESSAGE:
+                raise msgspec.ValidationError(f"message of {len(text)} characters; at most {MOST_MESSAGE}")
+            ask = msgspec.json.decode(text, type=Ask)
+            asked.changed |= msgspec.structs.replace(ask, drawn=asked.ask.drawn) != asked.ask
+            asked.ask = ask
+    except WebSocketDisconnect:
+        asked.over = True
+    except (msgspec.MsgspecError, KeyError) as error:
+        asked.over = True
+        await websocket.close(code=1007, reason=str(error)[:100])
+
+
+async def _push(websocket: WebSocket, feed: Feed, asked: _Asked) -> None:
+    screen = Screen(feed)
+    number, last_draw = 0, 0.0
+    try:
+        while not asked.over:
+            for message in await asyncio.to_thread(screen.glance, time.time()):
+                await _send(websocket, message)
+            waited = time.monotonic() - last_draw
+            ready = asked.ask.drawn >= number and waited >= DRAW_S
+            if asked.changed or ready or waited >= DRAW_LATEST_S:
+                asked.changed = False
+                drawn = await asyncio.to_thread(screen.drawings, asked.ask)
+                if drawn:
+                    number += 1
+                    await _send(websocket, {"t": "draw", "number": number, "figures": drawn})
+                last_draw = time.monotonic()
+            await asyncio.sleep(GLANCE_S)
+    except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
+        asked.over = True
+
+
+async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:
+    await websocket.send_text(json.dumps(message, separators=(",", ":"), allow_nan=False))

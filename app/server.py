@@ -1,0 +1,82 @@
+"""The dashboard's one process: Streamlit, the live routes and the feeds on one loopback port. Knows no page content."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from streamlit.web.server.starlette import App
+
+from app.live import routes
+from app.watching import RUNS_DIR, watch
+
+HOST = "127.0.0.1"
+HOSTS = ["127.0.0.1", "localhost"]
+"""Names this server answers to; any other Host header is refused, so that no foreign page can reach it by rebinding."""
+
+
+class PortInUse(Exception):
+    """The port asked for cannot be had."""
+
+
+def free_port(port: int) -> int:
+    """``port`` if it can be bound (0: any free one). Raises PortInUse with one clear sentence."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise PortInUse(
+                f"port {port} cannot be used on {HOST}: {_reason(error)}; choose another with --port"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no port number"
+
+
+def run(runs_dir: Path, port: int, browser: bool) -> None:
+    """Serve until interrupted."""
+    os.environ[RUNS_DIR] = str(runs_dir)
+    build().run(config=config(port, browser))
+
+
+def build() -> App:
+    """The application, before it serves."""
+    watched = watch()
+
+    @asynccontextmanager
+    async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
+        if st.get_option("runner.postScriptGC"):
+            raise RuntimeError("runner.postScriptGC must be off: it collects garbage after every fragment")
+        yield {}
+        watched.close()
+
+    return App(
+        Path(__file__).with_name("streamlit_app.py"),
+        lifespan=lifespan,
+        routes=routes(watched),
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)],
+    )
+
+
+def config(port: int, browser: bool) -> dict[str, Any]:
+    """Streamlit's options for this app."""
+    return {
+        "server.address": HOST,
+        "server.port": port,
+        "server.headless": not browser,
+        "server.showEmailPrompt": False,
+        "server.fileWatcherType": "none",
+        "runner.postScriptGC": False,
+        "runner.magicEnabled": False,
+        "browser.gatherUsageStats": False,
+        "client.toolbarMode": "minimal",
+        "logger.level": "warning",
+    }

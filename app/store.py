@@ -1,0 +1,309 @@
+"""What is known of one run: rows in, immutable snapshots out. Knows nothing of drawing, sockets or Streamlit."""
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from app.table import F64, I64, Extremes, Growing, Table
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import (
+    AlertRaised,
+    AlertResolved,
+    Annotated,
+    AttemptStarted,
+    CheckpointSaved,
+    CommandChanged,
+    Explained,
+    PhaseChanged,
+    PredictedStretch,
+    PredictionEnded,
+    Record,
+    Row,
+    RunStarted,
+    RunState,
+    StepRecord,
+    ValidationMeasured,
+)
+
+PHASES = tuple(Phase)
+MEASURED = tuple(
+    field.name for field in msgspec.structs.fields(StepRecord) if field.name not in ("phase", "layer_grad_norms")
+)
+"""The numeric fields of StepRecord, each a column of ``Snapshot.steps``."""
+STEP_COLUMNS = (*MEASURED, "phase", "attempt", "time", "seq")
+PATH_COLUMNS = ("step", "loss", "low", "high", "attempt", "cycle", "seq")
+CHARTED = ("loss", "confidence", "grad_norm")
+KEPT = (
+    RunStarted, RunState, PhaseChanged, PredictionEnded, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved,
+    AttemptStarted, ValidationMeasured, Annotated,
+)  # fmt: skip
+"""Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A stretch of steps at which a signal was measured and was NaN or infinite."""
+
+    signal: str
+    first_step: int
+    last_step: int
+    count: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class PhaseTally:
+    """How often a phase was entered and how many steps it took, over all attempts."""
+
+    entered: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """How many predictions were kept and how many undone."""
+
+    kept: int = 0
+    undone: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One consistent, immutable moment of a run."""
+
+    last_seq: int
+    steps: Table
+    path: Table
+    """Predicted loss: one row a predicted step, of StepRecord.predicted_loss and PredictedStretch alike."""
+    cuts: Mapping[int, float]
+    """Attempt -> the step a later attempt went on from: everything above it was abandoned."""
+    events: Mapping[type, tuple[Row, ...]]
+    last: StepRecord | PredictedStretch | None
+    last_time: float | None
+    explained: Explained | None
+    spans: Mapping[str, F64]
+    """Where each phase began on the surviving line: columns ``start`` (step) and ``phase`` (index into PHASES)."""
+    tallies: Mapping[Phase, PhaseTally]
+    edges: Mapping[tuple[Phase, Phase], int]
+    """How often each phase change happened, over all attempts."""
+    verdicts: Verdicts
+    not_finite: tuple[NotFinite, ...]
+    predicted_steps: int
+    backward_passes: int
+
+    def of(self, kind: type[R]) -> list[R]:
+        """All records of one kept kind, oldest first."""
+        return [row.record for row in self.events[kind] if isinstance(row.record, kind)]
+
+    def latest(self, kind: type[R]) -> R | None:
+        """The newest record of one kept kind."""
+        rows = self.events[kind]
+        return rows[-1].record if rows and isinstance(rows[-1].record, kind) else None
+
+    def abandoned(self, table: Table, rows: I64) -> npt.NDArray[np.bool_]:
+        """For each of ``rows`` of a table: whether a later attempt replaced it."""
+        attempts = table["attempt"][rows].astype(np.int64)
+        limits = np.full(int(attempts.max(initial=0)) + 1, np.inf)
+        for attempt, step in self.cuts.items():
+            if attempt < len(limits):
+                limits[attempt] = step
+        return table["step"][rows] > limits[attempts]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all has been said by the run."""
+        return self.last_seq == 0
+
+
+class Store:
+    """The columns of one run. ``append`` is called by one thread; ``snapshot`` by any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._last_seq = 0
+        self._steps, self._path = Growing(STEP_COLUMNS), Growing(PATH_COLUMNS)
+        self._step_extremes = {name: Extremes() for name in CHARTED}
+        self._path_extremes = {"loss": Extremes()}
+        self._step_starts: list[int] = []
+        self._path_starts: list[int] = []
+        self._attempt = -1
+        self._cuts: dict[int, float] = {}
+        self._spans = Growing(("start", "phase"))
+        self._events: dict[type, list[Row]] = {kind: [] for kind in KEPT}
+        self._frozen: dict[type, tuple[Row, ...]] = dict.fromkeys(KEPT, ())
+        self._last: StepRecord | PredictedStretch | None = None
+        self._last_time: float | None = None
+        self._explained: Explained | None = None
+        self._tallies = {phase: PhaseTally() for phase in PHASES}
+        self._edges: dict[tuple[Phase, Phase], int] = {}
+        self._verdicts = Verdicts()
+        self._not_finite: list[NotFinite] = []
+        self._predicted_steps = 0
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the last row taken in."""
+        return self._last_seq
+
+    def reset(self) -> None:
+        """Forget everything: the journal was replaced by another one."""
+        with self._lock:
+            self._reset()
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Take in rows of rising seq; rows already known are passed over, so a repeated batch changes nothing."""
+        with self._lock:
+            fresh = [row for row in rows if row.seq > self._last_seq]
+            if not fresh:
+                return
+            self._extend(fresh)
+            for row in fresh:
+                self._note(row)
+            self._last_seq = fresh[-1].seq
+            self._update_extremes()
+            self._snapshot = None
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is now; the same object until rows arrive."""
+        with self._lock:
+            if self._snapshot is None:
+                self._snapshot = self._freeze()
+            return self._snapshot
+
+    def _extend(self, rows: Sequence[Row]) -> None:
+        """Turn step and stretch rows into columns."""
+        steps: list[tuple[float | None, ...]] = []
+        path: list[tuple[float | None, ...]] = []
+        for row in rows:
+            record = row.record
+            if row.attempt != self._attempt:
+                self._attempt = row.attempt
+                self._step_starts.append(self._steps.length + len(steps))
+                self._path_starts.append(self._path.length + len(path))
+            if isinstance(record, StepRecord):
+                measured = tuple(getattr(record, name) for name in MEASURED)
+                steps.append((*measured, PHASES.index(record.phase), row.attempt, row.time, row.seq))
+                if record.predicted_loss is not None:
+                    expected = (record.predicted_loss, record.predicted_low, record.predicted_high)
+                    path.append((record.step, *expected, row.attempt, record.cycle, row.seq))
+            elif isinstance(record, PredictedStretch):
+                path.extend(_path_rows(record, row))
+        self._steps.extend(steps)
+        self._path.extend(path)
+
+    def _abandon(self, started: AttemptStarted) -> None:
+        for attempt in range(started.attempt):
+            self._cuts[attempt] = min(self._cuts.get(attempt, math.inf), started.step)
+
+    def _note(self, row: Row) -> None:
+        record = row.record
+        if isinstance(record, StepRecord):
+            self._last, self._last_time = record, row.time
+            self._count(record.phase, 1)
+            self._span(record.step, record.phase)
+            for signal in CHARTED:
+                value = getattr(record, signal)
+                if value is not None and not math.isfinite(value):
+                    self._note_not_finite(signal, record.step, row.attempt)
+        elif isinstance(record, PredictedStretch):
+            self._last, self._last_time = record, row.time
+            length = record.last_step - record.first_step + 1
+            self._predicted_steps += length
+            self._count(Phase.PREDICT, length)
+            self._span(record.first_step, Phase.PREDICT)
+        elif isinstance(record, Explained):
+            self._explained = record
+        elif type(record) in self._events:
+            self._events[type(record)].append(row)
+            self._note_event(record)
+
+    def _note_event(self, record: Record) -> None:
+        match record:
+            case PhaseChanged(from_phase=left, to_phase=entered):
+                tally = self._tallies[entered]
+                self._tallies[entered] = replace(tally, entered=tally.entered + 1)
+                self._edges[left, entered] = self._edges.get((left, entered), 0) + 1
+            case PredictionEnded(kept=kept):
+                held = self._verdicts
+                self._verdicts = Verdicts(held.kept + kept, held.undone + (not kept))
+            case AttemptStarted():
+                self._abandon(record)
+            case _:
+                pass
+
+    def _span(self, step: int, phase: Phase) -> None:
+        """Begin a phase band where the phase changes; a rollback takes the bands after its step away."""
+        starts = self._spans.columns()["start"]
+        if self._spans.length and starts[-1] > step:
+            self._spans = self._spans.upto(int(np.searchsorted(starts, step, "left")))
+        if not self._spans.length or self._spans.last("phase") != PHASES.index(phase):
+            self._spans.extend([(step, PHASES.index(phase))])
+
+    def _count(self, phase: Phase, steps: int) -> None:
+        tally = self._tallies[phase]
+        self._tallies[phase] = PhaseTally(max(tally.entered, 1), tally.steps + steps)
+
+    def _note_not_finite(self, signal: str, step: int, attempt: int) -> None:
+        for position in range(len(self._not_finite) - 1, max(-1, len(self._not_finite) - 1 - len(CHARTED)), -1):
+            held = self._not_finite[position]
+            if held.signal == signal and held.attempt == attempt and held.last_step + 1 >= step:
+                self._not_finite[position] = replace(held, last_step=step, count=held.count + 1)
+                return
+        self._not_finite.append(NotFinite(signal, step, step, 1, attempt))
+
+    def _update_extremes(self) -> None:
+        steps, path = self._steps.columns(), self._path.columns()
+        for name, extremes in self._step_extremes.items():
+            extremes.update(steps[name])
+        self._path_extremes["loss"].update(path["loss"])
+
+    def _freeze(self) -> Snapshot:
+        for kind, rows in self._events.items():
+            if len(rows) != len(self._frozen[kind]):
+                self._frozen[kind] = tuple(rows)
+        return Snapshot(
+            last_seq=self._last_seq,
+            steps=_table(self._steps, self._step_extremes, self._step_starts),
+            path=_table(self._path, self._path_extremes, self._path_starts),
+            cuts=dict(self._cuts),
+            events=dict(self._frozen),
+            last=self._last,
+            last_time=self._last_time,
+            explained=self._explained,
+            spans=self._spans.columns(),
+            tallies=dict(self._tallies),
+            edges=dict(self._edges),
+            verdicts=self._verdicts,
+            not_finite=tuple(self._not_finite),
+            predicted_steps=self._predicted_steps,
+            backward_passes=self._last.backward_passes if self._last is not None else 0,
+        )
+
+
+def _table(growing: Growing, extremes: Mapping[str, Extremes], starts: Sequence[int]) -> Table:
+    frozen = {name: held.frozen() for name, held in extremes.items()}
+    return Table(growing.columns(), growing.length, frozen, tuple(starts))
+
+
+def _path_rows(stretch: PredictedStretch, row: Row) -> list[tuple[float, ...]]:
+    """The predicted path of one stretch: one value a step, or both ends."""
+    count = len(stretch.expected_loss)
+    steps = np.linspace(stretch.first_step, stretch.last_step, count) if count > 1 else [stretch.last_step]
+    return [
+        (float(step), loss, low, high, row.attempt, stretch.cycle, row.seq)
+        for step, loss, low, high in zip(
+            steps, stretch.expected_loss, stretch.expected_low, stretch.expected_high, strict=True
+        )
+    ]

@@ -1,0 +1,182 @@
+"""Growing numeric columns with min/max buckets kept up to date. Knows nothing of records or drawing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+
+class Growing:
+    """Columns of one length, grown by doubling. Earlier prefixes are never written again, so views of them are safe."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.length = 0
+        self._columns: dict[str, F64] = {name: np.empty(1024) for name in self.names}
+
+    def extend(self, rows: Sequence[Sequence[float | None]]) -> None:
+        """Append rows whose values are in the order of ``names``; None becomes NaN."""
+        if not rows:
+            return
+        block = np.array(rows, dtype=np.float64)
+        end = self.length + len(rows)
+        for column, name in enumerate(self.names):
+            held = self._columns[name]
+            if end > len(held):
+                held = self._columns[name] = np.concatenate([held[: self.length], np.empty(max(end, len(held) * 2))])
+            held[self.length : end] = block[:, column]
+        self.length = end
+
+    def upto(self, length: int) -> "Growing":
+        """A copy of the first ``length`` rows; this one, and every view of it, stays as it is."""
+        copy = Growing(self.names)
+        copy.length = length
+        copy._columns = {
+            name: np.concatenate([held[:length], np.empty(max(1024, length))]) for name, held in self._columns.items()
+        }
+        return copy
+
+    def last(self, name: str) -> float:
+        """The newest value of a column; there must be one."""
+        return float(self._columns[name][self.length - 1])
+
+    def columns(self) -> dict[str, F64]:
+        """Read-only views of everything appended so far."""
+        views = {name: held[: self.length] for name, held in self._columns.items()}
+        for view in views.values():
+            view.flags.writeable = False
+        return views
+
+
+class Extremes:
+    """Row numbers of the smallest and largest value of each bucket of one column, at most ``budget`` buckets.
+
+    A bucket is a power of two of rows; when there are too many, pairs are merged. So the cost of an append does not
+    grow with the history, and all buckets but the last one stay as they are between two merges.
+    """
+
+    def __init__(self, budget: int = 1000) -> None:
+        self.budget = budget
+        self.bucket = 1
+        self.rows = 0
+        self._low: I64 = np.empty(0, dtype=np.int64)
+        self._high: I64 = np.empty(0, dtype=np.int64)
+
+    def update(self, values: F64) -> None:
+        """Take in a column that has grown since the last call."""
+        while -(-len(values) // self.bucket) > self.budget:
+            self._merge(values)
+        first = self.rows // self.bucket
+        if len(values) > first * self.bucket:
+            low, high = bucket_extremes(values, first * self.bucket, len(values), self.bucket)
+            self._low = np.concatenate([self._low[:first], low])
+            self._high = np.concatenate([self._high[:first], high])
+        self.rows = len(values)
+
+    def frozen(self) -> "Buckets":
+        """The buckets as they are now; the arrays are replaced, never written, by later updates."""
+        return Buckets(self._low, self._high, self.rows, self.bucket)
+
+    def _merge(self, values: F64) -> None:
+        """Double the bucket: of each pair keep the lower low and the higher high."""
+        self._low = _better(values, self._low, np.less)
+        self._high = _better(values, self._high, np.greater)
+        self.bucket *= 2
+
+
+def _better(values: F64, chosen: I64, beats: np.ufunc) -> I64:
+    if len(chosen) % 2:
+        chosen = np.append(chosen, chosen[-1])
+    left, right = chosen[0::2], chosen[1::2]
+    swap = beats(values[right], values[left]) | np.isnan(values[left])
+    return np.where(swap, right, left)
+
+
+def bucket_extremes(values: F64, start: int, stop: int, bucket: int) -> tuple[I64, I64]:
+    """Row numbers of the smallest and largest value in each bucket of ``values[start:stop]``; NaN loses to all."""
+    count = -(-(stop - start) // bucket)
+    padded = np.full(count * bucket, np.nan)
+    padded[: stop - start] = values[start:stop]
+    grid = padded.reshape(count, bucket)
+    offsets = start + np.arange(count) * bucket
+    low = np.argmin(np.where(np.isnan(grid), np.inf, grid), axis=1)
+    high = np.argmax(np.where(np.isnan(grid), -np.inf, grid), axis=1)
+    return offsets + low, offsets + high
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The extremes of one column at one moment."""
+
+    low: I64
+    high: I64
+    rows: int
+    bucket: int
+
+    def indices(self) -> I64:
+        """Row numbers to draw, rising, without repeats: every bucket's extremes and the last row."""
+        last = np.array([self.rows - 1] if self.rows else [], dtype=np.int64)
+        return np.unique(np.concatenate([self.low, self.high, last]))
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Row numbers to draw, the number of rows they stand for, and the rows of one bucket (1: every row is there)."""
+
+    rows: I64
+    total: int
+    bucket: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """An immutable look at growing columns: the same rows for ever, whatever is appended later."""
+
+    columns: Mapping[str, F64]
+    length: int
+    extremes: Mapping[str, Buckets]
+    starts: tuple[int, ...]
+    """First row of each attempt; ``step`` rises within an attempt."""
+
+    def __getitem__(self, name: str) -> F64:
+        return self.columns[name]
+
+    def last(self, name: str) -> float:
+        """The newest value of a column; there must be a row."""
+        return float(self.columns[name][-1])
+
+    def window(self, first: float, last: float) -> list[tuple[int, int]]:
+        """Row ranges, one an attempt, with ``first <= step <= last``."""
+        found = []
+        for start, end in zip(self.starts, (*self.starts[1:], self.length), strict=True):
+            part = self.columns["step"][start:end]
+            low, high = np.searchsorted(part, first, "left"), np.searchsorted(part, last, "right")
+            if high > low:
+                found.append((start + int(low), start + int(high)))
+        return found
+
+    def pick(self, signal: str, budget: int, window: tuple[float, float] | None = None) -> Picked:
+        """The rows to draw ``signal`` with: all of them up to ``budget``, then the extremes of equal buckets."""
+        if window is None:
+            held = self.extremes[signal]
+            return Picked(held.indices(), held.rows, held.bucket)
+        ranges = self.window(*window)
+        total = sum(stop - start for start, stop in ranges)
+        bucket = 1
+        while total / bucket > budget:
+            bucket *= 2
+        if bucket == 1:
+            parts = [np.arange(start, stop) for start, stop in ranges]
+        else:
+            parts = [self._thinned(signal, start, stop, bucket) for start, stop in ranges]
+        return Picked(np.concatenate(parts) if parts else np.empty(0, dtype=np.int64), total, bucket)
+
+    def _thinned(self, signal: str, start: int, stop: int, bucket: int) -> I64:
+        """Buckets are aligned to row 0, so that a window that slides on keeps the points it had."""
+        low, high = bucket_extremes(self.columns[signal], start - start % bucket, stop, bucket)
+        chosen = np.unique(np.concatenate([low, high, [stop - 1]]))
+        return chosen[chosen >= start]

@@ -1,0 +1,66 @@
+"""Every colour of the dashboard, by meaning, for light and dark. Knows no figure; nothing else may hold a hex code."""
+
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.severity import Severity
+
+PHASE = {
+    Phase.WARMUP: "#E69F00",
+    Phase.FULL: "#0072B2",
+    Phase.PREDICT: "#009E73",
+    Phase.CORRECT: "#CC79A7",
+}
+"""Okabe-Ito hues: told apart with every common colour blindness. A letter badge stands beside each."""
+
+ICON = {Severity.HEALTHY: "✓", Severity.CAUTION: "◔", Severity.WARNING: "▲", Severity.CRITICAL: "✖"}
+"""Severity is never told by colour alone."""
+
+TOKENS: dict[str, dict[str, str]] = {
+    "light": {
+        "text": "#1b2430",
+        "muted": "#5b6675",
+        "faint": "#a9b2bd",
+        "grid": "#e6e9ee",
+        "line": "#d5dae1",
+        "surface": "#ffffff",
+        "raised": "#f6f8fa",
+        "measured": "#27323f",
+        "abandoned": "#b9c0c9",
+        "healthy": "#3f7d5c",
+        "caution": "#8d6b00",
+        "warning": "#c2410c",
+        "critical": "#b91c1c",
+        "on_phase": "#ffffff",
+    },
+    "dark": {
+        "text": "#e6eaf0",
+        "muted": "#9aa5b4",
+        "faint": "#5f6b7a",
+        "grid": "#232b36",
+        "line": "#323c49",
+        "surface": "#0e1117",
+        "raised": "#171c25",
+        "measured": "#dfe5ec",
+        "abandoned": "#4c5765",
+        "healthy": "#6fbf92",
+        "caution": "#d9b13b",
+        "warning": "#ff8a4c",
+        "critical": "#ff6b6b",
+        "on_phase": "#ffffff",
+    },
+}
+
+
+def tokens() -> dict[str, dict[str, str]]:
+    """Colour by token name for each mode: the phases, the severities and the neutrals. Figures name only tokens."""
+    phases = {f"phase_{phase.value.lower()}": hue for phase, hue in PHASE.items()}
+    return {mode: {**neutral, **phases} for mode, neutral in TOKENS.items()}
+
+
+def phase_token(phase: Phase) -> str:
+    """The token of a phase's hue."""
+    return f"phase_{phase.value.lower()}"
+
+
+def severity_token(severity: Severity) -> str:
+    """The token of a severity's colour."""
+    return severity.name.lower()

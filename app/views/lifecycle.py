@@ -1,0 +1,96 @@
+"""Where training is in its cycle, how much of the phase is left, and why it came here. Pure."""
+
+from dataclasses import dataclass
+
+from app.store import PHASES, Snapshot
+from app.views import words
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import PhaseChanged, PredictedStretch, StepRecord
+
+EDGES = (
+    (Phase.WARMUP, Phase.FULL),
+    (Phase.FULL, Phase.PREDICT),
+    (Phase.PREDICT, Phase.CORRECT),
+    (Phase.PREDICT, Phase.FULL),
+    (Phase.CORRECT, Phase.FULL),
+)
+"""The document's transitions."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One phase."""
+
+    phase: Phase
+    active: bool
+    progress: str
+    left: str
+    done: float
+    """Share of the budget used, 0 when the phase has no fixed length or is not the present one."""
+    tally: str
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """The diagram's content."""
+
+    nodes: dict[Phase, Node]
+    entered: dict[tuple[Phase, Phase], int]
+    """How often each edge was taken."""
+    cause: str
+    """The last change and the guards behind it."""
+    flash: tuple[Phase, Phase, int] | None
+    """The newest edge and the step it was taken at."""
+    verdicts: str
+
+
+def lifecycle(snapshot: Snapshot) -> Lifecycle:
+    """The diagram of a snapshot."""
+    newest = snapshot.latest(PhaseChanged)
+    return Lifecycle(
+        nodes={phase: _node(snapshot, phase, newest) for phase in PHASES},
+        entered={edge: snapshot.edges.get(edge, 0) for edge in EDGES},
+        cause=_cause(newest),
+        flash=(newest.from_phase, newest.to_phase, newest.step) if newest else None,
+        verdicts=_verdicts(snapshot),
+    )
+
+
+def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None) -> Node:
+    tally = snapshot.tallies[phase]
+    total = sum(other.steps for other in snapshot.tallies.values())
+    said = f"{words.count(tally.steps)} steps · {words.share(tally.steps, total)}" if tally.steps else "not yet"
+    last = snapshot.last
+    present = last.phase if isinstance(last, StepRecord) else Phase.PREDICT if last else None
+    if present is not phase:
+        return Node(phase, False, f"entered {words.count(tally.entered)}×" if tally.entered else "", "", 0.0, said)
+    inside, budget = _position(last, newest)
+    if budget is None:
+        return Node(phase, True, f"step {words.count(inside)}", "no fixed length", 0.0, said)
+    left = max(0, budget - inside)
+    return Node(phase, True, f"step {inside} of {budget}", f"{left} left", min(1.0, inside / budget), said)
+
+
+def _position(last: StepRecord | PredictedStretch | None, newest: PhaseChanged | None) -> tuple[int, int | None]:
+    """Steps taken in the present phase and its budget."""
+    if isinstance(last, StepRecord):
+        return last.step_in_phase, last.phase_budget
+    if last is None:
+        return 0, None
+    budget = newest.budget if newest is not None and newest.to_phase is Phase.PREDICT else None
+    began = newest.step if newest is not None and budget is not None else last.first_step
+    return last.last_step - began + 1, budget
+
+
+def _cause(newest: PhaseChanged | None) -> str:
+    if newest is None:
+        return "No phase change yet."
+    because = "; ".join(newest.because) or "no reason given"
+    return f"{newest.from_phase.value} → {newest.to_phase.value} at step {newest.step:,}: {because}"
+
+
+def _verdicts(snapshot: Snapshot) -> str:
+    kept, undone = snapshot.verdicts.kept, snapshot.verdicts.undone
+    if not kept + undone:
+        return "No prediction has been tried yet."
+    return f"Predictions: {kept + undone:,} tried · {kept:,} kept · {undone:,} undone"

@@ -1,0 +1,107 @@
+"""Lines to draw, chosen from tables: down-sampled, broken where nothing was measured. Knows no colour and no figure."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.store import Snapshot
+from app.table import F64, I64, Picked, Table
+from trainer_core.spec.records import AttemptStarted
+
+BUDGET = 1000
+"""Buckets of one line: twice as many points at most."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Columns of one trace, all of one length; NaN is a break in the line."""
+
+    columns: dict[str, F64]
+    texts: tuple[str, ...] | None = None
+    """Hover texts, where a trace has them."""
+
+    @property
+    def length(self) -> int:
+        """How many points there are."""
+        return len(next(iter(self.columns.values())))
+
+
+@dataclass(frozen=True)
+class Window:
+    """What part of the step axis is asked for: the last ``last`` steps, a span, or (both None) everything."""
+
+    last: int | None = None
+    span: tuple[float, float] | None = None
+
+    def resolve(self, snapshot: Snapshot) -> tuple[float, float]:
+        """The span of steps to show."""
+        if self.span is not None:
+            return self.span
+        end = float(snapshot.last.step) if snapshot.last else 1.0
+        started = snapshot.latest(AttemptStarted)
+        high = max(1.0, end, float(started.abandoned_step) if started else 0.0)
+        return (max(0.0, high - self.last) if self.last is not None else 0.0), high
+
+    def filter(self, snapshot: Snapshot) -> tuple[float, float] | None:
+        """The span to take rows from; None takes them all from buckets that are kept up to date."""
+        return None if self.span is None and self.last is None else self.resolve(snapshot)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One signal: what survives, what was abandoned, and how much of it is drawn."""
+
+    kept: Series
+    abandoned: Series
+    shown: int
+    total: int
+
+    @property
+    def caption(self) -> str:
+        """How many points are drawn, and of how many when some are left out."""
+        return f"{self.shown:,} of {self.total:,} points" if self.shown < self.total else f"{self.total:,} points"
+
+
+def line(
+    snapshot: Snapshot,
+    table: Table,
+    signal: str,
+    window: Window,
+    others: tuple[str, ...] = (),
+    piece: str | None = None,
+) -> Line:
+    """``signal`` over steps, thinned by its own extremes, with ``others`` taken at the same rows.
+
+    The line breaks where the steps jump, or where the column ``piece`` changes when one is named.
+    """
+    picked = table.pick(signal, BUDGET, window.filter(snapshot))
+    rows = picked.rows
+    if picked.bucket > 1:
+        rows = rows[~np.isnan(table[signal][rows])]
+    gone = snapshot.abandoned(table, rows)
+    names = (signal, *others)
+    return Line(
+        kept=_series(table, rows[~gone], picked, names, piece),
+        abandoned=_series(table, rows[gone], picked, names, piece),
+        shown=len(rows),
+        total=picked.total,
+    )
+
+
+def _series(table: Table, rows: I64, picked: Picked, names: tuple[str, ...], piece: str | None) -> Series:
+    step = table["step"][rows]
+    at = np.flatnonzero(_breaks(table, rows, picked, piece)) + 1
+    columns = {"x": np.insert(step, at, np.nan), "y": np.insert(table[names[0]][rows], at, np.nan)}
+    columns |= {name: np.insert(table[name][rows], at, np.nan) for name in names[1:]}
+    return Series(columns)
+
+
+def _breaks(table: Table, rows: I64, picked: Picked, piece: str | None) -> npt.NDArray[np.bool_]:
+    """Between which neighbours the line breaks. Thinned lines break only at holes wider than their own spacing."""
+    other_attempt = np.diff(table["attempt"][rows]) != 0
+    gaps = np.diff(table["step"][rows])
+    if picked.bucket > 1:
+        return other_attempt | (gaps > 8 * max(float(np.median(gaps)) if len(gaps) else 1.0, picked.bucket))
+    apart = gaps > 1 if piece is None else np.diff(table[piece][rows]) != 0
+    return other_attempt | apart

@@ -1,0 +1,117 @@
+"""The status strip: is it healthy, where is it, and what to do. Pure."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.store import Snapshot
+from app.views import words
+from app.views.alerts import open_alerts
+from trainer_core.spec.commands import CommandState, LockPrediction
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import CommandChanged, RunStarted, StepRecord
+from trainer_core.spec.severity import Severity
+
+RATE_WINDOW_S = 10.0
+
+ADVICE = {
+    "crashed": "Go on from the last checkpoint: hybrid train {task} --run-dir {run} --resume",
+    "failed": "Look at the alerts, mend the cause, then: hybrid train {task} --run-dir {run} --resume",
+    "stopped": "To go on: hybrid train {task} --run-dir {run} --resume",
+    "stalled": "No step for a while. Look at the process and the machine before stopping it.",
+    "paused": "Press Resume on the Control page to go on.",
+    "finished": "Read the result: hybrid report {run}",
+}
+TONE = {"working": "healthy", "paused": "caution", "stalled": "warning", "crashed": "critical", "failed": "critical"}
+
+
+class Status(Protocol):
+    """What telemetry says of the processes behind a run (``trainer_core.telemetry.rundir.RunStatus``)."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def because(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Every cell of the strip, in words."""
+
+    state: str
+    tone: str
+    because: str
+    advice: str
+    phase: Phase | None
+    step: str
+    total: str
+    progress: float
+    rate: str
+    eta: str
+    last_step: str
+    confidence: str
+    saved: str
+    alerts: str
+    alerts_tone: str
+    attempt: str
+    locked: bool
+
+
+def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
+    """The strip at ``now`` (Unix seconds)."""
+    started, last = snapshot.latest(RunStarted), snapshot.last
+    total = started.total_steps if started else None
+    step = last.step if last else 0
+    rate = step_rate(snapshot) if status.state == "working" else None
+    alerts = open_alerts(snapshot)
+    worst = max((alert.severity for alert in alerts), default=Severity.HEALTHY)
+    return Strip(
+        state=status.state,
+        tone=TONE.get(status.state, "muted"),
+        because=status.because,
+        advice=ADVICE.get(status.state, "").format(task=started.task if started else "TASK", run=run),
+        phase=_phase(snapshot),
+        step=words.count(step),
+        total=words.count(total),
+        progress=min(1.0, step / total) if total else 0.0,
+        rate=f"{words.number(rate)} steps/s" if rate else words.ABSENT,
+        eta=words.duration((total - step) / rate) if rate and total else words.ABSENT,
+        last_step=words.age(now - snapshot.last_time) if snapshot.last_time is not None else words.ABSENT,
+        confidence=words.number(last_confidence(snapshot)),
+        saved=words.share(step - snapshot.backward_passes, step) if step > snapshot.backward_passes else words.ABSENT,
+        alerts=f"{len(alerts)} open" if alerts else "none open",
+        alerts_tone=worst.name.lower(),
+        attempt=words.count(snapshot.steps.last("attempt") if snapshot.steps.length else None),
+        locked=_locked(snapshot),
+    )
+
+
+def step_rate(snapshot: Snapshot) -> float | None:
+    """Steps a second over the last ten seconds of the present attempt."""
+    steps = snapshot.steps
+    if steps.length < 2:
+        return None
+    start = max(steps.starts[-1], steps.length - 4000)
+    time, step = steps["time"][start:], steps["step"][start:]
+    if len(time) < 2:
+        return None
+    first = int((time < time[-1] - RATE_WINDOW_S).sum())
+    first = min(first, len(time) - 2)
+    took = float(time[-1] - time[first])
+    return float(step[-1] - step[first]) / took if took > 0 else None
+
+
+def last_confidence(snapshot: Snapshot) -> float | None:
+    """The newest confidence that was said."""
+    return snapshot.last.confidence if snapshot.last is not None else None
+
+
+def _phase(snapshot: Snapshot) -> Phase | None:
+    if snapshot.last is None:
+        return None
+    return snapshot.last.phase if isinstance(snapshot.last, StepRecord) else Phase.PREDICT
+
+
+def _locked(snapshot: Snapshot) -> bool:
+    changes = [c for c in snapshot.of(CommandChanged) if c.state is CommandState.APPLIED]
+    locks = [c.command.locked for c in changes if isinstance(c.command, LockPrediction)]
+    return bool(locks and locks[-1])

@@ -1,0 +1,47 @@
+"""Numbers and durations as people read them. Knows nothing of runs."""
+
+import math
+
+ABSENT = "–"
+
+
+def duration(seconds: float | None) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return ABSENT
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def age(seconds: float | None) -> str:
+    """How long ago; coarse, so that a screen is not redrawn for nothing."""
+    if seconds is None:
+        return ABSENT
+    return "now" if seconds < 2 else f"{duration(seconds)} ago"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A measured value; NaN and infinities are said as they are."""
+    if value is None:
+        return ABSENT
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands set apart."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage, or a dash where there is no whole."""
+    return f"{100 * part / whole:.0f} %" if whole else ABSENT

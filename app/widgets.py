@@ -1,0 +1,176 @@
+"""What pages are built from: the run chooser, command buttons, the list of commands. Computes nothing about training."""
+
+import time
+from pathlib import Path
+
+import streamlit as st
+
+from app import control
+from app.feed import Feed
+from app.figures import commands as commands_figure
+from app.figures import now as now_figure
+from app.views.commands import Life, lives
+from app.views.settings import LiveSetting
+from app.views.strip import strip
+from app.watching import watch
+from trainer_core.spec.commands import Command, SetThreshold
+
+ASK_AGAIN_S = 3.0
+FIRST_READ_S = 3.0
+FRAME = """<style>
+[data-testid="stMainBlockContainer"] { padding: 3.6rem 1.6rem 2rem; }
+[data-testid="stAppDeployButton"] { display: none; }
+</style>"""
+MARK = {
+    "working": "●", "paused": "❚❚", "stalled": "▲", "crashed": "✖", "failed": "✖", "finished": "✓", "stopped": "■",
+}  # fmt: skip
+
+
+def frame() -> None:
+    """Margins that leave room for the charts."""
+    st.html(FRAME)
+
+
+def choose_run() -> Feed | None:
+    """The run of the address (``?run=``) or the newest one, with a box to switch; None while there is none."""
+    watched = watch()
+    runs = watched.runs()
+    if not runs:
+        _no_runs(watched.runs_dir)
+        return None
+    labels = {run.name: f"{MARK.get(run.state, '·')} {run.name} · {run.state}" for run in runs}
+    asked = st.query_params.get("run") or st.session_state.get("chosen_run")
+    if asked is not None and asked not in labels:
+        st.warning(f"There is no run called {asked} in {watched.runs_dir}. Shown: the newest one.")
+    names = list(labels)
+    index = names.index(asked) if asked in labels else 0
+    chosen = st.selectbox(
+        "Run",
+        names,
+        index=index,
+        format_func=lambda name: labels.get(name, name),
+        width=460,
+        label_visibility="collapsed",
+    )
+    st.session_state["chosen_run"] = st.query_params["run"] = chosen
+    feed = watched.feed(chosen)
+    if feed is not None and not feed.wait(FIRST_READ_S):
+        st.caption("Reading the journal…")
+    return feed
+
+
+def _no_runs(runs_dir: Path) -> None:
+    st.subheader("No run yet")
+    st.write(f"Nothing in `{runs_dir}` has a journal. Start one, and it appears here by itself:")
+    st.code("hybrid demo\nhybrid train digits --run-dir " + str(runs_dir / "first"), language="bash")
+    _look_again()
+
+
+@st.fragment(run_every=2.0)
+def _look_again() -> None:
+    if watch().runs():
+        st.rerun()
+
+
+def command_button(feed: Feed, label: str, command: Command, *, key: str, help: str, icon: str) -> None:
+    """A button that sends one command; its id is minted when the button is shown."""
+    st.button(
+        label,
+        key=key,
+        help=help,
+        icon=icon,
+        width="stretch",
+        on_click=submit,
+        args=(feed.run_dir, control.mint(), command),
+    )
+
+
+def submit(run_dir: Path, command_id: str, command: Command, reason: str = "", confirm: bool = False) -> None:
+    """Send, and remember what was heard, for the list."""
+    sent = st.session_state.setdefault("sent", {})
+    sent[command_id] = control.send(run_dir, command_id, command, reason, confirm)
+
+
+def setting_form(feed: Feed, live: LiveSetting, low: float, high: float, step: float) -> None:
+    """A slider between two bounds and the button that sends its value."""
+    setting = live.setting
+    key = f"slider_{feed.run_dir.name}_{setting.name}"
+    label = setting.name.replace("_", " ").capitalize()
+    with st.form(f"form_{key}", border=True):
+        st.slider(
+            f"{label} ({setting.unit})", low, high, min(max(live.value, low), high), step, key=key, help=setting.meaning
+        )
+        left, right = st.columns([2, 1], vertical_alignment="center")
+        left.caption(f"in force: **{live.value:g}** · default {setting.default:g}")
+        right.form_submit_button(
+            "Apply", key=f"apply_{setting.name}", width="stretch", on_click=_submit_slider,
+            args=(feed.run_dir, control.mint(), setting.name, key),
+        )  # fmt: skip
+
+
+def _submit_slider(run_dir: Path, command_id: str, name: str, key: str) -> None:
+    submit(run_dir, command_id, SetThreshold(name, float(st.session_state[key])))
+
+
+@st.fragment(run_every=1.0)
+def command_list(feed: Feed) -> None:
+    """Every command and where it stands, refreshed every second."""
+    known = lives(feed.snapshot())
+    st.html(commands_figure.html([*_only_here(feed, {life.command_id for life in known}), *known], _mode()))
+
+
+def _only_here(feed: Feed, known: set[str]) -> list[Life]:
+    """Commands of this session that the journal does not have (yet); those without an answer are asked about again."""
+    mine: dict[str, control.Sent] = st.session_state.setdefault("sent", {})
+    waiting = {key: sent for key, sent in mine.items() if sent.run == feed.run_dir.name and key not in known}
+    due = time.monotonic() >= st.session_state.get("ask_again_at", 0.0)
+    for key, sent in waiting.items():
+        if due and control.unsettled(sent):
+            mine[key] = waiting[key] = control.ask_again(feed.run_dir, sent)
+            st.session_state["ask_again_at"] = time.monotonic() + ASK_AGAIN_S
+    return [sent.life for sent in reversed(waiting.values())]
+
+
+def _mode() -> str:
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+@st.fragment(run_every=1.0)
+def now_line(feed: Feed) -> None:
+    """One line of where the run is, so that nobody has to leave the page to see what a command did."""
+    if feed.status is None:
+        st.caption("Waiting for the first word of the run…")
+        return
+    now = strip(feed.snapshot(), feed.status, str(feed.run_dir), time.time())
+    st.html(now_figure.html(now, _mode()))
+    if feed.connection.error:
+        st.error(f"Watching is troubled: {feed.connection.error}")
+    if st.session_state.get("shown_state", now.state) != now.state:
+        st.session_state["shown_state"] = now.state
+        st.rerun()
+    st.session_state["shown_state"] = now.state
+
+
+def other_settings(feed: Feed, settings: list[LiveSetting]) -> None:
+    """Any other live setting by number, with its meaning and bounds."""
+    with st.expander("Every live setting"):
+        named = {live.setting.name: live for live in settings}
+        chosen = named[st.selectbox("Setting", list(named), format_func=lambda name: f"{name} = {named[name].value:g}")]
+        setting = chosen.setting
+        st.caption(f"{setting.meaning} {setting.bounds.capitalize()}. Default {setting.default:g}.")
+        key = f"number_{feed.run_dir.name}_{setting.name}"
+        with st.form(f"form_{key}", border=False):
+            left, right = st.columns([2, 1], vertical_alignment="bottom")
+            left.number_input(setting.unit or "value", setting.low, setting.high, chosen.value, key=key, format="%g")
+            right.form_submit_button(
+                "Apply", key="apply_other", width="stretch", on_click=_submit_slider,
+                args=(feed.run_dir, control.mint(), setting.name, key),
+            )  # fmt: skip
+        st.dataframe(
+            [
+                {"setting": live.setting.name, "in force": live.value, "default": live.setting.default,
+                 "unit": live.setting.unit, "meaning": live.setting.meaning}
+                for live in settings
+            ],
+            hide_index=True,
+        )  # fmt: skip
