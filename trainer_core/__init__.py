@@ -1,0 +1,30 @@
+"""Hybrid predictive training with live telemetry and control. Importing this package does not import torch."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer_core.hybrid_trainer import HybridTrainer
+    from trainer_core.spec.config import Config
+    from trainer_core.spec.errors import UserError
+    from trainer_core.spec.loading import load
+    from trainer_core.spec.phases import Phase
+
+__version__ = "0.1.0"
+__all__ = ["Config", "HybridTrainer", "Phase", "UserError", "load"]
+
+_HOMES = {
+    "HybridTrainer": "trainer_core.hybrid_trainer",
+    "Config": "trainer_core.spec.config",
+    "UserError": "trainer_core.spec.errors",
+    "load": "trainer_core.spec.loading",
+    "Phase": "trainer_core.spec.phases",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

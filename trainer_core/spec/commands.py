@@ -186,7 +186,11 @@ class CommandState(StrEnum):
     @property
     def final(self) -> bool:
         """Whether the command can still change."""
-        return self not in (CommandState.RECEIVED, CommandState.ACCEPTED, CommandState.APPLYING)
+        return self not in (
+            CommandState.RECEIVED,
+            CommandState.ACCEPTED,
+            CommandState.APPLYING,
+        )
 
 
 class Refusal(StrEnum):

@@ -36,10 +36,29 @@ class Traits(msgspec.Struct, frozen=True):
 
 
 TRAITS: dict[Phase, Traits] = {
-    Phase.WARMUP: Traits(True, "optimizer", True, "Full", (100, 500), "Establish baseline training dynamics"),
-    Phase.FULL: Traits(True, "optimizer", True, "Full", (20, 50), "Compute true gradients and train the predictor"),
+    Phase.WARMUP: Traits(
+        True,
+        "optimizer",
+        True,
+        "Full",
+        (100, 500),
+        "Establish baseline training dynamics",
+    ),
+    Phase.FULL: Traits(
+        True,
+        "optimizer",
+        True,
+        "Full",
+        (20, 50),
+        "Compute true gradients and train the predictor",
+    ),
     Phase.PREDICT: Traits(False, "predictor", False, "Forward only", (20, 200), "Skip backward passes"),
     Phase.CORRECT: Traits(
-        True, "correction + optimizer", True, "Validation", (5, 20), "Apply residual corrections and validate them"
+        True,
+        "correction + optimizer",
+        True,
+        "Validation",
+        (5, 20),
+        "Apply residual corrections and validate them",
     ),
 }

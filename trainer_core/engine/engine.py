@@ -1,0 +1,382 @@
+"""The engine: everything that happens in a step, on one screen. Knows no files, sockets or threads.
+
+batch -> boundary (transitions that are due, with the paired tests they need; predicted stretches)
+      -> the phase's step -> statistics -> record -> validation and checkpoint when due
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy
+import torch
+from torch import Tensor, nn
+
+from trainer_core.engine import predicting
+from trainer_core.engine.flight import Flight
+from trainer_core.engine.lengths import Lengths
+from trainer_core.engine.precision import Precision
+from trainer_core.engine.recorder import Recorder
+from trainer_core.engine.snapshot import Snapshot
+from trainer_core.engine.steps import STEPS, Outcome
+from trainer_core.learning.confidence import Confidence, calibrated
+from trainer_core.learning.loss import Batch, BatchLoss, LossFn, checked_batch
+from trainer_core.learning.loss_curve import Baseline, LossCurve
+from trainer_core.learning.paired import Paired
+from trainer_core.learning.parameters import Parameters
+from trainer_core.learning.predictors import Predictor, make_predictor
+from trainer_core.learning.residuals import ResidualStore
+from trainer_core.learning.schedules import Schedule
+from trainer_core.spec.config import Config
+from trainer_core.spec.errors import TrainingFailed, UserError
+from trainer_core.spec.phases import TRAITS, Phase
+from trainer_core.spec.records import PhaseChanged, Record, StepRecord
+from trainer_core.spec.signals import Signals
+from trainer_core.spec.transitions import Decision, Effect, decide
+
+_MOST_TRANSITIONS = 8
+_FAR = 10**9
+Sink = Callable[[Record, int], None]
+
+
+class Engine:
+    """Hybrid predictive training of one model. ``sink(record, attempt)`` receives everything it says."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss_fn: LossFn,
+        config: Config,
+        sink: Sink,
+        *,
+        total_steps: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model, self.optimizer, self.config, self.clock = model, optimizer, config, clock
+        self.loss = BatchLoss(loss_fn)
+        self.parameters = Parameters(model)
+        _check_optimizer(optimizer, self.parameters)
+        self.total_steps = total_steps
+        self.schedule = Schedule(optimizer, config)
+        self.precision = Precision(config.training, self.parameters.device)
+        self.predictor: Predictor = make_predictor(config.predictor_config, self.parameters, optimizer)
+        self.residuals = ResidualStore(self.parameters.count, config.predictor_config.residual_memory_mb)
+        self.confidence, self.lengths = Confidence(), Lengths(config)
+        self.curve, self.grad_baseline, self.update_baseline = LossCurve(), Baseline(), Baseline()
+        self.before_P, self.delta_P = self.parameters.empty(), self.parameters.empty()
+        self.recorder = Recorder(self, sink)
+        self.phase = Phase.WARMUP
+        self.step_count = self.steps_in_phase = self.batches = self.cycle = self.attempt = 0
+        self.backward_passes = self.probe_at = self.state_rev = self.recoveries = 0
+        self.predictions_entered = self.predictions_kept = self.predictions_undone = 0
+        self.last_divergence: int | None = None
+        self.locked = self.corrected = False
+        self.last = Signals()
+        """The measured part of the signals, as the last step left it."""
+        self.last_state: list[float] = []
+        self.last_batch: Batch | None = None
+        self.proposed: Flight | None = None
+        self.flight: Flight | None = None
+        self.snapshot: Snapshot | None = None
+        self.roll_back: Callable[[str], None] | None = None
+        """Restores the last good checkpoint; set by whoever owns the files."""
+        self.schedule.apply(1)
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> StepRecord:
+        """Train on one batch. A prediction that is due moves the weights first, so ``step_count`` may grow by more.
+
+        Raises UserError for a batch that cannot be used, TrainingFailed when NaN or Inf outlast every rollback.
+        """
+        batch = checked_batch(batch, self.parameters.device)
+        start = self.clock()
+        self.last_batch = batch
+        self._boundary(batch)
+        between = self.clock() - start
+        outcome = STEPS[self.phase](self, batch)
+        self.batches += 1
+        self.advance(1)
+        self._learn(outcome)
+        return self.recorder.step(outcome, between)
+
+    def _boundary(self, batch: Batch) -> None:
+        """Take every transition that is due before the batch is trained on."""
+        for _ in range(_MOST_TRANSITIONS):
+            looking = self._look_due()
+            if looking:
+                predicting.look(self, batch)
+            decision = decide(self.phase, self.signals(), self.config)
+            if decision is not None:
+                self.enter(decision, batch)
+            elif looking:
+                predicting.refused(self)
+            if decision is None:
+                return
+            if self.phase is Phase.PREDICT:
+                predicting.glide(self)
+
+    def _look_due(self) -> bool:
+        if self.phase is not Phase.FULL or self.locked or self.steps_in_phase < self.probe_at:
+            return False
+        signals = self.signals()
+        window = self.config.hybrid_trainer_config.divergence_window
+        calm = signals.since_divergence is None or signals.since_divergence >= window
+        return calm and signals.finite and self.steps_left > 1
+
+    def enter(self, decision: Decision, batch: Batch | None) -> None:
+        """Take a transition with its effect, and record it."""
+        row = decision.transition
+        if row.divergence:
+            self.last_divergence = self.step_count
+        because = "; ".join(decision.because)
+        match row.effect:
+            case Effect.ROLLBACK:
+                return self._recover(row.source, because)
+            case Effect.SNAPSHOT:
+                predicting.depart(self, batch)
+            case Effect.UNDO:
+                predicting.undo(self, because)
+                self._forget_failure()
+            case Effect.JUDGE | Effect.SETTLE:
+                predicting.judge(self, batch, because)
+            case Effect.NONE:
+                pass
+        self.proposed = None
+        self.change_phase(row.target, decision.because, batch)
+
+    def change_phase(self, target: Phase, because: tuple[str, ...], batch: Batch | None) -> None:
+        """Begin ``target`` and say why."""
+        source, self.phase = self.phase, target
+        self.steps_in_phase, self.corrected = 0, False
+        self.last = msgspec.structs.replace(self.last, prediction_error=None, sign_changes=None)
+        predicting.phase_entered(self, target, batch)
+        self.recorder.forget_phase()
+        self.record(PhaseChanged(self.step_count + 1, source, target, because, self.cycle, self.phase_budget))
+
+    def _recover(self, source: Phase, because: str) -> None:
+        """NaN, Inf or an extreme gradient outside PREDICT: last good checkpoint, learning rate / 10, clip 1.0."""
+        self.recoveries += 1
+        limit = self.config.divergence_config.max_recoveries
+        if self.roll_back is None or self.recoveries > limit:
+            raise TrainingFailed(
+                f"step {self.step_count}: {because}; {limit} automatic rollbacks did not help (max_recoveries = {limit})"
+            )
+        scale = self.schedule.scale / 10.0
+        self.roll_back(because)
+        self.schedule.scale = scale
+        optimizer = msgspec.structs.replace(self.config.optimizer, gradient_clip_norm=1.0)
+        self.config = msgspec.structs.replace(self.config, optimizer=optimizer)
+        self.last_divergence = self.step_count
+        self._forget_failure()
+        if source is not Phase.FULL:
+            self.phase = source
+            self.change_phase(Phase.FULL, (because,), None)
+        else:
+            self.phase, self.steps_in_phase = Phase.FULL, 0
+            predicting.phase_entered(self, Phase.FULL, None)
+
+    def _forget_failure(self) -> None:
+        self.last = Signals()
+
+    # -- what the step needs ----------------------------------------------------------------------------------------
+
+    def advance(self, steps: int) -> None:
+        """Count nominal steps."""
+        self.step_count += steps
+        self.steps_in_phase += steps
+
+    @property
+    def steps_left(self) -> int:
+        """Nominal steps until the end of the run; very many when it has no fixed end."""
+        return _FAR if self.total_steps is None else self.total_steps - self.step_count
+
+    @property
+    def phase_budget(self) -> int | None:
+        """Steps the present phase may last."""
+        match self.phase:
+            case Phase.WARMUP:
+                return self.config.hybrid_trainer_config.warmup_steps
+            case Phase.FULL:
+                return self.probe_at
+            case Phase.PREDICT:
+                return self.flight.horizon if self.flight else None
+            case Phase.CORRECT:
+                return self.lengths.correct_needed(self.config)
+
+    @torch.no_grad()
+    def samples(self, batch: Batch) -> Tensor:
+        """Per-sample losses (N,) in evaluation mode: no dropout, no running statistics touched."""
+        training = [m for m in self.model.modules() if m.training]
+        self.model.eval()
+        try:
+            with self.precision.forward():
+                return self.loss.samples(self.model, batch)
+        finally:
+            for module in training:
+                module.training = True
+
+    def trusted(self, test: Paired) -> bool:
+        """Whether a probe's confidence clears the threshold."""
+        return calibrated(test.z) > self.config.hybrid_trainer_config.confidence_threshold
+
+    def update_ratio(self, update_norm: float) -> float | None:
+        """Update norm of one step over its baseline; None without a baseline."""
+        mean = self.update_baseline.mean
+        return update_norm / mean if mean else None
+
+    def state_vector(self, loss: float, grad_norm: float, update_norm: float) -> list[float]:
+        """The training state residuals are remembered by: (loss, EMA, sigma, log norms, log rate)."""
+        rate = self.schedule.planned(self.step_count + 1) * self.schedule.scale
+        self.last_state = [
+            loss,
+            self.curve.ema if self.curve.ema is not None else loss,
+            self.curve.sigma or 0.0,
+            math.log(max(grad_norm, 1e-12)) if grad_norm == grad_norm else math.nan,
+            math.log(max(update_norm, 1e-12)) if update_norm == update_norm else math.nan,
+            math.log(max(rate, 1e-12)),
+        ]
+        return self.last_state
+
+    def signals(self) -> Signals:
+        """All that the policy may see, now."""
+        confidence = self.last.confidence
+        if self.phase is Phase.FULL:
+            confidence = self.proposed.confidence if self.proposed else None
+        return msgspec.structs.replace(
+            self.last,
+            step=self.step_count,
+            steps_in_phase=self.steps_in_phase,
+            loss_change=self.curve.relative_change,
+            full_needed=self.probe_at,
+            confidence=confidence,
+            since_divergence=None if self.last_divergence is None else max(0, self.step_count - self.last_divergence),
+            locked=self.locked,
+            horizon=self.flight.horizon if self.flight else 0,
+            grad_norm_baseline=self.grad_baseline.mean,
+            validated_steps=self.steps_in_phase if self.phase is Phase.CORRECT else 0,
+            correct_needed=self.lengths.correct_needed(self.config),
+            corrected=self.corrected,
+        )
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Take a measured step into the statistics and the signals."""
+        if TRAITS[self.phase].backward:
+            self.backward_passes += 1
+        finite = all(math.isfinite(x) for x in (outcome.loss, outcome.grad_norm or 0.0, outcome.update_norm))
+        error = confidence = None
+        deviation = self.curve.deviation(outcome.loss)
+        if self.flight is not None and self.phase is Phase.PREDICT and outcome.predicted_loss is not None:
+            self.flight.taken += 1
+            error = self.flight.measured(outcome.loss, outcome.predicted_loss)
+            confidence = self.confidence.measured(outcome.loss, outcome.predicted_loss, self.curve.sigma or 0.0)
+        self.curve.update(outcome.loss)
+        self.last = Signals(
+            finite=finite,
+            confidence=confidence,
+            loss_deviation=deviation,
+            update_ratio=self.update_ratio(outcome.update_norm),
+            prediction_error=error,
+            sign_changes=self.curve.sign_changes,
+            grad_norm=outcome.grad_norm,
+        )
+        if self.phase is not Phase.PREDICT and finite:
+            self.grad_baseline.update(outcome.grad_norm or 0.0)
+            self.update_baseline.update(outcome.update_norm)
+
+    def record(self, record: Record) -> None:
+        """Say something."""
+        self.recorder.say(record)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model's weights that going on bit for bit needs."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "predictor": self.predictor.state_dict(),
+            "residuals": self.residuals.state_dict(),
+            "confidence": self.confidence.state_dict(),
+            "lengths": self.lengths.state_dict(),
+            "curve": self.curve.state_dict(),
+            "grad_baseline": self.grad_baseline.state_dict(),
+            "update_baseline": self.update_baseline.state_dict(),
+            "flight": self.flight.state_dict() if self.flight else None,
+            "snapshot": self.snapshot.state_dict() if self.snapshot else None,
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "phase": self.phase.value,
+            "last": msgspec.to_builtins(self.last),
+            "last_state": list(self.last_state),
+            "gradient_clip_norm": self.config.optimizer.gradient_clip_norm,
+            "recorder": self.recorder.state_dict(),
+            "random": _random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave. The attempt, the state_rev and the live settings are the caller's."""
+        device = self.parameters.device
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("precision", "schedule", "predictor", "residuals", "confidence", "lengths", "curve"):
+            getattr(self, name).load_state_dict(state[name])
+        self.grad_baseline.load_state_dict(state["grad_baseline"])
+        self.update_baseline.load_state_dict(state["update_baseline"])
+        self.flight = Flight.from_state(state["flight"], device) if state["flight"] else None
+        self.snapshot = Snapshot.from_state(state["snapshot"], device) if state["snapshot"] else None
+        for name in _COUNTERS:
+            setattr(self, name, state["counters"][name])
+        self.phase = Phase(state["phase"])
+        self.last = msgspec.convert(state["last"], Signals)
+        self.last_state = list(state["last_state"])
+        self.proposed = None
+        self.recorder.load_state_dict(state["recorder"])
+        _set_random_state(state["random"])
+
+
+_COUNTERS = (
+    "step_count",
+    "steps_in_phase",
+    "batches",
+    "cycle",
+    "backward_passes",
+    "probe_at",
+    "predictions_entered",
+    "predictions_kept",
+    "predictions_undone",
+    "last_divergence",
+    "locked",
+    "corrected",
+)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, parameters: Parameters) -> None:
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UserError("LBFGS needs a closure and several evaluations a step: use a first-order torch.optim optimizer")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [n for n, p in zip(parameters.names, parameters.tensors, strict=True) if id(p) not in held]
+    if len(missing) == len(parameters.names):
+        raise UserError("the optimizer holds none of the model's trainable parameters: it was made for another model")
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)  # type: ignore[misc]
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": list(random.getstate()[1]),
+        "numpy": [str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    random.setstate((3, tuple(state["python"]), None))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))

@@ -1,0 +1,79 @@
+"""One prediction from its probe to its verdict: the path, what it is expected to do to the loss, how far it has come."""
+
+import math
+from typing import Any
+
+import torch
+
+from trainer_core.learning.paired import Paired
+from trainer_core.learning.predictors import Proposal
+
+_QUANTILE = 1.28
+_FLOOR = 0.005
+
+
+class Flight:
+    """A prediction under way.
+
+    Expected loss after k of H steps: base * (1 + (after / before - 1) * k / H), with the probe's before and after and
+    base the loss EMA when it was entered. Band: 1.28 sqrt(SE^2 + (0.005 L)^2 + sigma^2); sigma, the batch noise, only
+    where a single batch is compared.
+    """
+
+    def __init__(self, proposal: Proposal, horizon: int, probe: Paired, base: float, confidence: float) -> None:
+        self.proposal = proposal
+        self.horizon = horizon
+        self.probe = probe
+        self.base = base
+        self.confidence = confidence
+        self.taken = 0
+        """Steps moved so far."""
+        self.errors: list[float] = []
+        """Relative loss errors of the measured steps."""
+        self.recent: list[tuple[float, float]] = []
+        """(actual, expected) of the last 5 measured steps."""
+
+    def expect(self, step: int, sigma: float) -> tuple[float, float, float]:
+        """(low, expected, high) loss after ``step`` steps."""
+        ratio = self.probe.after / self.probe.before - 1.0 if self.probe.before > 0 else 0.0
+        expected = self.base * (1.0 + ratio * step / self.horizon)
+        error = self.probe.standard_error if math.isfinite(self.probe.standard_error) else 0.0
+        band = _QUANTILE * math.sqrt(error**2 + (_FLOOR * expected) ** 2 + sigma**2)
+        return expected - band, expected, expected + band
+
+    def measured(self, actual: float, expected: float) -> float | None:
+        """Note one measured loss; returns the relative error over the last 5, which batch noise moves less."""
+        if not math.isfinite(actual):
+            return None
+        self.recent = [*self.recent[-4:], (actual, expected)]
+        self.errors.append(abs(actual - expected) / max(abs(actual), 1e-12))
+        mean_actual = sum(a for a, _ in self.recent)
+        mean_expected = sum(e for _, e in self.recent)
+        return abs(mean_actual - mean_expected) / max(abs(mean_actual), 1e-12)
+
+    @property
+    def mean_error(self) -> float | None:
+        """Mean relative loss error of the measured steps; None when none was measured."""
+        return sum(self.errors) / len(self.errors) if self.errors else None
+
+    def state_dict(self) -> dict[str, Any]:
+        p = self.probe
+        return {
+            "step": self.proposal.step_P,
+            "step_norm": self.proposal.step_norm,
+            "horizon": self.horizon,
+            "probe": [p.before, p.after, p.gain, p.standard_error, p.z],
+            "base": self.base,
+            "confidence": self.confidence,
+            "taken": self.taken,
+            "errors": list(self.errors),
+            "recent": [list(pair) for pair in self.recent],
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> "Flight":
+        proposal = Proposal(state["step"].to(device), state["step_norm"])
+        flight = cls(proposal, state["horizon"], Paired(*state["probe"]), state["base"], state["confidence"])
+        flight.taken, flight.errors = state["taken"], list(state["errors"])
+        flight.recent = [(a, e) for a, e in state["recent"]]
+        return flight

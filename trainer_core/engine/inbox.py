@@ -1,0 +1,111 @@
+"""Commands in, between steps: the one way anything outside touches the engine. Knows no database and no socket.
+
+Every command ends in exactly one of APPLIED, REJECTED, FAILED, EXPIRED, SUPERSEDED, UNDONE_BY_RESTART, and every
+transition is a record.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from trainer_core.engine.obey import Refused, apply
+from trainer_core.spec.commands import AcceptedCommand, CommandState, Pause, Refusal, Resume, Stop
+from trainer_core.spec.records import CommandChanged
+
+if TYPE_CHECKING:
+    from trainer_core.engine.session import Session
+
+
+class Inbox:
+    """Holds accepted commands until their boundary. ``clock`` gives Unix seconds, for the time to live."""
+
+    def __init__(self, session: "Session", clock: Callable[[], float] = time.time) -> None:
+        self._session = session
+        self._clock = clock
+        self._waiting: list[AcceptedCommand] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, commands: Iterable[AcceptedCommand]) -> None:
+        """Queue commands in the order they were accepted."""
+        self._waiting.extend(commands)
+
+    def apply_due(self) -> None:
+        """Apply what is due at this boundary, in order."""
+        waiting, self._waiting = self._waiting, []
+        for command in waiting:
+            if not self._due(command):
+                self._waiting.append(command)
+
+    def _due(self, command: AcceptedCommand) -> bool:
+        """Bring one command to its end; False when its time has not come."""
+        request, engine = command.request, self._session.engine
+        if self._clock() > command.received_at + request.ttl_s:
+            self.end(command, CommandState.EXPIRED, detail=f"not applied within {request.ttl_s:g} s")
+            return True
+        if request.at_step is not None and engine.step_count + 1 < request.at_step:
+            return False
+        if request.at_step is not None and engine.step_count + 1 > request.at_step:
+            detail = f"step {request.at_step} has passed; the run is at step {engine.step_count}"
+            self.end(command, CommandState.REJECTED, refusal=Refusal.PRECONDITION, detail=detail)
+            return True
+        if request.expect_state_rev is not None and request.expect_state_rev != engine.state_rev:
+            detail = f"the run has moved on: state_rev is {engine.state_rev}, {request.expect_state_rev} was expected"
+            self.end(command, CommandState.REJECTED, refusal=Refusal.CONFLICT, detail=detail)
+            return True
+        self._apply(command)
+        return True
+
+    def _apply(self, command: AcceptedCommand) -> None:
+        self.end(command, CommandState.APPLYING)
+        try:
+            before, after = apply(command.request.command, self._session, command.actor)
+        except Refused as refused:
+            self.end(command, CommandState.REJECTED, refusal=Refusal.PRECONDITION, detail=str(refused))
+        except OSError as error:
+            self.end(command, CommandState.FAILED, detail=f"{type(error).__name__}: {error}")
+        else:
+            self._session.engine.state_rev += 1
+            self._supersede(command)
+            self.end(command, CommandState.APPLIED, before=before, after=after)
+
+    def _supersede(self, command: AcceptedCommand) -> None:
+        """A stop ends what still waits; a pause or resume ends an earlier waiting one of the other kind."""
+        ended: tuple[type, ...] = ()
+        if isinstance(command.request.command, Stop):
+            ended = (object,)
+        elif isinstance(command.request.command, (Pause, Resume)):
+            ended = (Pause, Resume)
+        for waiting in [w for w in self._waiting if isinstance(w.request.command, ended)]:
+            self._waiting.remove(waiting)
+            self.end(waiting, CommandState.SUPERSEDED, detail=f"by {command.request.command_id}")
+
+    def end(
+        self,
+        command: AcceptedCommand,
+        state: CommandState,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        refusal: Refusal | None = None,
+        detail: str = "",
+    ) -> None:
+        """Record that a command is now in ``state``."""
+        engine = self._session.engine
+        engine.record(
+            CommandChanged(
+                step=engine.step_count,
+                phase=engine.phase,
+                command_id=command.request.command_id,
+                command=command.request.command,
+                state=state,
+                actor=command.actor,
+                state_rev=engine.state_rev,
+                before=before,
+                after=after,
+                refusal=refusal,
+                detail=detail,
+                reason=command.request.reason,
+            )
+        )

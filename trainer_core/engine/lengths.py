@@ -1,0 +1,98 @@
+"""How long the coming FULL window and prediction may be: fixed by the document, or learnt from what was kept. No tensors."""
+
+from typing import Any
+
+from trainer_core.spec.config import Config
+
+_FIRST_HORIZON = 20
+_LONGEST_BACKOFF = 1000
+
+
+class Lengths:
+    """Windows and horizons of one run. ``config`` is read at each call, so live changes hold at once.
+
+    adaptive   kept: window / 1.5. refused or undone: window x 2 (up to full_steps), horizon / 4; from the third refusal
+               in a row on, the window doubles beyond full_steps: looking costs something, too.
+    document   full_steps and max_predict_steps; undone: full_steps x 2 for the next cycles, horizon / 2;
+               kept: back by halves, horizon x 1.5.
+    """
+
+    def __init__(self, config: Config) -> None:
+        h = config.hybrid_trainer_config
+        self.adaptive = h.policy == "adaptive"
+        self._window = float(min(h.min_full_steps, h.full_steps)) if self.adaptive else 1.0
+        self._horizon = float(_FIRST_HORIZON if self.adaptive else h.max_predict_steps)
+        self.refusals = 0
+        self.last_kept = True
+
+    def full_needed(self, config: Config) -> int:
+        """FULL steps before the next probe."""
+        h = config.hybrid_trainer_config
+        if self.adaptive:
+            return max(round(self._window), min(h.min_full_steps, h.full_steps))
+        return round(h.full_steps * self._window)
+
+    def horizon(self, config: Config) -> int:
+        """Steps the next prediction should try."""
+        low, high = self._bounds(config)
+        return max(low, min(high, round(self._horizon)))
+
+    def correct_needed(self, config: Config) -> int:
+        """Validating full steps in CORRECT."""
+        return 1 if self.adaptive else config.hybrid_trainer_config.correct_steps
+
+    def entered(self, horizon: int) -> None:
+        """A prediction of ``horizon`` steps begins."""
+        self._horizon = float(horizon)
+
+    def kept(self, config: Config) -> None:
+        """The prediction was worth it."""
+        self.refusals, self.last_kept = 0, True
+        if self.adaptive:
+            self._window = max(1.0, self._window / 1.5)
+        else:
+            self._window = max(1.0, self._window / 2)
+            self._horizon *= 1.5
+        self._clip(config)
+
+    def refused(self, config: Config) -> None:
+        """The probe said no: nothing was moved."""
+        self.refusals += 1
+        self.last_kept = False
+        if not self.adaptive:
+            self._horizon /= 2
+            return self._clip(config)
+        h = config.hybrid_trainer_config
+        ceiling = h.full_steps if self.refusals < 3 else _LONGEST_BACKOFF
+        self._window = min(max(self._window, 1.0) * 2, float(ceiling))
+        self._horizon /= 4
+        return self._clip(config)
+
+    def undone(self, config: Config) -> None:
+        """A prediction was entered and taken back."""
+        if self.adaptive:
+            return self.refused(config)
+        self.last_kept = False
+        self._window = min(self._window * 2, 4.0)
+        self._horizon /= 2
+        return self._clip(config)
+
+    def _bounds(self, config: Config) -> tuple[int, int]:
+        h = config.hybrid_trainer_config
+        return min(h.min_predict_steps, h.max_predict_steps), h.max_predict_steps
+
+    def _clip(self, config: Config) -> None:
+        low, high = self._bounds(config)
+        self._horizon = max(float(low), min(float(high), self._horizon))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "window": self._window,
+            "horizon": self._horizon,
+            "refusals": self.refusals,
+            "last_kept": self.last_kept,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._window, self._horizon = state["window"], state["horizon"]
+        self.refusals, self.last_kept = state["refusals"], state["last_kept"]

@@ -1,0 +1,202 @@
+"""What each command does to a run: one arm per kind, returning what was before and after. Checks before it changes."""
+
+import math
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
+
+from trainer_core.engine import predicting
+from trainer_core.spec.commands import (
+    AcknowledgeAlert,
+    Annotate,
+    ApplyRemedy,
+    Command,
+    ForcePhase,
+    LockPrediction,
+    Pause,
+    Resume,
+    Rollback,
+    SaveCheckpoint,
+    ScaleLearningRate,
+    SetGradientClip,
+    SetLearningRate,
+    SetPhaseLength,
+    SetThreshold,
+    SetWeightDecay,
+    SilenceAlert,
+    Stop,
+    kind_of,
+)
+from trainer_core.spec.config import SETTINGS, with_live_setting
+from trainer_core.spec.errors import CheckpointError, ConfigError
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import Annotated
+from trainer_core.spec.remedies import REMEDIES
+from trainer_core.spec.transitions import Decision, refusal, row_for
+
+if TYPE_CHECKING:
+    from trainer_core.engine.session import Session
+
+BeforeAfter = tuple[str | None, str | None]
+
+LENGTH_OF: dict[Phase, str] = {
+    Phase.WARMUP: "warmup_steps",
+    Phase.FULL: "full_steps",
+    Phase.PREDICT: "max_predict_steps",
+    Phase.CORRECT: "correct_steps",
+}
+"""The setting that holds a phase's length."""
+
+_HIGHEST_RATE = 100.0
+
+
+class Refused(Exception):
+    """The command cannot be carried out now; the message says why and nothing was changed."""
+
+
+def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
+    """Carry out ``command`` at a boundary. Raises Refused with nothing changed."""
+    engine = session.engine
+    match command:
+        case ForcePhase(phase=phase):
+            return _force(session, phase)
+        case SetThreshold(name=name, value=value):
+            return _set(session, name, value)
+        case SetPhaseLength(phase=phase, steps=steps):
+            return _set(session, LENGTH_OF[phase], float(steps))
+        case SetGradientClip(max_norm=max_norm):
+            return _set(session, "gradient_clip_norm", max_norm)
+        case Rollback(checkpoint=name):
+            return _roll_back(session, name, actor)
+        case SaveCheckpoint():
+            return None, session.save_checkpoint(f"asked for by {actor}").name
+        case Pause() | Resume():
+            before = _running(session)
+            session.set_paused(isinstance(command, Pause), f"by {actor}")
+            return before, _running(session)
+        case Stop():
+            before = _running(session)
+            session.stop(f"stopped by {actor}")
+            return before, "stopped"
+        case SetLearningRate(value=value):
+            planned = engine.schedule.planned(engine.step_count + 1)
+            if planned <= 0:
+                raise Refused("the schedule's learning rate is 0 at this step: no scale makes it another value")
+            return _scale(session, value / planned)
+        case ScaleLearningRate(factor=factor):
+            return _scale(session, engine.schedule.scale * factor)
+        case SetWeightDecay(value=value):
+            return _weight_decay(session, value)
+        case LockPrediction(locked=locked):
+            before_lock, engine.locked = engine.locked, locked
+            return _lock(before_lock), _lock(locked)
+        case AcknowledgeAlert(alert_id=alert_id):
+            if not engine.recorder.alarms.is_open(alert_id):
+                raise Refused(f"there is no open alert {alert_id}")
+            return "open", "acknowledged"
+        case SilenceAlert(rule=rule, steps=steps):
+            if not engine.recorder.alarms.silence(rule, engine.step_count + steps):
+                raise Refused(f"there is no alert rule called {rule}")
+            return None, f"silent until step {engine.step_count + steps}"
+        case Annotate(text=text):
+            engine.record(Annotated(engine.step_count, text, actor))
+            return None, text
+        case ApplyRemedy(remedy=remedy):
+            return _remedy(session, remedy, actor)
+        case _:
+            assert_never(command)
+
+
+def _force(session: "Session", phase: Phase) -> BeforeAfter:
+    engine = session.engine
+    before = engine.phase
+    if phase is before:
+        engine.steps_in_phase = 0
+        return before.value, f"{phase} (begun anew)"
+    why = refusal(before, phase, engine.signals(), engine.config)
+    if why is not None:
+        raise Refused(why)
+    if phase is Phase.PREDICT:
+        if engine.last_batch is None or engine.steps_left < 2:
+            raise Refused("a prediction needs a batch to be probed on and at least two steps left")
+        predicting.look(engine, engine.last_batch)
+        if engine.proposed is None:
+            raise Refused("the predictor has nothing to propose yet")
+    row = row_for(before, phase)
+    engine.enter(Decision(row, ("asked for by an operator",)), engine.last_batch)
+    return before.value, engine.phase.value
+
+
+def _set(session: "Session", name: str, value: float) -> BeforeAfter:
+    engine = session.engine
+    try:
+        changed = with_live_setting(engine.config, name, value)
+    except ConfigError as error:
+        raise Refused(str(error)) from None
+    setting = SETTINGS[name]
+    before = getattr(getattr(engine.config, setting.section), setting.name)
+    engine.config = changed
+    if setting.name in ("full_steps", "min_full_steps") and engine.phase is Phase.FULL:
+        engine.probe_at = engine.lengths.full_needed(changed)
+    return f"{before:g}", f"{getattr(getattr(changed, setting.section), setting.name):g}"
+
+
+def _roll_back(session: "Session", name: str | None, actor: str) -> BeforeAfter:
+    before = f"step {session.engine.step_count}"
+    try:
+        entry = session.roll_back(name, f"rolled back by {actor}")
+    except CheckpointError as error:
+        raise Refused(str(error)) from None
+    return before, f"step {entry.step} ({entry.name})"
+
+
+def _scale(session: "Session", scale: float) -> BeforeAfter:
+    engine = session.engine
+    planned = engine.schedule.planned(engine.step_count + 1)
+    if not math.isfinite(scale) or not 0 < planned * scale <= _HIGHEST_RATE:
+        raise Refused(f"a learning rate of {planned * scale:g} is outside 0 to {_HIGHEST_RATE:g}")
+    before = planned * engine.schedule.scale
+    engine.schedule.scale = scale
+    return f"{before:g}", f"{engine.schedule.apply(engine.step_count + 1):g}"
+
+
+def _weight_decay(session: "Session", value: float) -> BeforeAfter:
+    groups = [g for g in session.engine.optimizer.param_groups if "weight_decay" in g]
+    high = SETTINGS["weight_decay"].high
+    if not groups:
+        raise Refused("this optimizer has no weight decay")
+    if high is not None and not 0 <= value <= high:
+        raise Refused(f"weight_decay = {value:g}: must be {SETTINGS['weight_decay'].bounds}")
+    before = groups[0]["weight_decay"]
+    for group in groups:
+        group["weight_decay"] = value
+    optimizer = msgspec.structs.replace(session.engine.config.optimizer, weight_decay=value)
+    session.engine.config = msgspec.structs.replace(session.engine.config, optimizer=optimizer)
+    return f"{before:g}", f"{value:g}"
+
+
+def _remedy(session: "Session", name: str, actor: str) -> BeforeAfter:
+    """All of a remedy's commands or none: settings go first and are put back when a later one is refused."""
+    if name not in REMEDIES:
+        raise Refused(f"there is no remedy {name}; there are: {', '.join(REMEDIES)}")
+    engine = session.engine
+    commands = REMEDIES[name](engine.config)
+    kept = engine.config, engine.schedule.scale
+    done = []
+    try:
+        for command in sorted(commands, key=lambda c: isinstance(c, Rollback)):
+            _, after = apply(command, session, actor)
+            done.append(f"{kind_of(command)} -> {after}")
+    except Refused:
+        engine.config, engine.schedule.scale = kept
+        engine.schedule.apply(engine.step_count + 1)
+        raise
+    return None, "; ".join(done)
+
+
+def _running(session: "Session") -> str:
+    return "paused" if session.paused else "running"
+
+
+def _lock(locked: bool) -> str:
+    return "locked" if locked else "unlocked"

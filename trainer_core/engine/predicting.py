@@ -1,0 +1,255 @@
+"""What happens on the way between phases: probe, snapshot, glide, correct, judge, settle, undo. Decides by paired tests.
+
+The transition table says when; this module says how.
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import torch
+
+from trainer_core.engine.flight import Flight
+from trainer_core.engine.snapshot import Snapshot
+from trainer_core.learning.loss import Batch
+from trainer_core.learning.paired import Paired, paired_test
+from trainer_core.learning.predictors import Proposal
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import CorrectionApplied, PredictedStretch, PredictionEnded, PredictionProbed
+
+if TYPE_CHECKING:
+    from trainer_core.engine.engine import Engine
+
+_CORRECTION_SPAN = 10
+"""A correction is the mean residual of one step, applied for at most this many steps' worth."""
+_CORRECTION_Z = 1.0
+"""A correction must be this many standard errors better on its batch."""
+
+
+def look(engine: "Engine", batch: Batch) -> None:
+    """Probe the predictor's proposal on a batch that no weights have seen; leaves the weights as they were.
+
+    Tries the present horizon; longer ones while they improve and the last prediction was kept (adaptive policy); a
+    quarter of it where the first was not trusted. Sets ``engine.proposed``, or leaves it None when there is nothing to
+    propose.
+    """
+    start = engine.clock()
+    proposal = engine.predictor.propose()
+    horizon = min(engine.lengths.horizon(engine.config), engine.steps_left - 1)
+    if proposal is None or horizon < 1:
+        return
+    weights_P = engine.parameters.read(engine.before_P)
+    before_N = engine.samples(batch)
+    after_N = _at(engine, proposal, horizon, batch)
+    test = paired_test(before_N, after_N)
+    if engine.lengths.adaptive and test.better and engine.lengths.last_kept:
+        horizon, test = _stretch(engine, proposal, horizon, test, (before_N, after_N), batch)
+    elif not engine.trusted(test) and horizon >= 4:
+        shorter = max(1, horizon // 4)
+        second = paired_test(before_N, _at(engine, proposal, shorter, batch))
+        if second.z > test.z:
+            horizon, test = shorter, second
+    engine.parameters.write(weights_P)
+    confidence = engine.confidence.probed(test.z)
+    base = test.before if engine.lengths.adaptive or engine.curve.ema is None else engine.curve.ema
+    engine.proposed = Flight(proposal, horizon, test, base, confidence)
+    engine.record(
+        PredictionProbed(
+            step=engine.step_count,
+            cycle=engine.cycle,
+            horizon=horizon,
+            loss_before=test.before,
+            loss_after=test.after,
+            gain=test.gain,
+            gain_se=test.standard_error,
+            z=test.z,
+            confidence=confidence,
+            better=test.better,
+            shadow=False,
+            seconds=engine.clock() - start,
+        )
+    )
+
+
+def _at(engine: "Engine", proposal: Proposal, steps: int, batch: Batch) -> torch.Tensor:
+    """Per-sample losses with the weights ``steps`` along the path from ``engine.before_P``."""
+    engine.parameters.write(engine.before_P)
+    engine.parameters.add(proposal.step_P, steps)
+    return engine.samples(batch)
+
+
+def _stretch(
+    engine: "Engine",
+    proposal: Proposal,
+    horizon: int,
+    test: Paired,
+    losses: tuple[torch.Tensor, torch.Tensor],
+    batch: Batch,
+) -> tuple[int, Paired]:
+    """Double the horizon while the loss on the probe batch still falls."""
+    before_N, best_N = losses
+    limit = min(engine.config.hybrid_trainer_config.max_predict_steps, engine.steps_left - 1)
+    while 2 * horizon <= limit:
+        longer_N = _at(engine, proposal, 2 * horizon, batch)
+        if not paired_test(best_N, longer_N).better:
+            break
+        horizon, best_N, test = 2 * horizon, longer_N, paired_test(before_N, longer_N)
+    return horizon, test
+
+
+def depart(engine: "Engine", batch: Batch) -> None:
+    """FULL -> PREDICT: keep the weights to come back to; the proposal becomes the flight."""
+    assert engine.proposed is not None, "PREDICT needs a probed proposal"
+    engine.snapshot = Snapshot(
+        engine.parameters, engine.model, engine.optimizer, engine.config.hybrid_trainer_config.snapshot_device
+    )
+    engine.flight, engine.proposed = engine.proposed, None
+    engine.lengths.entered(engine.flight.horizon)
+    engine.confidence.enter(engine.flight.confidence)
+    engine.curve.forget_oscillation()
+    engine.predictions_entered += 1
+
+
+def glide(engine: "Engine") -> None:
+    """Take the steps of PREDICT that need no forward pass: one move, one record, no invented measurements."""
+    flight = engine.flight
+    assert flight is not None, "PREDICT without a flight"
+    left = flight.horizon - flight.taken
+    steps = left if engine.lengths.adaptive else min(left, engine.config.hybrid_trainer_config.forward_every - 1)
+    if steps < 1:
+        return
+    start = engine.clock()
+    engine.parameters.add(flight.proposal.step_P, steps)
+    ends = [flight.expect(k, 0.0) for k in (flight.taken + 1, flight.taken + steps)]
+    first = engine.step_count + 1
+    engine.advance(steps)
+    flight.taken += steps
+    engine.last = msgspec.structs.replace(
+        engine.last, update_ratio=engine.update_ratio(flight.proposal.step_norm), loss_deviation=None
+    )
+    engine.record(
+        PredictedStretch(
+            step=engine.step_count,
+            first_step=first,
+            last_step=engine.step_count,
+            batch=engine.batches,
+            cycle=engine.cycle,
+            expected_loss=tuple(e for _, e, _ in ends),
+            expected_low=tuple(e for e, _, _ in ends),
+            expected_high=tuple(e for _, _, e in ends),
+            update_norm=flight.proposal.step_norm * steps,
+            confidence=flight.confidence,
+            seconds=engine.clock() - start,
+            backward_passes=engine.backward_passes,
+        )
+    )
+
+
+def correct(engine: "Engine", batch: Batch) -> None:
+    """PREDICT -> CORRECT: add what similar residuals imply, if a paired probe on ``batch`` says it helps."""
+    p = engine.config.predictor_config
+    selection = engine.residuals.select(engine.last_state, p.similarity_threshold, p.top_k)
+    correction_P = engine.residuals.correction(selection)
+    taken = engine.flight.taken if engine.flight is not None else 1
+    gain: float | None = None
+    applied, magnitude = False, 0.0
+    if correction_P is None:
+        because = "no residuals yet" if not selection.history else f"none of {selection.history} states is similar"
+    else:
+        correction_P.mul_(min(taken, _CORRECTION_SPAN))
+        magnitude = float(torch.linalg.vector_norm(correction_P))
+        weights_P = engine.parameters.read(engine.before_P)
+        before_N = engine.samples(batch)
+        engine.parameters.add(correction_P)
+        test = paired_test(before_N, engine.samples(batch))
+        gain, applied = test.gain, test.z > _CORRECTION_Z
+        because = f"paired z = {test.z:.2f}, {'above' if applied else 'not above'} {_CORRECTION_Z:g}"
+        if not applied:
+            engine.parameters.write(weights_P)
+    engine.corrected = True
+    engine.record(
+        CorrectionApplied(
+            step=engine.step_count,
+            cycle=engine.cycle,
+            history=selection.history,
+            similar=selection.similar,
+            weights=selection.weights,
+            magnitude=magnitude,
+            gain=gain,
+            applied=applied,
+            because=because,
+        )
+    )
+
+
+def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
+    """Snapshot (before) and present weights (after) on the same batch; leaves the present weights in place."""
+    assert engine.snapshot is not None, "nothing to compare with"
+    now_P = engine.parameters.read(engine.before_P)
+    after_N = engine.samples(batch)
+    engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
+    before_N = engine.samples(batch)
+    engine.parameters.write(now_P)
+    return paired_test(before_N, after_N)
+
+
+def judge(engine: "Engine", batch: Batch, because: str) -> None:
+    """A prediction ends: keep it when the paired test says the loss fell, else go back to the snapshot."""
+    if engine.flight is None or engine.snapshot is None:
+        return
+    test = against_snapshot(engine, batch)
+    if test.better:
+        _close(engine, True, because, test)
+    else:
+        undo(engine, because, test)
+
+
+def undo(engine: "Engine", because: str, test: Paired | None = None) -> None:
+    """Back to the snapshot, bit for bit."""
+    if engine.flight is None or engine.snapshot is None:
+        return
+    engine.snapshot.restore(engine.parameters, engine.model, engine.optimizer)
+    _close(engine, False, because, test)
+
+
+def _close(engine: "Engine", kept: bool, because: str, test: Paired | None) -> None:
+    flight = engine.flight
+    assert flight is not None
+    engine.confidence.resolved(flight.confidence, kept)
+    if kept:
+        engine.lengths.kept(engine.config)
+        engine.predictions_kept += 1
+    else:
+        engine.lengths.undone(engine.config)
+        engine.predictions_undone += 1
+    engine.record(
+        PredictionEnded(
+            step=engine.step_count,
+            cycle=engine.cycle,
+            kept=kept,
+            steps=flight.taken,
+            because=because,
+            loss_before=test.before if test else None,
+            loss_after=test.after if test else None,
+            confidence=flight.confidence,
+            mean_error=flight.mean_error,
+        )
+    )
+    engine.flight = None
+    engine.snapshot = None
+
+
+def refused(engine: "Engine") -> None:
+    """The probe did not earn a prediction: look again later, each time a little later."""
+    engine.proposed = None
+    engine.lengths.refused(engine.config)
+    wait = engine.lengths.full_needed(engine.config)
+    engine.probe_at = engine.steps_in_phase + max(1, wait)
+
+
+def phase_entered(engine: "Engine", phase: Phase, batch: Batch | None) -> None:
+    """What a phase needs at its beginning."""
+    if phase is Phase.FULL:
+        engine.cycle += 1
+        engine.probe_at = engine.lengths.full_needed(engine.config)
+    if phase is Phase.CORRECT and batch is not None:
+        correct(engine, batch)

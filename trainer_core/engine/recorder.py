@@ -1,0 +1,100 @@
+"""Outcome -> record -> sink, and the alerts that records raise. Moves no weights; a failing sink is the sink's affair."""
+
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.engine.alarms import Alarms
+from trainer_core.engine.steps import Outcome
+from trainer_core.spec.phases import TRAITS, Phase
+from trainer_core.spec.records import Explained, Record, StepRecord
+from trainer_core.spec.transitions import explain
+
+if TYPE_CHECKING:
+    from trainer_core.engine.engine import Engine, Sink
+
+_EXPLAIN_EVERY = 20
+
+
+class Recorder:
+    """One run's mouth."""
+
+    def __init__(self, engine: "Engine", sink: "Sink") -> None:
+        self._engine = engine
+        self._sink = sink
+        self.alarms = Alarms(self.say, lambda: engine.attempt)
+        self._explained: tuple[bool, ...] | None = None
+        self._since_explained = 0
+
+    def say(self, record: Record) -> None:
+        """Hand a record to the sink with the present attempt."""
+        self._sink(record, self._engine.attempt)
+
+    def step(self, outcome: Outcome, between_seconds: float) -> StepRecord:
+        """Record a measured step; ``between_seconds`` went into probes and transitions before it."""
+        record = self._step_record(outcome, between_seconds)
+        self.say(record)
+        self._explain()
+        self.alarms.check(record, self._engine.last.finite, self._engine.config)
+        return record
+
+    def _step_record(self, outcome: Outcome, between_seconds: float) -> StepRecord:
+        e = self._engine
+        signals = e.last
+        backward = TRAITS[e.phase].backward
+        ratio = outcome.grad_norm / outcome.param_norm if outcome.grad_norm is not None and outcome.param_norm else None
+        return StepRecord(
+            step=e.step_count,
+            batch=e.batches,
+            phase=e.phase,
+            cycle=e.cycle,
+            step_in_phase=e.steps_in_phase,
+            phase_budget=e.phase_budget,
+            loss=outcome.loss,
+            loss_ema=e.curve.ema,
+            loss_sigma=e.curve.sigma,
+            loss_deviation=signals.loss_deviation,
+            predicted_loss=outcome.predicted_loss,
+            predicted_low=outcome.predicted_low,
+            predicted_high=outcome.predicted_high,
+            prediction_error=signals.prediction_error,
+            relative_error=outcome.relative_error,
+            confidence=signals.confidence if e.phase is Phase.PREDICT else e.confidence.displayed,
+            grad_norm=outcome.grad_norm,
+            grad_norm_baseline=e.grad_baseline.mean,
+            grad_param_ratio=ratio,
+            grad_variance=e.grad_baseline.variance if backward else None,
+            update_norm=outcome.update_norm,
+            update_norm_baseline=e.update_baseline.mean,
+            param_norm=outcome.param_norm,
+            learning_rate=outcome.learning_rate,
+            sign_changes=signals.sign_changes,
+            step_seconds=outcome.step_seconds + between_seconds,
+            forward_seconds=outcome.forward_seconds,
+            backward_seconds=outcome.backward_seconds,
+            optimizer_seconds=outcome.optimizer_seconds,
+            predict_seconds=outcome.predict_seconds + between_seconds,
+            backward_passes=e.backward_passes,
+            layer_grad_norms=outcome.layer_grad_norms,
+        )
+
+    def _explain(self) -> None:
+        """The checklist of guards, when one flips and every 20 steps."""
+        e = self._engine
+        lines = explain(e.phase, e.signals(), e.config)
+        holds = tuple(line.holds for line in lines)
+        self._since_explained += 1
+        if holds != self._explained or self._since_explained >= _EXPLAIN_EVERY:
+            self.say(Explained(e.step_count, e.phase, lines))
+            self._explained, self._since_explained = holds, 0
+
+    def forget_phase(self) -> None:
+        """A phase begins: its checklist is told anew."""
+        self._explained = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"explained": self._explained and list(self._explained), "since": self._since_explained,
+                "alarms": self.alarms.state_dict()}  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._explained = tuple(state["explained"]) if state["explained"] is not None else None
+        self._since_explained = state["since"]
+        self.alarms.load_state_dict(state["alarms"])

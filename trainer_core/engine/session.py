@@ -1,0 +1,250 @@
+"""A run around the engine: checkpoints, pause and stop, validation, commands at the boundary. Knows no sockets.
+
+``after_step`` is the boundary: everything that is not training happens there, in this order: validation, checkpoint,
+commands, waiting while paused.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from trainer_core.engine.checkpoints import Checkpoints, Entry
+from trainer_core.engine.engine import Engine
+from trainer_core.engine.inbox import Inbox
+from trainer_core.spec.commands import AcceptedCommand
+from trainer_core.spec.config import ALL_SETTINGS, with_live_setting
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import (
+    AttemptStarted,
+    CheckpointSaved,
+    CheckpointSkipped,
+    PhaseChanged,
+    RunState,
+    ValidationMeasured,
+)
+
+_POLL_S = 0.02
+_KEPT_ON_ROLLBACK = (
+    "batches",
+    "backward_passes",
+    "predictions_entered",
+    "predictions_kept",
+    "predictions_undone",
+    "locked",
+)
+"""Counters over all attempts, the data position (a batch that broke must not come again), and the operator's lock."""
+
+Validate = Callable[[], tuple[float, float | None]]
+
+
+class Session:
+    """One process's stretch of a run. ``take_commands`` and ``validate`` are passed in; so are the clocks."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        checkpoints: Checkpoints,
+        *,
+        take_commands: Callable[[], Iterable[AcceptedCommand]] = tuple,
+        validate: Validate | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.engine, self.checkpoints, self.validate = engine, checkpoints, validate
+        self.inbox = Inbox(self, wall_clock)
+        self.paused = False
+        self.ended: tuple[str, str] | None = None
+        """(state, because) once the run has ended: finished, stopped or failed."""
+        self.last_attempt = 0
+        """Highest attempt number used so far; the next rollback takes the one after it."""
+        self._take_commands, self._wait = take_commands, wait
+        self._best_validation, self._validations_without_gain = math.inf, 0
+        self._validated_at = self._saved_at = 0
+        engine.roll_back = lambda because: self._automatic_rollback(because)
+
+    # -- the boundary -----------------------------------------------------------------------------------------------
+
+    def begin(self, because: str) -> None:
+        """Say that the run goes, keep a checkpoint to go back to, and take commands that already wait."""
+        self.engine.record(RunState(self.engine.step_count, "running", because))
+        if self.engine.step_count == 0:
+            self.save_checkpoint("start")
+        self.commands()
+
+    def after_step(self) -> None:
+        """The boundary after a step."""
+        engine, config = self.engine, self.engine.config
+        every = config.training.validate_every
+        if every and engine.step_count // every > self._validated_at // every:
+            self.measure_validation()
+        every = config.checkpoint.checkpoint_every
+        due = every and engine.step_count // every > self._saved_at // every
+        if due and engine.phase in (Phase.WARMUP, Phase.FULL) and engine.last.finite:
+            self.save_checkpoint("every " + str(every))
+        if engine.steps_left <= 0:
+            self.end("finished", f"all {engine.total_steps} steps taken")
+        self.commands()
+
+    def commands(self) -> None:
+        """Apply commands that are due; while paused, wait for more."""
+        self._poll()
+        while self.paused and self.ended is None:
+            self._wait(_POLL_S)
+            self._poll()
+
+    def _poll(self) -> None:
+        self.inbox.put(self._take_commands())
+        if self.ended is None:
+            self.inbox.apply_due()
+
+    # -- what commands and rules ask for ----------------------------------------------------------------------------
+
+    def set_paused(self, paused: bool, because: str) -> None:
+        """Pause or go on; no record when nothing changes."""
+        if paused != self.paused:
+            self.paused = paused
+            self.engine.record(RunState(self.engine.step_count, "paused" if paused else "running", because))
+
+    def stop(self, because: str) -> None:
+        """Save a checkpoint and end; the run can be resumed."""
+        self.save_checkpoint(because)
+        self.end("stopped", because)
+
+    def end(self, state: str, because: str) -> None:
+        """The run has ended; the record of it is written by ``close``, after everything else."""
+        self.paused = False
+        self.ended = self.ended or (state, because)
+
+    def close(self) -> None:
+        """Settle what is open, save, validate, and say how the run ended."""
+        state, because = self.ended or ("stopped", "the training loop ended")
+        if state == "finished":
+            self.settle()
+            self.save_checkpoint("end")
+        if state == "finished" and self._validated_at != self.engine.step_count:
+            self.measure_validation()
+        self.engine.record(RunState(self.engine.step_count, state, because))
+
+    def settle(self) -> None:
+        """Judge a prediction that the end of the run left open, on the last batch."""
+        from trainer_core.engine import predicting
+
+        if self.engine.flight is not None and self.engine.last_batch is not None:
+            predicting.judge(self.engine, self.engine.last_batch, "the run ended")
+
+    @torch.no_grad()
+    def measure_validation(self) -> None:
+        """Held-out loss, in evaluation mode; early stopping counts it."""
+        engine = self.engine
+        self._validated_at = engine.step_count
+        if self.validate is None:
+            return
+        start = engine.clock()
+        training = [m for m in engine.model.modules() if m.training]
+        engine.model.eval()
+        try:
+            loss, accuracy = self.validate()
+        finally:
+            for module in training:
+                module.training = True
+        engine.record(ValidationMeasured(engine.step_count, loss, accuracy, engine.clock() - start))
+        patience = engine.config.training.early_stopping_patience
+        self._validations_without_gain = 0 if loss < self._best_validation else self._validations_without_gain + 1
+        self._best_validation = min(self._best_validation, loss)
+        if patience and self._validations_without_gain >= patience:
+            self.end("finished", f"early stopping: no better validation loss in {patience} validations")
+
+    def save_checkpoint(self, because: str) -> Entry:
+        """Save now, whatever the phase. Raises OSError when the disk refuses; the run goes on with the older ones."""
+        engine = self.engine
+        start = engine.clock()
+        entry = self.checkpoints.save(
+            engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.last.finite
+        )
+        self._saved_at = engine.step_count
+        engine.recoveries = 0 if engine.step_count > self._recovered_to else engine.recoveries
+        engine.record(
+            CheckpointSaved(engine.step_count, entry.name, entry.bytes, entry.good, because, engine.clock() - start)
+        )
+        return entry
+
+    _recovered_to = -1
+    """Step of the last automatic rollback's target: a later checkpoint means training got past it."""
+
+    def _automatic_rollback(self, because: str) -> None:
+        self._recovered_to = self.roll_back(None, because).step
+
+    def roll_back(self, name: str | None, because: str) -> Entry:
+        """Restore a checkpoint (None: the last good one) as a new attempt. Raises CheckpointError, changing nothing.
+
+        Weights, optimizer, predictor and statistics go back; settings an operator made, counters and data go on.
+        """
+        engine = self.engine
+        device = engine.parameters.device
+        entry, weights, state = (
+            self.checkpoints.load(name, device) if name else self.checkpoints.load_newest(device, good=True)
+        )
+        kept = {counter: getattr(engine, counter) for counter in _KEPT_ON_ROLLBACK}
+        scale, left, phase, parent = engine.schedule.scale, engine.step_count, engine.phase, engine.attempt
+        alarms = engine.recorder.alarms.state_dict()
+        engine.model.load_state_dict(weights)
+        engine.load_state_dict(state["engine"])
+        for counter, value in kept.items():
+            setattr(engine, counter, value)
+        engine.schedule.scale = scale
+        engine.recorder.alarms.load_state_dict(alarms)
+        engine.schedule.apply(engine.step_count + 1)
+        self._begin_attempt(parent, left, entry.name, because)
+        if engine.phase is not phase:
+            change = PhaseChanged(
+                engine.step_count + 1,
+                phase,
+                engine.phase,
+                (f"rollback to {entry.name}",),
+                engine.cycle,
+                engine.phase_budget,
+            )
+            engine.record(change)
+        return entry
+
+    def _begin_attempt(self, parent: int, left: int, checkpoint: str | None, because: str) -> None:
+        engine = self.engine
+        self.last_attempt = max(self.last_attempt, parent) + 1
+        engine.attempt = self.last_attempt
+        self._validated_at = self._saved_at = engine.step_count
+        engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, checkpoint, because))
+
+    # -- resume -----------------------------------------------------------------------------------------------------
+
+    def resume(self, parent: int, left: int, because: str) -> Entry:
+        """Restore the newest whole checkpoint in a new process, data position included.
+
+        ``parent`` and ``left`` are the last attempt and step the journal has. Raises CheckpointError.
+        """
+        engine = self.engine
+        entry, weights, state = self.checkpoints.load_newest(engine.parameters.device, good=False)
+        engine.model.load_state_dict(weights)
+        engine.load_state_dict(state["engine"])
+        self._best_validation, self._validations_without_gain = state["validation"]
+        for name, value in state["live"].items():
+            engine.config = with_live_setting(engine.config, name, value)
+        self.paused = False
+        self._begin_attempt(parent, left, entry.name, because)
+        return entry
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model's weights; ``live`` are the settings an operator may have changed."""
+        config = self.engine.config
+        live = {s.name: getattr(getattr(config, s.section), s.name) for s in ALL_SETTINGS if s.live}
+        return {
+            "engine": self.engine.state_dict(),
+            "live": live,
+            "validation": [self._best_validation, self._validations_without_gain],
+        }
+
+    def skipped(self, name: str, because: str) -> None:
+        """Record a checkpoint that was passed over."""
+        self.engine.record(CheckpointSkipped(self.engine.step_count, name, because))

@@ -1,0 +1,51 @@
+"""One copy of weights, buffers and optimizer state to come back to. Restoring is exact, not an inverse operation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer_core.learning.parameters import Parameters
+
+
+class Snapshot:
+    """Taken before a prediction. Memory: P weights plus the optimizer's own state, on ``device``."""
+
+    def __init__(self, parameters: Parameters, model: nn.Module, optimizer: torch.optim.Optimizer, device: str) -> None:
+        where = torch.device("cpu") if device == "cpu" else parameters.device
+        self.weights_P: Tensor = parameters.read(parameters.empty()).to(where)
+        self.buffers = [b.detach().to(where, copy=True) for b in model.buffers()]
+        self.optimizer = copied(optimizer.state_dict(), where)
+
+    @torch.no_grad()
+    def restore(self, parameters: Parameters, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put everything back, bit for bit. The learning rate is the schedule's business and is kept."""
+        parameters.write(self.weights_P.to(parameters.device))
+        for buffer, kept in zip(model.buffers(), self.buffers, strict=True):
+            buffer.copy_(kept)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(self.optimizer)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights_P, "buffers": self.buffers, "optimizer": self.optimizer}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> "Snapshot":
+        snapshot = cls.__new__(cls)
+        snapshot.weights_P = state["weights"].to(device)
+        snapshot.buffers = [b.to(device) for b in state["buffers"]]
+        snapshot.optimizer = state["optimizer"]
+        return snapshot
+
+
+def copied(value: Any, device: torch.device | None = None) -> Any:
+    """A deep copy of a state dict whose tensors live on ``device`` (None: where they are)."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device, copy=True) if device else value.detach().clone()
+    if isinstance(value, dict):
+        return {key: copied(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(copied(item, device) for item in value)
+    return value

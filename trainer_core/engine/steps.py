@@ -1,0 +1,125 @@
+"""One step of each phase: batch -> Outcome. Moves weights; decides nothing and records nothing.
+
+WARMUP, FULL, CORRECT   forward, backward, optimizer, and the predictor watches
+PREDICT                 w <- w + d, then a forward pass to see what it did
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+import torch
+
+from trainer_core.learning.loss import Batch
+from trainer_core.spec.phases import Phase
+
+if TYPE_CHECKING:
+    from trainer_core.engine.engine import Engine
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What one measured step did. ``None`` where the phase does not have it."""
+
+    loss: float
+    learning_rate: float
+    update_norm: float
+    param_norm: float
+    forward_seconds: float
+    step_seconds: float
+    predict_seconds: float
+    grad_norm: float | None = None
+    layer_grad_norms: tuple[float, ...] | None = None
+    relative_error: float | None = None
+    backward_seconds: float | None = None
+    optimizer_seconds: float | None = None
+    predicted_loss: float | None = None
+    predicted_low: float | None = None
+    predicted_high: float | None = None
+
+
+def full_step(engine: "Engine", batch: Batch) -> Outcome:
+    """Forward, backward, optimizer step; the predictor observes the weight change (methodology, "Full Training")."""
+    clock, parameters, optimizer = engine.clock, engine.parameters, engine.optimizer
+    start = clock()
+    rate = engine.schedule.apply(engine.step_count + 1)
+    before_P = parameters.read(engine.before_P)
+    copied = clock()
+
+    optimizer.zero_grad(set_to_none=True)
+    with engine.precision.forward():
+        loss = engine.loss.mean(engine.model, batch)
+    forward_done = clock()
+    engine.precision.backward(loss, optimizer)
+    norms = parameters.gradient_norms()
+    total_norm = torch.linalg.vector_norm(norms)
+    clip = engine.config.optimizer.gradient_clip_norm
+    if clip > 0:
+        torch.nn.utils.clip_grads_with_norm_(parameters.tensors, clip, total_norm)
+    backward_done = clock()
+    engine.precision.step(optimizer)
+    optimizer_done = clock()
+
+    delta_P = parameters.read(engine.delta_P).sub_(before_P)
+    observation = engine.predictor.observe(delta_P)
+    numbers = [loss.detach().float(), total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(before_P)]
+    error = observation.relative_error
+    measured = torch.stack([*numbers, numbers[0] * 0 if error is None else error])
+    # One intended synchronisation a step: the transition table needs these numbers before the next batch.
+    loss_, grad_norm, update_norm, param_norm, relative, *layers = torch.cat(
+        [measured, parameters.layer_norms(norms)]
+    ).tolist()
+    if observation.residual_P is not None:
+        engine.residuals.push(observation.residual_P, engine.state_vector(loss_, grad_norm, update_norm))
+    end = clock()
+    return Outcome(
+        loss=loss_,
+        learning_rate=rate,
+        update_norm=update_norm,
+        param_norm=param_norm,
+        grad_norm=grad_norm,
+        layer_grad_norms=tuple(layers),
+        relative_error=None if error is None else relative,
+        forward_seconds=forward_done - copied,
+        backward_seconds=backward_done - forward_done,
+        optimizer_seconds=optimizer_done - backward_done,
+        predict_seconds=(end - optimizer_done) + (copied - start),
+        step_seconds=end - start,
+    )
+
+
+def predict_step(engine: "Engine", batch: Batch) -> Outcome:
+    """Move one step along the predicted path and measure the loss there; no gradient exists (methodology, "Predictive")."""
+    flight = engine.flight
+    assert flight is not None, "PREDICT without a prediction"
+    clock = engine.clock
+    start = clock()
+    rate = engine.schedule.apply(engine.step_count + 1)
+    engine.parameters.add(flight.proposal.step_P)
+    moved = clock()
+    with torch.no_grad(), engine.precision.forward():
+        loss = engine.loss.mean(engine.model, batch)
+    weights_P = engine.parameters.read(engine.before_P)
+    loss_, param_norm = torch.stack([loss.float(), torch.linalg.vector_norm(weights_P)]).tolist()
+    end = clock()
+    low, expected, high = flight.expect(flight.taken + 1, engine.curve.sigma or 0.0)
+    return Outcome(
+        loss=loss_,
+        learning_rate=rate,
+        update_norm=flight.proposal.step_norm,
+        param_norm=param_norm,
+        forward_seconds=end - moved,
+        predict_seconds=moved - start,
+        step_seconds=end - start,
+        predicted_loss=expected,
+        predicted_low=low,
+        predicted_high=high,
+    )
+
+
+STEPS: dict[Phase, Callable[["Engine", Batch], Outcome]] = {
+    Phase.WARMUP: full_step,
+    Phase.FULL: full_step,
+    Phase.PREDICT: predict_step,
+    Phase.CORRECT: full_step,
+}
+"""The step of each phase: a correction is applied when CORRECT begins, its steps are full ones."""

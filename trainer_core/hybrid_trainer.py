@@ -1,0 +1,296 @@
+"""HybridTrainer: the Python API. Puts engine, checkpoints and telemetry together around a model of the user's own."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer_core.engine.checkpoints import Checkpoints
+from trainer_core.engine.engine import Engine
+from trainer_core.engine.session import Session, Validate
+from trainer_core.learning.loss import Batch, LossFn
+from trainer_core.resuming import History, read_history, unfinished_business
+from trainer_core.spec.config import Config
+from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, UserError
+from trainer_core.spec.loading import load, resolve, tables_of, to_toml
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
+from trainer_core.telemetry.agent import start_agent
+from trainer_core.telemetry.reporter import Reporter
+from trainer_core.telemetry.rundir import claim
+
+ConfigLike = Config | Mapping[str, Any] | str | Path | None
+
+
+class HybridTrainer:
+    """Trains ``model`` by the hybrid predictive method, records everything under ``run_dir``, and obeys commands.
+
+    ``loss_fn(model, batch)`` returns a scalar or per-sample losses (B,); a criterion such as ``nn.CrossEntropyLoss()``
+    works too, with batches ``(inputs, targets)``. ``config`` is a Config, a mapping in the sections of the document, or
+    the path of a TOML file; None keeps the optimizer's own learning rate, constant. ``run_dir`` must not hold a run
+    unless ``resume`` is true. ``serve`` starts the agent that dashboards and ``hybrid send`` talk to.
+
+    Raises UserError (ConfigError, RunError, CheckpointError) with one sentence for input that cannot be used.
+    Close it, or use it as a context manager: that writes how the run ended.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss_fn: LossFn,
+        config: ConfigLike = None,
+        run_dir: str | Path | None = None,
+        *,
+        total_steps: int | None = None,
+        validate: Validate | None = None,
+        resume: bool = False,
+        serve: bool = True,
+        task: str = "custom",
+        on_record: Callable[[Record, int], None] | None = None,
+    ) -> None:
+        self.config = _config(config)
+        self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
+        self._on_record = on_record
+        self._reporter: Reporter | None = None
+        # Whatever is wrong with model, optimizer or config is found before anything is written.
+        self.engine = Engine(model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps)
+        history = self._open(resume)
+        checkpoints = Checkpoints(self.run_dir / "checkpoints", self.config.checkpoint.keep_last, self._skipped)
+        self._session = Session(self.engine, checkpoints, take_commands=self._take_commands, validate=validate)
+        self._closed = False
+        try:
+            self._start(history, task)
+            self._agent = start_agent(self.run_dir) if serve else None
+        except BaseException:
+            self._release()
+            raise
+        self._begun = False
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> StepRecord:
+        """Train on one batch; returns what was measured. Commands are applied when it ends, and a pause waits there.
+
+        Raises RunError once the run has ended, TrainingFailed when NaN or Inf outlast every rollback.
+        """
+        if self._session.ended is not None:
+            raise RunError(f"the run has ended ({': '.join(self._session.ended)}): make a new trainer to go on")
+        self._begin()
+        try:
+            record = self.engine.step(batch)
+            self._session.after_step()
+        except TrainingFailed as failure:
+            self._session.end("failed", str(failure))
+            raise
+        return record
+
+    def run(self, batches: Iterable[Batch], steps: int | None = None) -> int:
+        """Train until ``steps`` nominal steps in all are taken, an operator stops the run, or early stopping does.
+
+        ``batches`` is iterated again from its start when it ends (a new epoch); a resumed run skips the batches that
+        were already used. Without ``steps``: the trainer's ``total_steps``, or one pass over ``batches``. Returns the
+        nominal step reached.
+        """
+        if steps is not None:
+            self.engine.total_steps = steps
+        self._begin()
+        one_pass = self.engine.total_steps is None
+        for batch in _stream(batches, self.engine.batches, one_pass):
+            if self.stopped or self.engine.steps_left <= 0:
+                break
+            self.step(batch)
+        if not self.stopped:
+            self._session.end("finished", "the batches are used up" if one_pass else "all steps taken")
+        return self.engine.step_count
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has ended: finished, stopped by an operator, or failed."""
+        return self._session.ended is not None
+
+    @property
+    def state(self) -> str:
+        """running, paused, finished, stopped or failed."""
+        if self._session.ended is not None:
+            return self._session.ended[0]
+        return "paused" if self._session.paused else "running"
+
+    @property
+    def outcome(self) -> tuple[str, str]:
+        """(state, because) of a run that has ended; ("running", "") before."""
+        return self._session.ended or (self.state, "")
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the coming step."""
+        return self.engine.phase
+
+    @property
+    def step_count(self) -> int:
+        """Nominal steps taken, predicted ones included."""
+        return self.engine.step_count
+
+    def stop(self, because: str = "stopped by the program") -> None:
+        """Save a checkpoint and end the run; it can be resumed."""
+        if not self.stopped:
+            self._session.stop(because)
+
+    def finish(self, because: str) -> None:
+        """End the run as finished; ``close`` settles, saves and validates."""
+        self._session.end("finished", because)
+
+    def save_checkpoint(self, because: str = "asked for by the program") -> str:
+        """Save now; returns the checkpoint's name."""
+        return self._session.save_checkpoint(because).name
+
+    def roll_back(self, checkpoint: str | None = None) -> None:
+        """Restore a checkpoint (None: the last good one) as a new attempt. Raises CheckpointError."""
+        self._session.roll_back(checkpoint, "rolled back by the program")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model and engine state: everything that going on bit for bit needs."""
+        return {"model": self.engine.model.state_dict(), "session": self._session.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.engine.model.load_state_dict(state["model"])
+        self.engine.load_state_dict(state["session"]["engine"])
+
+    def close(self) -> None:
+        """Write how the run ended and release the run directory. The agent lingers for those who still watch."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._session.close()
+        finally:
+            self._release()
+
+    def __enter__(self) -> "HybridTrainer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and self._session.ended is None:
+            if isinstance(error, KeyboardInterrupt):
+                with contextlib.suppress(OSError):
+                    self._session.stop("interrupted from the keyboard")
+            else:
+                self._session.end("failed", f"{type(error).__name__}: {error}")
+        self.close()
+
+    # -- putting it together ----------------------------------------------------------------------------------------
+
+    def _open(self, resume: bool) -> History | None:
+        """Claim the directory and open the journal; the history of an earlier process when resuming."""
+        has_run = (self.run_dir / "journal.db").exists()
+        if has_run and not resume:
+            raise RunError(f"{self.run_dir} already holds a run: resume it, or choose another directory")
+        if resume and not has_run:
+            raise RunError(f"{self.run_dir} holds no run to resume: there is no journal.db")
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = claim(self.run_dir)
+        try:
+            history = read_history(self.run_dir) if resume else None
+            self._reporter = Reporter(self.run_dir)
+        except BaseException:
+            self._lock.close()
+            raise
+        return history
+
+    def _start(self, history: History | None, task: str) -> None:
+        engine, session = self.engine, self._session
+        (self.run_dir / "config.toml").write_text(to_toml(self.config), encoding="utf-8")
+        if history is None:
+            self._say(self._run_started(task, None), 0)
+            return
+        engine.state_rev, session.last_attempt, engine.attempt = history.state_rev, history.attempt, history.attempt
+        try:
+            entry = session.resume(history.attempt, history.step, "resumed")
+        except (CheckpointError, RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{self.run_dir} cannot be resumed: {error}") from error
+        self._say(self._run_started(task, entry.name), engine.attempt)
+        for alert_id, rule in history.open_alerts:
+            if not engine.recorder.alarms.is_open(alert_id):
+                engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))
+        unfinished_business(session, history, entry.name)
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._session.begin("training begins" if self.engine.step_count == 0 else "training goes on")
+
+    def _run_started(self, task: str, resumed_from: str | None) -> RunStarted:
+        engine = self.engine
+        return RunStarted(
+            step=engine.step_count,
+            run_id=hashlib.sha256(str(self.run_dir.resolve()).encode()).hexdigest()[:12],
+            task=task,
+            config=tables_of(engine.config),
+            layers=engine.parameters.layers,
+            parameters=engine.parameters.count,
+            total_steps=engine.total_steps,
+            device=_device_name(engine.parameters.device),
+            versions={"python": platform.python_version(), "torch": str(torch.__version__)},
+            pid=os.getpid(),
+            resumed_from=resumed_from,
+        )
+
+    def _say(self, record: Record, attempt: int) -> None:
+        if self._reporter is not None:
+            self._reporter.report(record, attempt)
+        if self._on_record is not None:
+            self._on_record(record, attempt)
+
+    def _take_commands(self) -> Iterable[Any]:
+        return self._reporter.take_commands() if self._reporter is not None else ()
+
+    def _skipped(self, name: str, because: str) -> None:
+        self._session.skipped(name, because)
+
+    def _release(self) -> None:
+        if self._reporter is not None:
+            self._reporter.close()
+        agent = getattr(self, "_agent", None)
+        if agent is not None:
+            agent.close()
+        self._lock.close()
+
+
+def _config(config: ConfigLike) -> Config:
+    match config:
+        case None:
+            return Config()
+        case Config():
+            return config
+        case str() | Path():
+            return load(Path(config)).config
+        case _:
+            return resolve(config).config
+
+
+def _stream(batches: Iterable[Batch], skip: int, one_pass: bool) -> Iterator[Batch]:
+    """The batches, over and over, without the first ``skip`` of the whole stream. Raises UserError when there are none."""
+    seen = 0
+    while True:
+        before = seen
+        for batch in batches:
+            seen += 1
+            if seen > skip:
+                yield batch
+        if seen == before:
+            empty = "there are no batches: the data is empty"
+            raise UserError(empty if seen == 0 else "the batches are used up and cannot be iterated again")
+        if one_pass:
+            return
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"

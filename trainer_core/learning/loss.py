@@ -1,0 +1,130 @@
+"""The user's loss function, called one way: per-sample values when it gives them, a scalar otherwise. Trains nothing."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer_core.spec.errors import UserError
+
+Batch = Any
+LossFn = Callable[..., Tensor]
+
+_CRITERION_WORDS = {
+    "input",
+    "inputs",
+    "output",
+    "outputs",
+    "logits",
+    "pred",
+    "preds",
+    "prediction",
+    "predictions",
+    "y_hat",
+}
+_CHUNKS = 8
+"""Pieces a batch is cut into when the loss function only gives a mean: the pairs of the paired test."""
+
+
+class BatchLoss:
+    """``loss_fn(model, batch)``, or a criterion ``loss_fn(model(inputs), targets)`` with ``batch = (inputs, targets)``.
+
+    A criterion is an ``nn.Module`` (``nn.CrossEntropyLoss()``), a function of ``torch.nn.functional``, or a function
+    whose first argument is called like a model's output (``logits``, ``outputs``, ``pred``, ...). The result is a
+    scalar, or one value per sample (shape (B,)), which makes the paired test sharper.
+    """
+
+    def __init__(self, loss_fn: LossFn) -> None:
+        if not callable(loss_fn):
+            raise UserError(f"loss_fn = {loss_fn!r}: must be a function of (model, batch) or a criterion module")
+        self._loss_fn = loss_fn
+        self._criterion = _is_criterion(loss_fn)
+        self._per_sample: bool | None = None
+
+    def raw(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss as the function gives it: scalar or (B,)."""
+        if self._criterion:
+            inputs, targets = _inputs_and_targets(batch)
+            loss = self._loss_fn(model(inputs), targets)
+        else:
+            loss = self._loss_fn(model, batch)
+        if not isinstance(loss, Tensor) or loss.dim() > 1:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(f"loss_fn returned {shape}: must be a tensor of no dimension, or one value per sample")
+        self._per_sample = loss.dim() == 1
+        return loss
+
+    def mean(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The scalar that training minimizes."""
+        return self.raw(model, batch).mean()
+
+    def samples(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Several values whose mean is the batch's loss: per sample, or per chunk of the batch. Shape (n,)."""
+        if self._per_sample is not False:
+            loss = self.raw(model, batch)
+            if loss.dim() == 1:
+                return loss.float()
+        size = batch_size(batch)
+        if size is None:
+            return self.raw(model, batch).reshape(1).float()
+        width = math.ceil(size / _CHUNKS)
+        chunks = [_slice(batch, start, start + width) for start in range(0, size, width)]
+        return torch.stack([self.mean(model, chunk) for chunk in chunks]).float()
+
+
+def _is_criterion(loss_fn: LossFn) -> bool:
+    if isinstance(loss_fn, nn.Module):
+        return True
+    if getattr(loss_fn, "__module__", "") in ("torch.nn.functional", "torch._C._nn"):
+        return True
+    try:
+        first = next(iter(inspect.signature(loss_fn).parameters), "")
+    except (TypeError, ValueError):
+        return False
+    return first in _CRITERION_WORDS
+
+
+def _inputs_and_targets(batch: Batch) -> tuple[Any, Any]:
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    raise UserError(f"a batch for a criterion must be (inputs, targets), not {type(batch).__name__}")
+
+
+def batch_size(batch: Batch) -> int | None:
+    """Length of the first tensor's first dimension; None when the batch holds no tensor that has one."""
+    for tensor in _tensors(batch):
+        if tensor.dim() > 0:
+            return int(tensor.shape[0])
+    return None
+
+
+def checked_batch(batch: Batch, device: torch.device) -> Batch:
+    """The batch on ``device``. Raises UserError for an empty one."""
+    if batch_size(batch) == 0:
+        raise UserError("the batch is empty (0 samples): give at least one sample per step")
+    return _map(batch, lambda t: t.to(device, non_blocking=True))
+
+
+def _slice(batch: Batch, start: int, stop: int) -> Batch:
+    return _map(batch, lambda t: t[start:stop] if t.dim() else t)
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    found: list[Tensor] = []
+    _map(batch, lambda t: (found.append(t), t)[1])
+    return found
+
+
+def _map(batch: Batch, f: Callable[[Tensor], Tensor]) -> Batch:
+    if isinstance(batch, Tensor):
+        return f(batch)
+    if isinstance(batch, dict):
+        return {key: _map(value, f) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_map(value, f) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_map(value, f) for value in batch)
+    return batch

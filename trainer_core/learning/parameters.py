@@ -1,0 +1,91 @@
+"""The trainable parameters as one flat float32 vector and back; moving weights in place. Knows no phase.
+
+Shapes: P is the number of trainable scalars (tied parameters counted once).
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from trainer_core.spec.errors import UserError
+
+
+class Parameters:
+    """The distinct trainable parameters of a model, in the order of ``named_parameters``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        if not named:
+            raise UserError(f"{type(model).__name__} has no trainable parameters: nothing could be learned")
+        uninitialized = [name for name, p in named if isinstance(p, nn.parameter.UninitializedParameter)]
+        if uninitialized:
+            raise UserError(f"{uninitialized[0]} has no shape yet: run one forward pass before training starts")
+        complex_ = [name for name, p in named if not p.dtype.is_floating_point]
+        if complex_:
+            raise UserError(
+                f"{complex_[0]} is {dict(named)[complex_[0]].dtype}: parameters must be real floating point"
+            )
+        devices = {p.device for _, p in named}
+        if len(devices) > 1:
+            raise UserError(f"the model's parameters are on several devices ({', '.join(map(str, devices))}); use one")
+        self.names = tuple(name for name, _ in named)
+        self.tensors: list[Tensor] = [p for _, p in named]
+        self.sizes = [p.numel() for p in self.tensors]
+        self.count = sum(self.sizes)
+        self.device = self.tensors[0].device
+        self.layers, layer_of = _layers(self.names)
+        self._layer_of = torch.tensor(layer_of, device=self.device)
+
+    def empty(self) -> Tensor:
+        """A vector of P zeros on the parameters' device."""
+        return torch.zeros(self.count, dtype=torch.float32, device=self.device)
+
+    def views(self, vector_P: Tensor) -> list[Tensor]:
+        """``vector_P`` seen as one tensor per parameter; writing to a view writes to the vector."""
+        return [v.view(p.shape) for v, p in zip(vector_P.split(self.sizes), self.tensors, strict=True)]
+
+    @torch.no_grad()
+    def read(self, out_P: Tensor) -> Tensor:
+        """Copy the weights into ``out_P`` and return it."""
+        torch._foreach_copy_(self.views(out_P), self.tensors)
+        return out_P
+
+    @torch.no_grad()
+    def add(self, delta_P: Tensor, scale: float = 1.0) -> None:
+        """w <- w + scale * delta, in place."""
+        torch._foreach_add_(self.tensors, [v.to(p.dtype) for v, p in self._pairs(delta_P)], alpha=scale)
+
+    @torch.no_grad()
+    def write(self, weights_P: Tensor) -> None:
+        """w <- weights_P, in place: exact, unlike adding and subtracting a delta."""
+        torch._foreach_copy_(self.tensors, self.views(weights_P))
+
+    @torch.no_grad()
+    def gradient_norms(self) -> Tensor:
+        """L2 norm of each parameter's gradient, shape (number of parameters,); 0 where it has none."""
+        grads = [p.grad for p in self.tensors]
+        if all(g is not None and not g.is_sparse for g in grads):
+            return torch.stack([n.float() for n in torch._foreach_norm(grads)])  # type: ignore[arg-type]
+        zero = torch.zeros((), device=self.device)
+        return torch.stack([zero if g is None else _norm(g) for g in grads])
+
+    def layer_norms(self, norms: Tensor) -> Tensor:
+        """Parameter norms -> norms of the layers (``self.layers``): sqrt of the sum of squares."""
+        squares = torch.zeros(len(self.layers), device=norms.device)
+        return squares.index_add_(0, self._layer_of, norms.square()).sqrt()
+
+    def _pairs(self, vector_P: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        return zip(self.views(vector_P), self.tensors, strict=True)
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    dense = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return torch.linalg.vector_norm(dense, dtype=torch.float32)
+
+
+def _layers(names: Iterable[str]) -> tuple[tuple[str, ...], list[int]]:
+    """Layer names (a parameter's name without its last part) and the layer index of each parameter."""
+    owners = [name.rpartition(".")[0] or name for name in names]
+    layers = tuple(dict.fromkeys(owners))
+    return layers, [layers.index(owner) for owner in owners]

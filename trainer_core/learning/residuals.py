@@ -1,0 +1,96 @@
+"""What the predictor got wrong, kept within a memory bound, and the correction that similar moments imply.
+
+r = actual delta - predicted delta        s_i = cos(state, state_i), states standardised over the history
+correction = sum_i w_i r_i over the top K with s_i > threshold,  w_i = s_i / sum s      (methodology, "Correction")
+"""
+
+from collections import deque
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from trainer_core.spec.records import ResidualWeight
+
+_MOST = 2000
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """The residuals chosen for one correction."""
+
+    history: int
+    similar: int
+    weights: tuple[ResidualWeight, ...]
+
+
+class ResidualStore:
+    """Residuals as bfloat16 vectors with the training state they came from; the oldest go first."""
+
+    def __init__(self, parameters: int, memory_mb: float) -> None:
+        capacity = min(_MOST, int(memory_mb * 2**20 / (2 * parameters)))
+        self._ids: deque[int] = deque(maxlen=capacity)
+        self._residuals: deque[Tensor] = deque(maxlen=capacity)
+        self._states: deque[list[float]] = deque(maxlen=capacity)
+        self._next_id = 0
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def capacity(self) -> int:
+        """Residuals that fit; 0 when one alone exceeds the memory bound."""
+        return self._ids.maxlen or 0
+
+    def push(self, residual_P: Tensor, state: list[float]) -> None:
+        """Keep a residual of shape (P,) and the state (F,) it was seen in. Non-finite ones are not kept."""
+        if self.capacity == 0 or not all(map(_finite, state)):
+            return
+        self._ids.append(self._next_id)
+        self._residuals.append(residual_P.to(torch.bfloat16))
+        self._states.append(list(state))
+        self._next_id += 1
+
+    def select(self, state: list[float], threshold: float, top_k: int) -> Selection:
+        """The ``top_k`` residuals whose states are most similar to ``state``, above ``threshold`` strictly."""
+        if not self._ids or not all(map(_finite, state)):
+            return Selection(len(self._ids), 0, ())
+        states_RF = torch.tensor(list(self._states), dtype=torch.float64)
+        now_F = torch.tensor(state, dtype=torch.float64)
+        if len(self._ids) > 2:
+            mean_F, std_F = states_RF.mean(0), states_RF.std(0).clamp_min(1e-6)
+            states_RF, now_F = (states_RF - mean_F) / std_F, (now_F - mean_F) / std_F
+        similarities_R = torch.nn.functional.cosine_similarity(states_RF, now_F[None], dim=1)
+        chosen = [(s, i) for s, i in zip(similarities_R.tolist(), self._ids, strict=True) if s > threshold]
+        best = sorted(chosen, reverse=True)[:top_k]
+        total = sum(s for s, _ in best)
+        return Selection(
+            len(self._ids), len(chosen), tuple(ResidualWeight(i, s, s / total) for s, i in best if total > 0)
+        )
+
+    def correction(self, selection: Selection) -> Tensor | None:
+        """The weighted sum of the selected residuals, shape (P,), float32; None when none was selected."""
+        if not selection.weights:
+            return None
+        first = self._ids[0]
+        total_P: Tensor | None = None
+        for chosen in selection.weights:
+            part_P = self._residuals[chosen.residual_id - first].float() * chosen.weight
+            total_P = part_P if total_P is None else total_P.add_(part_P)
+        return total_P
+
+    def state_dict(self) -> dict[str, Any]:
+        residuals = torch.stack(list(self._residuals)) if self._residuals else None
+        return {"next_id": self._next_id, "residuals": residuals, "states": list(self._states)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        count = len(state["states"])
+        self._next_id = state["next_id"]
+        self._ids = deque(range(self._next_id - count, self._next_id), maxlen=self.capacity)
+        self._states = deque(state["states"], maxlen=self.capacity)
+        residuals = state["residuals"]
+        self._residuals = deque([r.clone() for r in ([] if residuals is None else residuals)], maxlen=self.capacity)
+
+
+def _finite(x: float) -> bool:
+    return x == x and abs(x) != float("inf")

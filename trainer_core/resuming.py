@@ -1,0 +1,102 @@
+"""What a resumed run must know of its earlier processes: read from journal and commands.db. Restores no weights.
+
+A sticky setting accepted after the checkpoint is applied again, in order; a one-shot that had not ended is
+UNDONE_BY_RESTART and never carried out.
+"""
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from trainer_core.engine.session import Session
+from trainer_core.spec.commands import STICKY, AcceptedCommand, CommandState
+from trainer_core.spec.records import (
+    AlertRaised,
+    AlertResolved,
+    AttemptStarted,
+    CheckpointSaved,
+    CommandChanged,
+    PredictedStretch,
+    StepRecord,
+)
+from trainer_core.telemetry.commands_db import accepted
+from trainer_core.telemetry.journal import JournalReader
+
+_PAGE = 5000
+
+
+class History(msgspec.Struct):
+    """The end of what the journal says."""
+
+    step: int = 0
+    attempt: int = 0
+    state_rev: int = 0
+    backward_passes: int = 0
+    open_alerts: tuple[tuple[str, str], ...] = ()
+    """(alert id, rule) of alerts that were never resolved."""
+    states: dict[str, CommandState] = {}
+    """Last state of every command the journal knows."""
+    applied_at: dict[str, int] = {}
+    """Seq of each command's APPLIED row."""
+    saved_at: dict[str, int] = {}
+    """Seq of each checkpoint's row."""
+    accepted: tuple[AcceptedCommand, ...] = ()
+
+
+def read_history(run_dir: Path) -> History:
+    """Read the whole journal once. Raises JournalError when it cannot be read."""
+    history = History()
+    alerts: dict[str, str] = {}
+    reader = JournalReader(run_dir)
+    after = 0
+    while rows := reader.rows(after_seq=after, limit=_PAGE):
+        for row in rows:
+            after = row.seq
+            history.attempt = max(history.attempt, row.attempt)
+            match row.record:
+                case StepRecord(step=step) | PredictedStretch(step=step):
+                    history.step = step
+                    history.backward_passes = row.record.backward_passes
+                case AttemptStarted(step=step):
+                    history.step = step
+                case AlertRaised(alert_id=alert_id, rule=rule):
+                    alerts[alert_id] = rule
+                case AlertResolved(alert_id=alert_id):
+                    alerts.pop(alert_id, None)
+                case CheckpointSaved(name=name):
+                    history.saved_at[name] = row.seq
+                case CommandChanged(command_id=command_id, state=state, state_rev=state_rev):
+                    history.states[command_id] = state
+                    history.state_rev = max(history.state_rev, state_rev)
+                    if state is CommandState.APPLIED:
+                        history.applied_at[command_id] = row.seq
+                case _:
+                    pass
+    history.open_alerts = tuple(alerts.items())
+    history.accepted = tuple(command for _, command in accepted(run_dir))
+    return history
+
+
+def unfinished_business(session: Session, history: History, checkpoint: str) -> None:
+    """Bring the commands of earlier processes to their end: again for sticky ones, never for one-shots."""
+    saved = history.saved_at.get(checkpoint, 0)
+    again: list[AcceptedCommand] = []
+    for command in history.accepted:
+        state = history.states.get(command.request.command_id, CommandState.ACCEPTED)
+        sticky = isinstance(command.request.command, STICKY)
+        applied_later = history.applied_at.get(command.request.command_id, -1) > saved
+        if sticky and (not state.final or applied_later):
+            again.append(command)
+        elif not state.final:
+            detail = "the trainer restarted before it was applied; one-shots are not repeated"
+            session.inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
+    now = time.time()
+    session.inbox.put(
+        msgspec.structs.replace(
+            command,
+            received_at=now,
+            request=msgspec.structs.replace(command.request, expect_state_rev=None, at_step=None),
+        )
+        for command in again
+    )

@@ -1,0 +1,156 @@
+"""Composition root: task + optimizer + HybridTrainer -> one run. The one file that knows every floor."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import torch
+
+from trainer_core.hybrid_trainer import HybridTrainer
+from trainer_core.spec.config import Config
+from trainer_core.spec.errors import ConfigError, RunError, TrainingFailed
+from trainer_core.spec.loading import Loaded, Tables, load, read_toml
+from trainer_core.spec.records import Record
+from trainer_core.tasks import Task, make_task, task_defaults
+
+OnRecord = Callable[[Record, int], None]
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """How a run ended."""
+
+    state: str
+    """finished, stopped or failed."""
+    step: int
+    run_dir: Path
+    because: str
+
+
+def train(
+    task: str,
+    *,
+    config_file: Path | None = None,
+    preset: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    data: Path | None = None,
+    on_record: OnRecord | None = None,
+    on_start: Callable[[Path, Loaded], None] | None = None,
+) -> RunResult:
+    """Train a task to its end, an operator's stop, or a signal (SIGINT and SIGTERM stop with a checkpoint).
+
+    ``resume`` goes on in ``run_dir`` with the configuration stored there, under the overrides given now.
+    Raises UserError for anything a person can mend.
+    """
+    if resume and run_dir is None:
+        raise RunError("say which run to resume: --resume needs --run-dir DIR")
+    overrides = dict(overrides or {})
+    if steps is not None:
+        overrides["max_steps"] = str(steps)
+    if seed is not None:
+        overrides["seed"] = str(seed)
+    loaded = _configuration(task, config_file, preset, overrides, run_dir if resume else None)
+    config = loaded.config
+    device = choose_device(config)
+    torch.manual_seed(config.training.seed)
+    work = make_task(task, config, data, device)
+    model = work.model().to(device)
+    directory = run_dir if run_dir is not None else Path("runs") / f"{work.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    trainer = HybridTrainer(
+        model,
+        make_optimizer(config, model),
+        work.loss,
+        config,
+        directory,
+        total_steps=config.training.max_steps,
+        validate=lambda: work.validate(model),
+        resume=resume,
+        task=work.name,
+        on_record=on_record,
+    )
+    with trainer:
+        if on_start is not None:
+            on_start(directory, loaded)
+        _loop(trainer, work)
+        state, because = trainer.outcome
+    return RunResult(state, trainer.step_count, directory, because)
+
+
+def _loop(trainer: HybridTrainer, work: Task) -> None:
+    with _signals() as asked:
+        while not trainer.stopped and trainer.engine.steps_left > 0:
+            if asked:
+                trainer.stop(f"stopped by {asked[0]}")
+                return
+            try:
+                trainer.step(work.batch(trainer.engine.batches))
+            except TrainingFailed:
+                return
+        if not trainer.stopped:
+            trainer.finish(f"all {trainer.engine.total_steps} steps taken")
+
+
+def _configuration(
+    task: str, config_file: Path | None, preset: str | None, overrides: Mapping[str, str], stored: Path | None
+) -> Loaded:
+    if stored is None:
+        return load(config_file, preset, overrides, task_defaults(task))
+    if config_file is not None or preset is not None:
+        raise ConfigError("a resumed run keeps its own configuration: use --set to change single settings")
+    file = stored / "config.toml"
+    if not file.exists():
+        raise RunError(f"{stored} holds no run to resume: there is no config.toml")
+    defaults: Tables = {k: v for k, v in read_toml(file).items() if isinstance(v, dict)}
+    return load(None, None, overrides, defaults)
+
+
+def choose_device(config: Config) -> torch.device:
+    """The device the configuration asks for. Raises ConfigError when it is not there."""
+    wanted = config.training.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("[training] device = 'cuda': this machine has no CUDA device; use 'cpu' or 'auto'")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the built-in tasks."""
+    o = config.optimizer
+    rate = config.learning_rate.initial if config.learning_rate.initial is not None else 1e-3
+    parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
+    match o.type:
+        case "AdamW":
+            return torch.optim.AdamW(parameters, rate, (o.beta1, o.beta2), weight_decay=o.weight_decay)
+        case "Adam":
+            return torch.optim.Adam(parameters, rate, (o.beta1, o.beta2), weight_decay=o.weight_decay)
+        case "SGD":
+            return torch.optim.SGD(parameters, rate, momentum=o.beta1, weight_decay=o.weight_decay)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT interrupts at once. Main thread only."""
+    asked: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number).name)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

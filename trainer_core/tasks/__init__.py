@@ -1,0 +1,85 @@
+"""Ready workloads: data, model, loss, evaluation. A task knows nothing of phases, files of a run, or telemetry."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainer_core.spec.config import Config
+from trainer_core.spec.errors import UserError
+from trainer_core.spec.loading import Tables
+
+
+class Task(Protocol):
+    """One workload. Batches are a function of their index, so a resumed run sees the same data."""
+
+    name: str
+
+    def model(self) -> nn.Module:
+        """A new model; the caller has seeded torch."""
+        ...
+
+    def batch(self, index: int) -> Any:
+        """Training batch ``index`` (0, 1, ...), the same at every call."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Per-sample losses (B,) or their mean."""
+        ...
+
+    def validate(self, model: nn.Module) -> tuple[float, float | None]:
+        """(loss, accuracy or None) on held-out data; the model is in evaluation mode."""
+        ...
+
+
+TaskFactory = Callable[..., Task]
+"""``make(config: Config, data: Path | None, device: torch.device) -> Task``."""
+
+BUILT_IN = {"digits": "trainer_core.tasks.digits", "code_lm": "trainer_core.tasks.code_lm"}
+
+
+def task_defaults(name: str) -> Tables:
+    """Settings a built-in task starts from; none for a task of the user's own."""
+    if name not in BUILT_IN:
+        return {}
+    defaults: Tables = importlib.import_module(BUILT_IN[name]).DEFAULTS
+    return defaults
+
+
+def make_task(name: str, config: Config, data: Path | None, device: torch.device) -> Task:
+    """The task called ``name``: digits, code_lm, or ``module:function``. Raises UserError naming what is wrong."""
+    if name in BUILT_IN:
+        task: Task = importlib.import_module(BUILT_IN[name]).make(config, data, device)
+        return task
+    module_name, separator, function_name = name.partition(":")
+    if not separator:
+        raise UserError(f"{name}: no such task; give {', '.join(BUILT_IN)} or module:function")
+    try:
+        factory = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise UserError(f"{name}: cannot import {module_name}: {error}") from None
+    except AttributeError:
+        raise UserError(f"{name}: {module_name} has no {function_name}") from None
+    made: Task = factory(config, data, device)
+    missing = [part for part in ("model", "batch", "loss", "validate") if not callable(getattr(made, part, None))]
+    if missing:
+        raise UserError(f"{name}: returned {type(made).__name__}, which has no {', '.join(missing)}")
+    return made
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of ``count`` examples that depends on nothing but seed and epoch."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def initialize(model: nn.Module, how: str) -> None:
+    """Apply the document's ``weight_init`` to every weight matrix; "default" keeps torch's own."""
+    if how != "xavier_uniform":
+        return
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
