@@ -5,13 +5,18 @@ import streamlit as st
 from app import control
 from app.feed import Feed
 from app.views.commands import rollback_targets
-from app.widgets import submit
+from app.widgets import ASKING, submit
 from trainer_core.spec.commands import Command, Rollback, Stop
 
 
-@st.dialog("Roll back to a checkpoint?")
+def _dismissed() -> None:
+    st.session_state[ASKING] = False
+
+
+@st.dialog("Roll back to a checkpoint?", on_dismiss=_dismissed)
 def rollback_dialog(feed: Feed) -> None:
     """Choose a checkpoint, read what is lost, confirm."""
+    st.session_state[ASKING] = True
     targets = rollback_targets(feed.snapshot())
     if not targets:
         st.write("There is no checkpoint to go back to yet. Save one first.")
@@ -27,9 +32,10 @@ def rollback_dialog(feed: Feed) -> None:
     _confirm(feed, f"Roll back to step {target.step:,}", Rollback(target.name), reason, key="confirm_rollback")
 
 
-@st.dialog("Stop the run?")
+@st.dialog("Stop the run?", on_dismiss=_dismissed)
 def stop_dialog(feed: Feed) -> None:
     """Say what stopping does, confirm."""
+    st.session_state[ASKING] = True
     st.write("The trainer saves a checkpoint and ends. Nothing is lost; the run can be resumed from the command line.")
     reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
     _confirm(feed, "Stop the run", Stop(), reason, key="confirm_stop")

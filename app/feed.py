@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.store import Snapshot, Store
-from trainer_core.spec.records import Row
 from trainer_core.telemetry.client import Follower
 from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs
 from trainer_core.telemetry.rundir import status as run_status
 
+from app.store import Snapshot, Store
+from trainer_core.spec.records import Row
+
 POLL_S = 0.1
 STATUS_EVERY_S = 1.0
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
+CAUGHT_UP_BELOW = 500
+"""A poll that brings fewer rows than this has reached the present."""
 MOST_FEEDS = 12
 """Runs kept in memory at a time; the one nobody looked at for longest goes first."""
 
@@ -99,7 +102,7 @@ class Feed:
             self.store.reset()  # seq begins again only in a new journal
         self.store.append(rows)
         self.connection = Connection(None, self.store.last_seq)
-        if not rows or self.status is None or self.store.last_seq >= 1 and len(rows) < 100:
+        if len(rows) < CAUGHT_UP_BELOW:
             self._caught_up.set()
 
 

@@ -121,11 +121,14 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
 
 
 class _Asked:
-    """What the browser asked for last; written by one task and read by the other."""
+    """What the browser asked for last, and what it was sent last."""
 
     def __init__(self) -> None:
         self.ask = Ask()
-        self.changed = True
+        self.changed = False
+        """Its wishes changed: draw at once."""
+        self.sent = 0
+        self.sent_at = 0.0
         self.over = False
 
 
@@ -147,23 +150,33 @@ async def _listen(websocket: WebSocket, asked: _Asked) -> None:
 
 async def _push(websocket: WebSocket, feed: Feed, asked: _Asked) -> None:
     screen = Screen(feed)
-    number, last_draw = 0, 0.0
     try:
         while not asked.over:
-            for message in await asyncio.to_thread(screen.glance, time.time()):
-                await _send(websocket, message)
-            waited = time.monotonic() - last_draw
-            ready = asked.ask.drawn >= number and waited >= DRAW_S
-            if asked.changed or ready or waited >= DRAW_LATEST_S:
-                asked.changed = False
-                drawn = await asyncio.to_thread(screen.drawings, asked.ask)
-                if drawn:
-                    number += 1
-                    await _send(websocket, {"t": "draw", "number": number, "figures": drawn})
-                last_draw = time.monotonic()
-            await asyncio.sleep(GLANCE_S)
+            try:
+                await _push_once(websocket, screen, asked)
+                await asyncio.sleep(GLANCE_S)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
+                await _send(websocket, {"t": "trouble", "text": text})
+                screen = Screen(feed)
+                await asyncio.sleep(DRAW_LATEST_S)
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
         asked.over = True
+
+
+async def _push_once(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
+    for message in await asyncio.to_thread(screen.glance, time.time()):
+        await _send(websocket, message)
+    waited = time.monotonic() - asked.sent_at
+    ready = asked.ask.drawn >= asked.sent and waited >= DRAW_S
+    if not (asked.changed or ready or waited >= DRAW_LATEST_S):
+        return
+    asked.changed = False
+    drawn = await asyncio.to_thread(screen.drawings, asked.ask)
+    if drawn:
+        asked.sent += 1
+        await _send(websocket, {"t": "draw", "number": asked.sent, "figures": drawn})
+    asked.sent_at = time.monotonic()
 
 
 async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:

@@ -13,11 +13,22 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from streamlit.web.server.starlette import App
 
 from app.live import routes
+from app.theme import TOKENS
 from app.watching import RUNS_DIR, watch
 
 HOST = "127.0.0.1"
 HOSTS = ["127.0.0.1", "localhost"]
 """Names this server answers to; any other Host header is refused, so that no foreign page can reach it by rebinding."""
+
+
+THEME = {
+    "backgroundColor": "surface",
+    "secondaryBackgroundColor": "raised",
+    "textColor": "text",
+    "borderColor": "line",
+    "primaryColor": "accent",
+}
+"""Streamlit's colours from ours, so that forms and charts are of one piece in both modes."""
 
 
 class PortInUse(Exception):
@@ -79,4 +90,9 @@ def config(port: int, browser: bool) -> dict[str, Any]:
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "minimal",
         "logger.level": "warning",
+        **{
+            f"theme.{mode}.{option}": colours[token]
+            for mode, colours in TOKENS.items()
+            for option, token in THEME.items()
+        },
     }

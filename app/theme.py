@@ -30,6 +30,7 @@ TOKENS: dict[str, dict[str, str]] = {
         "warning": "#c2410c",
         "critical": "#b91c1c",
         "on_phase": "#ffffff",
+        "accent": "#3b5b92",
     },
     "dark": {
         "text": "#e6eaf0",
@@ -46,6 +47,7 @@ TOKENS: dict[str, dict[str, str]] = {
         "warning": "#ff8a4c",
         "critical": "#ff6b6b",
         "on_phase": "#ffffff",
+        "accent": "#8fb0e8",
     },
 }
 

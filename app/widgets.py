@@ -1,4 +1,4 @@
-"""What pages are built from: the run chooser, command buttons, the list of commands. Computes nothing about training."""
+"""What pages are built from: run chooser, command buttons, command list. Computes nothing about training."""
 
 import time
 from pathlib import Path
@@ -10,15 +10,17 @@ from app.feed import Feed
 from app.figures import commands as commands_figure
 from app.figures import now as now_figure
 from app.views.commands import Life, lives
-from app.views.settings import LiveSetting
-from app.views.strip import strip
+from app.views.settings import LiveSetting, live_settings
+from app.views.strip import prediction_locked, strip
 from app.watching import watch
-from trainer_core.spec.commands import Command, SetThreshold
+from trainer_core.spec.commands import Command, LockPrediction, Pause, Resume, SetThreshold
 
 ASK_AGAIN_S = 3.0
+ASKING = "asking"
+"""Session key: a dialog is open, which a redraw of the whole page would close."""
 FIRST_READ_S = 3.0
 FRAME = """<style>
-[data-testid="stMainBlockContainer"] { padding: 3.6rem 1.6rem 2rem; }
+[data-testid="stMainBlockContainer"] { padding: 4.4rem 1.6rem 2rem; }
 [data-testid="stAppDeployButton"] { display: none; }
 </style>"""
 MARK = {
@@ -85,6 +87,26 @@ def command_button(feed: Feed, label: str, command: Command, *, key: str, help: 
     )
 
 
+def pause_button(feed: Feed) -> None:
+    """Pause, or resume when paused."""
+    if feed.status is not None and feed.status.state == "paused":
+        help_ = "Go on stepping."
+        command_button(feed, "Resume training", Resume(), key="resume", help=help_, icon=":material/play_arrow:")
+    else:
+        help_ = "Stop stepping at the next boundary; commands are still taken."
+        command_button(feed, "Pause training", Pause(), key="pause", help=help_, icon=":material/pause:")
+
+
+def lock_button(feed: Feed) -> None:
+    """Lock prediction, or unlock when locked."""
+    if prediction_locked(feed.snapshot()):
+        help_, unlock = "Let predictions begin again when the guards allow.", LockPrediction(False)
+        command_button(feed, "Unlock prediction", unlock, key="unlock", help=help_, icon=":material/lock_open:")
+    else:
+        help_, lock = "Stay in FULL: no prediction until unlocked.", LockPrediction(True)
+        command_button(feed, "Lock prediction", lock, key="lock", help=help_, icon=":material/lock:")
+
+
 def submit(run_dir: Path, command_id: str, command: Command, reason: str = "", confirm: bool = False) -> None:
     """Send, and remember what was heard, for the list."""
     sent = st.session_state.setdefault("sent", {})
@@ -145,32 +167,52 @@ def now_line(feed: Feed) -> None:
     st.html(now_figure.html(now, _mode()))
     if feed.connection.error:
         st.error(f"Watching is troubled: {feed.connection.error}")
-    if st.session_state.get("shown_state", now.state) != now.state:
-        st.session_state["shown_state"] = now.state
+    if not st.session_state.get(ASKING) and st.session_state.get("form_state") != form_state(feed):
         st.rerun()
-    st.session_state["shown_state"] = now.state
+
+
+def form_state(feed: Feed) -> tuple[object, ...]:
+    """What the buttons and forms of the Control page depend on; when it changes they are drawn anew."""
+    snapshot = feed.snapshot()
+    state = feed.status.state if feed.status is not None else ""
+    return state, prediction_locked(snapshot), tuple(live.value for live in live_settings(snapshot))
+
+
+def remember_forms(feed: Feed) -> None:
+    """Called when a page draws its forms: no dialog is open now, and this is what they were drawn from."""
+    st.session_state[ASKING] = False
+    st.session_state["form_state"] = form_state(feed)
 
 
 def other_settings(feed: Feed, settings: list[LiveSetting]) -> None:
-    """Any other live setting by number, with its meaning and bounds."""
+    """Any live setting by number, with its meaning and bounds, and the table of all of them."""
     with st.expander("Every live setting"):
         named = {live.setting.name: live for live in settings}
         chosen = named[st.selectbox("Setting", list(named), format_func=lambda name: f"{name} = {named[name].value:g}")]
         setting = chosen.setting
         st.caption(f"{setting.meaning} {setting.bounds.capitalize()}. Default {setting.default:g}.")
         key = f"number_{feed.run_dir.name}_{setting.name}"
+        kind = int if setting.type == "int" else float
+        low, high, value = (kind(bound) for bound in (setting.low or 0, setting.high or 0, chosen.value))
         with st.form(f"form_{key}", border=False):
             left, right = st.columns([2, 1], vertical_alignment="bottom")
-            left.number_input(setting.unit or "value", setting.low, setting.high, chosen.value, key=key, format="%g")
+            left.number_input(
+                f"New value ({setting.unit})" if setting.unit else "New value",
+                low, high, value, key=key, format="%d" if kind is int else "%g",
+            )  # fmt: skip
             right.form_submit_button(
                 "Apply", key="apply_other", width="stretch", on_click=_submit_slider,
                 args=(feed.run_dir, control.mint(), setting.name, key),
             )  # fmt: skip
-        st.dataframe(
-            [
-                {"setting": live.setting.name, "in force": live.value, "default": live.setting.default,
-                 "unit": live.setting.unit, "meaning": live.setting.meaning}
-                for live in settings
-            ],
-            hide_index=True,
-        )  # fmt: skip
+        st.dataframe([_setting_row(live) for live in settings], hide_index=True)
+
+
+def _setting_row(live: LiveSetting) -> dict[str, str]:
+    setting = live.setting
+    return {
+        "setting": setting.name,
+        "in force": f"{live.value:g}",
+        "default": f"{setting.default:g}",
+        "unit": setting.unit,
+        "meaning": setting.meaning,
+    }

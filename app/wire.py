@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 
-
 import numpy as np
 
 from app.figures.lifecycle import Binds

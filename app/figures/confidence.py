@@ -52,22 +52,37 @@ def figure(seen: ConfidenceView) -> Figure:
         columns={
             "kept": seen.confidence.kept,
             "abandoned": seen.confidence.abandoned,
+            "alone": seen.confidence.alone,
             **band_columns(seen.bands),
         },
     )
 
 
 def line_traces(name: str, template: str) -> list[Json]:
-    """One signal: what survives in ink, what was abandoned pale."""
-    pale = {"color": "$abandoned", "width": 1}
-    ink = {"color": "$measured", "width": 1.3}
-    both = {"type": "scatter", "mode": "lines+markers"}
+    """One signal: what survives in ink, points that stand alone as dots, what was abandoned pale."""
+    line_ = {"type": "scatter", "mode": "lines"}
     return [
-        {"series": "abandoned", "name": "abandoned", **both, "hoverinfo": "skip", "line": pale,
-         "marker": {"size": 2, "color": "$abandoned"}},
-        {"series": "kept", "name": name, **both, "hovertemplate": template, "line": ink,
-         "marker": {"size": 2, "color": "$measured"}},
-    ]  # fmt: skip
+        {"series": "abandoned", "name": "abandoned", **line_, "hoverinfo": "skip", "line": _pen("$abandoned", 1)},
+        {"series": "kept", "name": name, **line_, "hovertemplate": template, "line": _pen("$measured", 1.4)},
+        alone_trace(),
+    ]
+
+
+def alone_trace(series: str = "alone", colour: str = "$measured") -> Json:
+    """Dots for points without a neighbour."""
+    marker = {"size": 3.5, "color": colour}
+    return {
+        "series": series,
+        "name": series,
+        "type": "scatter",
+        "mode": "markers",
+        "hoverinfo": "skip",
+        "marker": marker,
+    }
+
+
+def _pen(colour: str, width: float) -> Json:
+    return {"color": colour, "width": width}
 
 
 def _limits(ladder: Ladder | None) -> tuple[list[Json], list[Json]]:

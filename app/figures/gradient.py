@@ -49,7 +49,12 @@ def figure(seen: GradientView) -> Figure:
         caption=f"{seen.norm.caption} · breaks where no backward pass ran",
         traces=line_traces("gradient norm", "%{y:.3g}"),
         layout=layout(seen.low, seen.high, axis, shapes=[*band_shapes(0.0), *shapes], annotations=labels),
-        columns={"kept": seen.norm.kept, "abandoned": seen.norm.abandoned, **band_columns(seen.bands)},
+        columns={
+            "kept": seen.norm.kept,
+            "abandoned": seen.norm.abandoned,
+            "alone": seen.norm.alone,
+            **band_columns(seen.bands),
+        },
     )
 
 

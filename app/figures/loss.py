@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.figures.confidence import alone_trace
 from app.figures.spec import Figure, Json, band_columns, band_letters, band_shapes, layout
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.marks import Mark, Marks, marks
 from app.views.series import Line, Series, Window, line
-
-MARKERS_UP_TO = 500
-"""Points drawn with markers; more would be a smear and slow."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def figure(loss: LossView) -> Figure:
         name="loss",
         title="Loss",
         caption=f"measured {measured.caption} · predicted {predicted.caption}{merged}",
-        traces=_traces(measured.kept.length + measured.abandoned.length <= MARKERS_UP_TO),
+        traces=_traces(),
         layout=layout(
             loss.low,
             loss.high,
@@ -67,8 +65,10 @@ def figure(loss: LossView) -> Figure:
         ),
         columns={
             "measured": measured.kept,
+            "alone": measured.alone,
             "abandoned": measured.abandoned,
             "predicted": predicted.kept,
+            "predicted_alone": predicted.alone,
             "predicted_abandoned": predicted.abandoned,
             "error_band": envelope(predicted.kept),
             "ema": Series({"x": measured.kept.columns["x"], "y": measured.kept.columns["loss_ema"]}),
@@ -79,22 +79,23 @@ def figure(loss: LossView) -> Figure:
     )
 
 
-def _traces(markers: bool) -> list[Json]:
-    mode = "lines+markers" if markers else "lines"
+def _traces() -> list[Json]:
     quiet = {"type": "scatter", "hoverinfo": "skip"}
     return [
-        {"series": "abandoned", "name": "abandoned", **quiet, "mode": mode, "connectgaps": False,
-         "line": {"color": "$abandoned", "width": 1}, "marker": {"size": 3, "color": "$abandoned"}},
+        {"series": "abandoned", "name": "abandoned", **quiet, "mode": "lines",
+         "line": {"color": "$abandoned", "width": 1}},
         {"series": "predicted_abandoned", "name": "abandoned prediction", **quiet, "mode": "lines",
          "line": {"color": "$abandoned", "width": 1, "dash": "dot"}},
         {"series": "error_band", "name": "error band", **quiet, "mode": "lines", "line": {"width": 0}, "fill": "toself",
          "fillcolor": "$phase_predict@0.28"},
-        {"series": "measured", "name": "measured", "type": "scatter", "mode": mode, "hovertemplate": "%{y:.4g}",
-         "line": {"color": "$measured@0.75", "width": 1.1}, "marker": {"size": 3.2, "color": "$measured"}},
+        {"series": "measured", "name": "measured", "type": "scatter", "mode": "lines", "hovertemplate": "%{y:.4g}",
+         "line": {"color": "$measured@0.75", "width": 1.1}},
+        alone_trace(),
         {"series": "ema", "name": "measured, smoothed", "type": "scatter", "mode": "lines",
          "hovertemplate": "%{y:.4g}", "line": {"color": "$measured", "width": 1.9}},
         {"series": "predicted", "name": "predicted", "type": "scatter", "mode": "lines", "hovertemplate": "%{y:.4g}",
          "line": {"color": "$phase_predict", "width": 2.2, "dash": "4px,3px"}},
+        alone_trace("predicted_alone", "$phase_predict"),
         _mark_trace("undone", "x-thin-open", "$muted", 0.945),
         _mark_trace("commands", "triangle-down", "$text", 0.975),
         _mark_trace("attempts", "line-ns-open", "$text", 0.975),

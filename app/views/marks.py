@@ -1,4 +1,4 @@
-"""Events as marks on the step axis: commands, alerts, undone predictions, new attempts, values that are no number. Pure."""
+"""Events as marks on the step axis: commands, alerts, undone predictions, new attempts. Pure."""
 
 from dataclasses import dataclass
 

@@ -58,6 +58,14 @@ class Line:
     total: int
 
     @property
+    def alone(self) -> Series:
+        """Points of ``kept`` without a neighbour: a line cannot show them, so they want a marker."""
+        measured = np.isfinite(self.kept.columns["y"])
+        left, right = np.append(False, measured[:-1]), np.append(measured[1:], False)
+        alone = measured & ~left & ~right
+        return Series({"x": self.kept.columns["x"][alone], "y": self.kept.columns["y"][alone]})
+
+    @property
     def caption(self) -> str:
         """How many points are drawn, and of how many when some are left out."""
         return f"{self.shown:,} of {self.total:,} points" if self.shown < self.total else f"{self.total:,} points"

@@ -81,7 +81,7 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         alerts=f"{len(alerts)} open" if alerts else "none open",
         alerts_tone=worst.name.lower(),
         attempt=words.count(snapshot.steps.last("attempt") if snapshot.steps.length else None),
-        locked=_locked(snapshot),
+        locked=prediction_locked(snapshot),
     )
 
 
@@ -111,7 +111,8 @@ def _phase(snapshot: Snapshot) -> Phase | None:
     return snapshot.last.phase if isinstance(snapshot.last, StepRecord) else Phase.PREDICT
 
 
-def _locked(snapshot: Snapshot) -> bool:
+def prediction_locked(snapshot: Snapshot) -> bool:
+    """Whether the operator keeps the run in FULL."""
     changes = [c for c in snapshot.of(CommandChanged) if c.state is CommandState.APPLIED]
     locks = [c.command.locked for c in changes if isinstance(c.command, LockPrediction)]
     return bool(locks and locks[-1])
