@@ -68,7 +68,7 @@ class Screen:
         values: Binds = {"feed.error": connection.error or "", "feed.broken": connection.error is not None}
         values |= lifecycle.binds(lifecycle_view(snapshot))
         if status is not None:
-            values |= strip.binds(strip_view(snapshot, status, self.feed.run_dir, now))
+            values |= strip.binds(strip_view(snapshot, status, str(self.feed.run_dir), now))
         return values
 
 

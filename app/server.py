@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web.server.starlette import App
 
 from app.live import routes
@@ -61,6 +62,9 @@ def run(runs_dir: Path, port: int, browser: bool) -> None:
 def build() -> App:
     """The application, before it serves."""
     watched = watch()
+    PagesManager.uses_pages_directory = (
+        False  # as st.navigation says later; before that, /control would bypass the frame
+    )
 
     @asynccontextmanager
     async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:

@@ -21,6 +21,11 @@ ASKING = "asking"
 FIRST_READ_S = 3.0
 FRAME = """<style>
 [data-testid="stMainBlockContainer"] { padding: 4.4rem 1.6rem 2rem; }
+@media (max-width: 1150px) {
+  .st-key-wide > * > [data-testid="stHorizontalBlock"],
+  .st-key-wide > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
+  .st-key-wide > * > * > [data-testid="stColumn"], .st-key-wide > * > [data-testid="stColumn"] { min-width: 100%; }
+}
 [data-testid="stAppDeployButton"] { display: none; }
 </style>"""
 MARK = {
@@ -81,7 +86,6 @@ def command_button(feed: Feed, label: str, command: Command, *, key: str, help: 
         key=key,
         help=help,
         icon=icon,
-        width="stretch",
         on_click=submit,
         args=(feed.run_dir, control.mint(), command),
     )

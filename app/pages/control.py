@@ -23,19 +23,16 @@ from trainer_core.spec.phases import Phase
 
 def actions(feed: Feed) -> None:
     """One-click commands, and the two that ask first."""
-    first, second, third = st.columns(3)
-    with first:
+    with st.container(horizontal=True):
         command_button(feed, "Force full phase", ForcePhase(Phase.FULL), key="force_full", icon=":material/bolt:",
                        help="Leave prediction at the next step boundary and train with true gradients.")  # fmt: skip
         lock_button(feed)
-    with second:
         pause_button(feed)
-        if st.button("Roll back…", key="rollback", icon=":material/undo:", width="stretch"):
-            rollback_dialog(feed)
-    with third:
         command_button(feed, "Save checkpoint", SaveCheckpoint(), key="checkpoint", icon=":material/save:",
                        help="Save at the next step boundary.")  # fmt: skip
-        if st.button("Stop run…", key="stop", icon=":material/stop:", width="stretch"):
+        if st.button("Roll back…", key="rollback", icon=":material/undo:"):
+            rollback_dialog(feed)
+        if st.button("Stop run…", key="stop", icon=":material/stop:"):
             stop_dialog(feed)
 
 
@@ -44,7 +41,8 @@ feed = choose_run()
 if feed is not None:
     remember_forms(feed)
     now_line(feed)
-    left, right = st.columns([3, 2], gap="large")
+    with st.container(key="wide"):
+        left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown("#### Actions")
         actions(feed)

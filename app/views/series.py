@@ -107,9 +107,12 @@ def _series(table: Table, rows: I64, picked: Picked, names: tuple[str, ...], pie
 
 def _breaks(table: Table, rows: I64, picked: Picked, piece: str | None) -> npt.NDArray[np.bool_]:
     """Between which neighbours the line breaks. Thinned lines break only at holes wider than their own spacing."""
-    other_attempt = np.diff(table["attempt"][rows]) != 0
+    apart: npt.NDArray[np.bool_] = np.diff(table["attempt"][rows]) != 0
     gaps = np.diff(table["step"][rows])
     if picked.bucket > 1:
-        return other_attempt | (gaps > 8 * max(float(np.median(gaps)) if len(gaps) else 1.0, picked.bucket))
-    apart = gaps > 1 if piece is None else np.diff(table[piece][rows]) != 0
-    return other_attempt | apart
+        apart |= gaps > 8 * max(float(np.median(gaps)) if len(gaps) else 1.0, picked.bucket)
+    elif piece is None:
+        apart |= gaps > 1
+    else:
+        apart |= np.diff(table[piece][rows]) != 0
+    return apart

@@ -1,0 +1,178 @@
+"""Figures and the wire: declarative, in theme tokens only, and only what changed travels."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from plotly import graph_objects as go
+
+import app
+from app.figures import commands as commands_figure
+from app.figures import confidence, gradient, lifecycle, loss, page
+from app.figures.spec import Figure
+from app.store import Snapshot, Store
+from app.theme import TOKENS, tokens
+from app.views.commands import Life
+from app.views.lifecycle import lifecycle as lifecycle_view
+from app.views.series import Series, Window
+from app.views.settings import present_config
+from app.wire import Sent, overlap
+from tests.app.rows import Script, cycled
+from trainer_core.spec.commands import CommandState
+
+
+def seen(script: Script) -> Snapshot:
+    store = Store()
+    store.append(script.rows)
+    return store.snapshot()
+
+
+def all_figures(snapshot: Snapshot, window: Window | None = None) -> list[Figure]:
+    window, config = window or Window(), present_config(snapshot)
+    return [
+        loss.figure(loss.view(snapshot, window)),
+        confidence.figure(confidence.view(snapshot, window, config)),
+        gradient.figure(gradient.view(snapshot, window, config)),
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Tokens to a colour and our own keys away, so that plotly can check the rest."""
+    if isinstance(value, str):
+        return re.sub(r"^\$[a-z_]+(@[\d.]+)?$", "#123456", value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        kept = {k: plain(v) for k, v in value.items() if k not in ("series", "height", "band", "yspan")}
+        return {**kept, "path": "M0,0"} if "band" in value else kept
+    return value
+
+
+@pytest.mark.parametrize("script", [Script(), Script().start(), cycled(3)], ids=["empty", "started", "cycled"])
+def test_plotly_accepts_every_trace_and_layout(script: Script) -> None:
+    for figure in all_figures(seen(script)):
+        go.Figure(data=plain(figure.traces), layout=plain(figure.layout))
+
+
+def test_every_trace_and_band_names_a_column_that_exists() -> None:
+    for figure in all_figures(seen(cycled(3))):
+        assert {trace["series"] for trace in figure.traces} <= figure.columns.keys()
+        assert {shape["band"] for shape in figure.layout["shapes"] if "band" in shape} <= figure.columns.keys()
+
+
+def test_every_colour_is_a_token_that_both_themes_know() -> None:
+    said = json.dumps([[f.traces, f.layout] for f in all_figures(seen(cycled(3)))])
+    used = set(re.findall(r'"\$([a-z_]+)', said))
+    assert used
+    for mode in ("light", "dark"):
+        assert used <= tokens()[mode].keys()
+    assert TOKENS["light"].keys() == TOKENS["dark"].keys()
+
+
+def test_no_hex_colour_lives_outside_the_theme() -> None:
+    root = Path(app.__file__).parent
+    found = [
+        path.name
+        for path in root.rglob("*.py")
+        if path.name != "theme.py" and re.search(r"#[0-9a-fA-F]{6}\b", path.read_text())
+    ]
+    assert found == []
+
+
+def test_nan_losses_are_marked() -> None:
+    script = Script().start().steps(10)
+    script.steps(3, loss=math.nan)
+    drawn = loss.figure(loss.view(seen(script), Window())).columns["mark_nan"]
+    assert drawn.columns["x"].tolist() == [11.0]
+    assert drawn.texts == ("loss is NaN or infinite for 3 steps from 11",)
+
+
+def test_the_error_band_is_one_closed_outline_a_stretch() -> None:
+    path = Series(
+        {
+            "x": np.array([1, 2, np.nan, 9.0]),
+            "low": np.array([0, 0, np.nan, 5.0]),
+            "high": np.array([1, 1, np.nan, 6.0]),
+        }
+    )
+    outline = loss.envelope(path).columns
+    assert outline["x"].tolist()[:4] == [1, 2, 2, 1]
+    assert outline["y"].tolist()[:4] == [1, 1, 0, 0]
+    assert np.isnan(outline["x"]).sum() == 2
+
+
+def test_a_down_sampled_chart_says_how_much_it_shows() -> None:
+    figure = loss.figure(loss.view(seen(Script().start().steps(9000)), Window()))
+    assert re.match(r"measured [\d,]+ of 9,000 points", figure.caption)
+
+
+def test_the_diagram_binds_every_value_it_is_given() -> None:
+    drawn = page.html()
+    for key in lifecycle.binds(lifecycle_view(seen(cycled(2)))):
+        assert f'"{key}"' in drawn, key
+
+
+def test_command_texts_cannot_carry_markup() -> None:
+    life = Life("id", "<img src=x>", CommandState.REJECTED, "refused: <script>", "a<b", "<b>why</b>")
+    drawn = commands_figure.html([life], "light")
+    assert "<img" not in drawn and "<script" not in drawn and "<b>why" not in drawn
+
+
+# ---- the wire ----
+
+
+def replay(messages: list[dict[str, Any]]) -> dict[str, dict[str, list[float | None]]]:
+    """What the browser does with column changes."""
+    held: dict[str, dict[str, list[float | None]]] = {}
+    for message in messages:
+        for name, change in message.get("columns", {}).items():
+            column = held.setdefault(name, {})
+            for axis, added in change["add"].items():
+                column[axis] = column.get(axis, [])[change["drop"] :][: change["keep"]] + added
+    return held
+
+
+@pytest.mark.parametrize(
+    "window", [Window(), Window(last=300), Window(span=(100.0, 400.0))], ids=["all", "last", "span"]
+)
+def test_increments_add_up_to_the_whole(window: Window) -> None:
+    sent, store, script = Sent(), Store(), cycled(2)
+    messages = []
+    for round_ in range(30):
+        script.steps(37)
+        if round_ == 20:
+            script.roll_back(script.step - 100)
+        store.append(script.rows)
+        message = sent.figure_message(loss.figure(loss.view(store.snapshot(), window)))
+        messages += [json.loads(json.dumps(message, allow_nan=False))] if message else []
+    whole = Sent().figure_message(loss.figure(loss.view(store.snapshot(), window)))
+    assert whole is not None
+    assert replay(messages) == replay([whole])
+
+
+def test_a_tick_of_a_long_run_travels_in_a_few_hundred_bytes() -> None:
+    sent, store, script = Sent(), Store(), Script().start().steps(50_000)
+    store.append(script.rows)
+    sent.figure_message(loss.figure(loss.view(store.snapshot(), Window())))
+    script.steps(5)
+    store.append(script.rows)
+    message = sent.figure_message(loss.figure(loss.view(store.snapshot(), Window())))
+    assert message is not None
+    assert sum(len(json.dumps(change)) for change in message["columns"].values()) < 2000
+
+
+def test_nothing_travels_when_nothing_changed() -> None:
+    sent, snapshot = Sent(), seen(cycled(2))
+    for figure in all_figures(snapshot):
+        assert sent.figure_message(figure) is not None
+    assert [sent.figure_message(figure) for figure in all_figures(snapshot)] == [None, None, None]
+
+
+def test_overlap_sees_a_window_that_slid_on() -> None:
+    old = {"x": np.array([1.0, 2, 3, 4]), "y": np.array([1.0, np.nan, 3, 4])}
+    new = {"x": np.array([2.0, 3, 4, 5]), "y": np.array([np.nan, 3, 9, 5])}
+    assert overlap(old, new) == (1, 2)
