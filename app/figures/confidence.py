@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, zones
-from app.store import Snapshot
+from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, nan_series, nan_trace, zones
+from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.series import Line, Window, line
 from trainer_core.spec.config import Config
@@ -18,6 +18,7 @@ class ConfidenceView:
     confidence: Line
     ladder: Ladder | None
     bands: Bands
+    not_finite: tuple[NotFinite, ...]
     low: float
     high: float
 
@@ -29,6 +30,7 @@ def view(snapshot: Snapshot, window: Window, config: Config | None) -> Confidenc
         confidence=line(snapshot, snapshot.steps, "confidence", window),
         ladder=ladders(config)["confidence"] if config else None,
         bands=bands(snapshot, low, high),
+        not_finite=snapshot.not_finite,
         low=low,
         high=high,
     )
@@ -53,6 +55,7 @@ def figure(seen: ConfidenceView) -> Figure:
             "kept": seen.confidence.kept,
             "abandoned": seen.confidence.abandoned,
             "alone": seen.confidence.alone,
+            "mark_nan": nan_series(seen.not_finite, "confidence", seen.low, seen.high),
             **band_columns(seen.bands),
         },
     )
@@ -65,6 +68,7 @@ def line_traces(name: str, template: str) -> list[Json]:
         {"series": "abandoned", "name": "abandoned", **line_, "hoverinfo": "skip", "line": _pen("$abandoned", 1)},
         {"series": "kept", "name": name, **line_, "hovertemplate": template, "line": _pen("$measured", 1.4)},
         alone_trace(),
+        nan_trace(),
     ]
 
 

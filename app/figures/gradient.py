@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.figures.confidence import line_traces
-from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, zones
-from app.store import Snapshot
+from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, nan_series, zones
+from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.series import Line, Window, line
 from trainer_core.spec.config import Config
@@ -22,6 +22,7 @@ class GradientView:
     norm: Line
     ladder: Ladder | None
     bands: Bands
+    not_finite: tuple[NotFinite, ...]
     low: float
     high: float
 
@@ -33,6 +34,7 @@ def view(snapshot: Snapshot, window: Window, config: Config | None) -> GradientV
         norm=line(snapshot, snapshot.steps, "grad_norm", window),
         ladder=ladders(config)["grad_norm"] if config else None,
         bands=bands(snapshot, low, high),
+        not_finite=snapshot.not_finite,
         low=low,
         high=high,
     )
@@ -53,6 +55,7 @@ def figure(seen: GradientView) -> Figure:
             "kept": seen.norm.kept,
             "abandoned": seen.norm.abandoned,
             "alone": seen.norm.alone,
+            "mark_nan": nan_series(seen.not_finite, "grad_norm", seen.low, seen.high),
             **band_columns(seen.bands),
         },
     )

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.figures.confidence import alone_trace
-from app.figures.spec import Figure, Json, band_columns, band_letters, band_shapes, layout
+from app.figures.spec import (
+    Figure,
+    Json,
+    band_columns,
+    band_letters,
+    band_shapes,
+    layout,
+    mark_trace,
+    nan_series,
+    nan_trace,
+)
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.marks import Mark, Marks, marks
@@ -37,7 +47,7 @@ def view(snapshot: Snapshot, window: Window, log: bool = False) -> LossView:
         predicted=line(snapshot, snapshot.path, "loss", window, ("low", "high"), piece="cycle"),
         bands=bands(snapshot, low, high),
         marks=found,
-        not_finite=tuple(n for n in snapshot.not_finite if n.signal == "loss" and low <= n.last_step <= high),
+        not_finite=snapshot.not_finite,
         low=low,
         high=high,
         log=log,
@@ -73,7 +83,7 @@ def figure(loss: LossView) -> Figure:
             "error_band": envelope(predicted.kept),
             "ema": Series({"x": measured.kept.columns["x"], "y": measured.kept.columns["loss_ema"]}),
             **{f"mark_{kind}": _mark_series(found) for kind, found in vars(loss.marks).items()},
-            "mark_nan": _nan_series(loss.not_finite),
+            "mark_nan": nan_series(loss.not_finite, "loss", loss.low, loss.high),
             **band_columns(loss.bands),
         },
     )
@@ -96,13 +106,12 @@ def _traces() -> list[Json]:
         {"series": "predicted", "name": "predicted", "type": "scatter", "mode": "lines", "hovertemplate": "%{y:.4g}",
          "line": {"color": "$phase_predict", "width": 2.2, "dash": "4px,3px"}},
         alone_trace("predicted_alone", "$phase_predict"),
-        _mark_trace("undone", "x-thin-open", "$muted", 0.945),
-        _mark_trace("commands", "triangle-down", "$text", 0.975),
-        _mark_trace("attempts", "line-ns-open", "$text", 0.975),
-        _mark_trace("warnings", "triangle-up", "$warning", 0.90),
-        _mark_trace("critical", "x", "$critical", 0.90),
-        {**_mark_trace("nan", "diamond", "$critical", 0.86), "mode": "markers+text", "textposition": "bottom center",
-         "textfont": {"size": 10, "color": "$critical"}, "texttemplate": "NaN"},
+        mark_trace("undone", "x-thin-open", "$muted", 0.945),
+        mark_trace("commands", "triangle-down", "$text", 0.975),
+        mark_trace("attempts", "line-ns-open", "$text", 0.975),
+        mark_trace("warnings", "triangle-up", "$warning", 0.90),
+        mark_trace("critical", "x", "$critical", 0.90),
+        nan_trace(),
     ]  # fmt: skip
 
 
@@ -120,30 +129,8 @@ def envelope(path: Series) -> Series:
     return Series({"x": np.concatenate([empty, *outline_x]), "y": np.concatenate([empty, *outline_y])})
 
 
-def _mark_trace(kind: str, symbol: str, colour: str, height: float) -> Json:
-    return {
-        "series": f"mark_{kind}",
-        "name": kind,
-        "type": "scatter",
-        "mode": "markers",
-        "yaxis": "y2",
-        "height": height,
-        "cliponaxis": False,
-        "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.6, "color": colour}},
-    }
-
-
 def _mark_series(found: list[Mark]) -> Series:
     return Series({"x": np.array([mark.step for mark in found], dtype=np.float64)}, tuple(mark.text for mark in found))
-
-
-def _nan_series(found: tuple[NotFinite, ...]) -> Series:
-    shown = found[-50:]
-    return Series(
-        {"x": np.array([stretch.first_step for stretch in shown], dtype=np.float64)},
-        tuple(f"loss is NaN or infinite for {n.count} steps from {n.first_step:,}" for n in shown),
-    )
 
 
 def _split_lines(steps: tuple[int, ...]) -> list[Json]:

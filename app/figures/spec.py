@@ -3,10 +3,14 @@
 Colours are token names (``$measured``, with opacity ``$phase_full@0.14``), which the browser looks up for its theme.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from app import theme
+from app.store import NotFinite
 from app.views.bands import Bands
 from app.views.series import Series
 from trainer_core.spec.phases import Phase
@@ -135,3 +139,38 @@ def zones(ladder: Ladder, floor: float, ceiling: float) -> list[Json]:
             found.append(zone(inner_low, below, severity))
             inner_low = below
     return found
+
+
+def mark_trace(kind: str, symbol: str, colour: str, height: float) -> Json:
+    """Event marks that ride at a height (0 to 1) of the chart, whatever the values; the pointer reads their text."""
+    return {
+        "series": f"mark_{kind}",
+        "name": kind,
+        "type": "scatter",
+        "mode": "markers",
+        "yaxis": "y2",
+        "height": height,
+        "cliponaxis": False,
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.6, "color": colour}},
+    }
+
+
+def nan_trace() -> Json:
+    """Where a value was measured and was no number."""
+    return {
+        **mark_trace("nan", "diamond", "$critical", 0.86),
+        "mode": "markers+text",
+        "textposition": "bottom center",
+        "textfont": {"size": 10, "color": "$critical"},
+        "texttemplate": "NaN",
+    }
+
+
+def nan_series(found: Iterable[NotFinite], signal: str, low: float, high: float) -> Series:
+    """One mark a stretch, the newest fifty in view."""
+    shown = [n for n in found if n.signal == signal and low <= n.last_step and n.first_step <= high][-50:]
+    return Series(
+        {"x": np.array([stretch.first_step for stretch in shown], dtype=np.float64)},
+        tuple(f"{signal} is NaN or infinite for {n.count} steps from {n.first_step:,}" for n in shown),
+    )

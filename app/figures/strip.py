@@ -9,7 +9,7 @@ CELLS = (
     ("Time left", "strip.eta", ""),
     ("Last step", "strip.last_step", ""),
     ("Confidence", "strip.confidence", ""),
-    ("Backward passes saved", "strip.saved", ""),
+    ("Backward saved", "strip.saved", ""),
     ("Attempt", "strip.attempt", ""),
 )
 

@@ -147,7 +147,8 @@ class Target:
     @property
     def cost(self) -> str:
         """What will be thrown away."""
-        kept = f", {self.predictions_lost} kept predictions among them" if self.predictions_lost else ""
+        plural = "s" if self.predictions_lost != 1 else ""
+        kept = f", {self.predictions_lost} kept prediction{plural} among them" if self.predictions_lost else ""
         return f"{self.steps_lost:,} steps ({words.duration(self.seconds_lost)} of training{kept})"
 
 

@@ -157,7 +157,7 @@ def test_the_rollback_preview_counts_what_would_be_lost() -> None:
         5,
         1,
     )
-    assert target.cost == "50 steps (5 s of training, 1 kept predictions among them)"
+    assert target.cost == "50 steps (5 s of training, 1 kept prediction among them)"
 
 
 def test_checkpoints_of_an_abandoned_stretch_are_not_offered() -> None:
