@@ -2,15 +2,15 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trainer_core.cli.output import need_extra, out
+from trainer_core.cli.output import err, need_extra, out
 from trainer_core.cli.progress import progress
 from trainer_core.spec.errors import UserError
+from trainer_core.spec.loading import Loaded
 
 Config = Annotated[Path | None, typer.Option("--config", help="Read settings from this TOML file.")]
 Preset = Annotated[
@@ -55,7 +55,11 @@ def train(
         sys.path.insert(0, os.getcwd())
     from trainer_core import run  # torch: only here
 
-    where = run_dir if run_dir is not None else Path("runs") / default_name(task, time.localtime())
+    def announce(where: Path, loaded: Loaded) -> None:
+        for note in loaded.notes:
+            err().print(f"note: {note}")
+        out().print(f"run: {where}  (watch: hybrid dashboard {where.parent}; steer: hybrid send {where} ...)")
+
     with progress(out()) as shown:
         result = run.train(
             task,
@@ -64,13 +68,13 @@ def train(
             overrides=overrides,
             steps=steps,
             seed=seed,
-            run_dir=where,
+            run_dir=run_dir,
             resume=resume,
             data=data,
             on_record=shown.take,
+            on_start=announce,
         )
-    print(f"{result.state} at step {result.step}: {where}")
-    print(f"  read it:  hybrid report {where}")
+    out().print(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
     if result.state == "failed":
         raise typer.Exit(1)
 
@@ -84,9 +88,3 @@ def parsed(settings: list[str]) -> dict[str, str]:
             raise UserError(f"--set {text}: write KEY=VALUE, for example --set full_steps=30")
         pairs[key.strip()] = value.strip()
     return pairs
-
-
-def default_name(task: str, now: time.struct_time) -> str:
-    """The name of a new run: what it trains and when it began."""
-    word = task.rpartition(":")[2] if ":" in task else task
-    return f"{word}-{time.strftime('%Y%m%d-%H%M%S', now)}"

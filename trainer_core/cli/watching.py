@@ -13,7 +13,6 @@ import typer
 
 from trainer_core.cli.children import Child, Told, end_stranger
 from trainer_core.cli.output import need_extra
-from trainer_core.cli.training import default_name
 from trainer_core.spec.errors import UserError
 
 DEFAULT_PORT = 8501
@@ -91,7 +90,7 @@ def demo(
     need_extra("train", "torch", "numpy", "sklearn", "safetensors")
     need_extra("dashboard", "streamlit", "plotly")
     chosen = free_port(port)
-    run_dir = runs_dir / default_name("demo", time.localtime())
+    run_dir = runs_dir / time.strftime("demo-%Y%m%d-%H%M%S")
     url = f"http://127.0.0.1:{chosen}/?run={run_dir.name}"
     with Told().listening() as told:
         dashboard = Child([*dashboard_command(runs_dir, chosen), "--no-browser"])
