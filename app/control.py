@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trainer_core.spec.errors import UserError
 from trainer_core.telemetry.client import Client
 
 from app.views.commands import Life, Outcome, sentence, title
@@ -47,17 +48,19 @@ def send(run_dir: Path, command_id: str, command: Command, reason: str = "", con
 
 def ask_again(run_dir: Path, sent: Sent) -> Sent:
     """Send the same id again: the answer is where that command stands, never a second command."""
+    try:
+        return replace(sent, outcome=_outcome(run_dir, sent))
+    except (UserError, OSError) as error:
+        return replace(sent, outcome=Outcome(None, detail=str(error)))
+
+
+def _outcome(run_dir: Path, sent: Sent) -> Outcome:
     client = Client(run_dir, role=ROLE)
     try:
-        status = client.send(sent.request, confirm=sent.confirm)
+        heard = client.send(sent.request, confirm=sent.confirm)
     finally:
         client.close()
-    return replace(
-        sent,
-        outcome=Outcome(
-            status.state, status.step, status.phase, status.before, status.after, status.refusal, status.detail
-        ),
-    )
+    return Outcome(heard.state, heard.step, heard.phase, heard.before, heard.after, heard.refusal, heard.detail)
 
 
 def unsettled(sent: Sent) -> bool:

@@ -4,7 +4,7 @@ import streamlit as st
 
 from app import control
 from app.feed import Feed
-from app.views.commands import rollback_targets
+from app.views.commands import Target
 from app.widgets import ASKING, submit
 from trainer_core.spec.commands import Command, Rollback, Stop
 
@@ -14,10 +14,10 @@ def _dismissed() -> None:
 
 
 @st.dialog("Roll back to a checkpoint?", on_dismiss=_dismissed)
-def rollback_dialog(feed: Feed) -> None:
-    """Choose a checkpoint, read what is lost, confirm."""
+def rollback_dialog(feed: Feed, targets: list[Target]) -> None:
+    """Choose a checkpoint, read what is lost, confirm. The targets are those of the moment it was opened: a choice
+    must not move under the pointer because training went on."""
     st.session_state[ASKING] = True
-    targets = rollback_targets(feed.snapshot())
     if not targets:
         st.write("There is no checkpoint to go back to yet. Save one first.")
         return

@@ -4,6 +4,7 @@ import streamlit as st
 
 from app.dialogs import rollback_dialog, stop_dialog
 from app.feed import Feed
+from app.views.commands import rollback_targets
 from app.views.settings import FIRST, live_settings
 from app.widgets import (
     choose_run,
@@ -31,7 +32,7 @@ def actions(feed: Feed) -> None:
         command_button(feed, "Save checkpoint", SaveCheckpoint(), key="checkpoint", icon=":material/save:",
                        help="Save at the next step boundary.")  # fmt: skip
         if st.button("Roll back…", key="rollback", icon=":material/undo:"):
-            rollback_dialog(feed)
+            rollback_dialog(feed, rollback_targets(feed.snapshot()))
         if st.button("Stop run…", key="stop", icon=":material/stop:"):
             stop_dialog(feed)
 

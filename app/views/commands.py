@@ -108,7 +108,7 @@ def sentence(seen: Outcome) -> str:
     because = f": {seen.detail}" if seen.detail else ""
     match seen.state:
         case None:
-            return "unknown: no reply came; it is asked about again with the same id"
+            return f"unknown: no reply came{because}; it is asked about again with the same id"
         case CommandState.RECEIVED:
             return "received; waits for its confirmation"
         case CommandState.ACCEPTED:

@@ -1,0 +1,160 @@
+"""Real processes for the dashboard's tests: a trainer, the dashboard, a browser."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from trainer_core.telemetry.reporter import Reporter
+
+from tests.app.rows import Script
+
+T = TypeVar("T")
+CHROMIUM_ARGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def until(claim: Callable[[], T], timeout_s: float, what: str) -> T:
+    """Wait for a claim to hold and give its value; fail with ``what`` and the last value when it does not."""
+    ends = time.monotonic() + timeout_s
+    while True:
+        value = claim()
+        if value:
+            return value
+        assert time.monotonic() < ends, f"{what}: not within {timeout_s:g} s; last: {value!r}"
+        time.sleep(0.05)
+
+
+class Process:
+    """A child with its output in a file."""
+
+    def __init__(self, words: list[str], log: Path, cwd: Path) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            self.child = subprocess.Popen(
+                words, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, stdin=subprocess.DEVNULL
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def end(self, sign: int = signal.SIGTERM, timeout_s: float = 10.0) -> int:
+        with contextlib.suppress(ProcessLookupError):
+            self.child.send_signal(sign)
+        try:
+            return self.child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            return self.child.wait(timeout_s)
+
+
+class Dashboard(Process):
+    """``python -m app`` on a free port."""
+
+    def __init__(self, runs_dir: Path, log: Path, port: int = 0) -> None:
+        root = Path(__file__).resolve().parents[2]
+        words = [sys.executable, "-m", "app", str(runs_dir), "--port", str(port), "--no-browser"]
+        super().__init__(words, log, root)
+        self.url = until(self._said, 30, "the dashboard says its address")
+        self.port = int(self.url.rsplit(":", 1)[1])
+
+    def _said(self) -> str:
+        assert self.child.poll() is None, self.output
+        return next((line.split()[-1] for line in self.output.splitlines() if line.startswith("Dashboard of")), "")
+
+
+Spawn = Callable[..., Process]
+
+
+@pytest.fixture
+def start_dashboard(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[..., Dashboard]]:
+    """Start a dashboard over ``runs_dir``; ended after the test."""
+    started: list[Dashboard] = []
+
+    def start(port: int = 0) -> Dashboard:
+        dashboard = Dashboard(runs_dir, tmp_path / f"dashboard-{len(started)}.log", port)
+        started.append(dashboard)
+        return dashboard
+
+    yield start
+    for dashboard in started:
+        dashboard.end()
+
+
+@pytest.fixture
+def start_training(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[..., Process]]:
+    """Start a real training run of ``digits`` in ``runs_dir/name``; ended after the test."""
+    started: list[Process] = []
+
+    def start(name: str = "live", steps: int = 200_000, *more: str) -> Process:
+        words = [sys.executable, "-m", "trainer_core", "train", "digits", "--steps", str(steps), "--seed", "0"]
+        words += ["--run-dir", str(runs_dir / name), *more]
+        process = Process(words, tmp_path / f"train-{name}-{len(started)}.log", tmp_path)
+        started.append(process)
+        until(
+            lambda: process.child.poll() is not None or (runs_dir / name / "journal.db").exists(), 60, "training starts"
+        )
+        assert process.child.poll() in (None, 0), process.output
+        return process
+
+    yield start
+    for process in started:
+        process.end()
+
+
+@pytest.fixture
+def written_run(runs_dir: Path) -> Callable[[str, Script], Path]:
+    """A run whose journal holds a script's records."""
+
+    def write(name: str, script: Script) -> Path:
+        run_dir = runs_dir / name
+        run_dir.mkdir()
+        reporter = Reporter(run_dir)
+        for row in script.rows:
+            reporter.report(row.record, row.attempt)
+        assert reporter.flush(10)
+        reporter.close()
+        return run_dir
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    assert executable, "these tests need Chromium: apt-get install chromium, or set CHROMIUM to its path"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open an address; a script error on the page fails the test."""
+    opened, errors = [], []
+
+    def open_(url: str, scheme: str = "light", width: int = 1440, height: int = 1300) -> Page:
+        context = browser.new_context(color_scheme=scheme, viewport=ViewportSize(width=width, height=height))  # type: ignore[arg-type]
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        opened.append(context)
+        return page
+
+    yield open_
+    for context in opened:
+        context.close()
+    assert not errors, errors

@@ -1,0 +1,256 @@
+"""End to end: a real training run, the real dashboard process, a real browser."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from trainer_core.telemetry.journal import JournalReader
+
+from tests.app.conftest import Dashboard, Process, until
+from tests.app.rows import cycled
+from trainer_core.spec.commands import CommandState, ForcePhase, Rollback, SetThreshold
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import AttemptStarted, CheckpointSaved, CommandChanged, Record, RunState, StepRecord
+
+PHASE_OF_DIAGRAM = "document.querySelector('.hy-node.on')?.dataset.phase"
+RANGES = """['loss', 'confidence', 'gradient'].map(name =>
+    document.querySelector(`[data-figure=${name}] .hy-plot`)._fullLayout.xaxis.range.map(Math.round).join(' '))"""
+REVISION = "Number(document.querySelector('[data-figure=loss]').dataset.revision ?? 0)"
+expect.set_options(timeout=15_000)
+
+
+def records(run_dir: Path) -> list[Record]:
+    reader, found, after = JournalReader(run_dir), [], 0
+    while rows := reader.rows(after_seq=after, limit=2000):
+        found += [row.record for row in rows]
+        after = rows[-1].seq
+    return found
+
+
+def ready(page: Page) -> Page:
+    page.wait_for_selector("[data-figure=loss][data-revision]", timeout=30_000)
+    return page
+
+
+def strip_step(page: Page) -> int:
+    return int((page.text_content('[data-bind="strip.step"]') or "0").replace(",", ""))
+
+
+def redrawn(page: Page, times: int) -> None:
+    was = page.evaluate(REVISION)
+    until(lambda: page.evaluate(REVISION) >= was + times, 30, f"{times} refreshes")
+
+
+def applied(run_dir: Path, kind: type) -> CommandChanged:
+    def find() -> CommandChanged | None:
+        changes = [r for r in records(run_dir) if isinstance(r, CommandChanged) and isinstance(r.command, kind)]
+        return next((c for c in changes if c.state is CommandState.APPLIED), None)
+
+    found = until(find, 20, f"{kind.__name__} is applied")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def live(
+    start_training: Callable[..., Process], start_dashboard: Callable[..., Dashboard], runs_dir: Path
+) -> tuple[Path, Dashboard]:
+    start_training("live")
+    return runs_dir / "live", start_dashboard()
+
+
+def test_the_diagram_follows_the_run(live: tuple[Path, Dashboard], open_page: Callable[..., Page]) -> None:
+    page = ready(open_page(live[1].url))
+    seen: set[str] = set()
+
+    def gather() -> bool:
+        seen.add(page.evaluate(PHASE_OF_DIAGRAM))
+        return {"FULL", "PREDICT"} <= seen
+
+    until(gather, 60, f"the diagram shows FULL and PREDICT ({seen})")
+    before = strip_step(page)
+    until(lambda: strip_step(page) > before, 10, "the strip moves on")
+    expect(page.locator('[data-bind="strip.state"]')).to_have_text("working")
+
+
+def test_zoom_survives_three_refreshes_without_a_remount(
+    live: tuple[Path, Dashboard], open_page: Callable[..., Page]
+) -> None:
+    page = ready(open_page(live[1].url))
+    until(lambda: strip_step(page) > 150, 60, "150 steps")
+    page.get_by_role("button", name="All", exact=True).click()
+    redrawn(page, 1)
+    box = page.locator("[data-figure=loss] .nsewdrag").first.bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.5, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, y, steps=6)
+    page.mouse.up()
+    expect(page.locator(".hy-follow")).to_contain_text("view held")
+    zoomed = page.evaluate(RANGES)
+    assert len(set(zoomed)) == 1, "the three charts share one step axis"
+    chart = page.evaluate_handle("document.querySelector('[data-figure=loss] .hy-plot .main-svg')")
+    page.get_by_role("button", name="log loss").click()
+    page.get_by_role("button", name="log loss").click()
+    redrawn(page, 1)
+    page.wait_for_timeout(1500)
+    assert page.evaluate(RANGES) == zoomed
+    assert page.evaluate("window.hybridMounts") == 1
+    assert page.evaluate("chart => chart.isConnected", chart)
+    page.get_by_role("button", name="Follow again").click()
+    until(lambda: page.evaluate(RANGES) != zoomed, 10, "following again")
+    redrawn(page, 3)
+    assert page.evaluate("window.hybridMounts") == 1
+
+
+def test_a_threshold_moved_by_the_slider_is_applied_and_the_journal_agrees(
+    live: tuple[Path, Dashboard], open_page: Callable[..., Page]
+) -> None:
+    run_dir, dashboard = live
+    page = open_page(f"{dashboard.url}/control?run=live")
+    slider = page.get_by_role("slider", name="Confidence threshold")
+    slider.focus()
+    for _ in range(5):
+        slider.press("ArrowRight")
+    page.get_by_role("button", name="Apply").first.click()
+    row = page.locator("[data-state=applied]", has_text="Set confidence_threshold to 0.9")
+    expect(row).to_contain_text("applied at step")
+    change = applied(run_dir, SetThreshold)
+    assert change.command == SetThreshold("confidence_threshold", 0.9)
+    expect(row).to_contain_text(f"applied at step {change.step:,}")
+    expect(page.get_by_text("in force: 0.9")).to_be_visible()
+
+
+def test_force_full_reaches_the_run(live: tuple[Path, Dashboard], open_page: Callable[..., Page]) -> None:
+    run_dir, dashboard = live
+    page = open_page(f"{dashboard.url}/control?run=live")
+    page.get_by_role("button", name="Force full phase").click()
+    expect(page.locator("[data-command]", has_text="Force FULL")).to_contain_text("applied at step")
+    assert applied(run_dir, ForcePhase).command == ForcePhase(Phase.FULL)
+
+
+def test_pause_and_resume(live: tuple[Path, Dashboard], open_page: Callable[..., Page]) -> None:
+    page = open_page(f"{live[1].url}/control?run=live")
+    page.get_by_role("button", name="Pause training").click()
+    page.get_by_role("button", name="Resume training").click()
+    expect(page.locator("[data-command]", has_text="Resume")).to_contain_text("applied at step")
+    expect(page.get_by_role("button", name="Pause training")).to_be_visible()
+
+
+def test_rollback_asks_first_and_the_split_is_drawn(
+    live: tuple[Path, Dashboard], open_page: Callable[..., Page]
+) -> None:
+    run_dir, dashboard = live
+    page = open_page(f"{dashboard.url}/control?run=live")
+    page.get_by_role("button", name="Save checkpoint").click()
+    expect(page.locator("[data-command]", has_text="Checkpoint")).to_contain_text("applied at step")
+    saved = until(lambda: [r for r in records(run_dir) if isinstance(r, CheckpointSaved)], 10, "a checkpoint")[-1]
+    until(
+        lambda: any(isinstance(r, StepRecord) and r.step > saved.step + 60 for r in records(run_dir)), 30, "more steps"
+    )
+    page.get_by_role("button", name="Roll back…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Thrown away:")
+    assert not any(isinstance(r, AttemptStarted) for r in records(run_dir)), "nothing before the confirmation"
+    dialog.get_by_role("button", name="Roll back to step").click()
+    expect(page.locator("[data-command]", has_text="Roll back")).to_contain_text("applied at step")
+    applied(run_dir, Rollback)
+    started = next(r for r in records(run_dir) if isinstance(r, AttemptStarted))
+    page.get_by_role("link", name="Live").click()
+    ready(page)
+    abandoned = "document.querySelector('[data-figure=loss] .hy-plot').data[0].x.filter(x => x !== null)"
+    until(lambda: page.evaluate(abandoned), 20, "the abandoned stretch is drawn")
+    assert min(page.evaluate(abandoned)) == started.step + 1
+    expect(page.locator('[data-bind="strip.attempt"]')).to_have_text(str(started.attempt))
+
+
+def test_a_command_to_a_finished_run_is_refused_with_its_reason(
+    written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
+) -> None:
+    script = cycled(3)
+    script.say(RunState(script.step, "finished", "all steps done"))
+    written_run("done", script)
+    page = open_page(f"{start_dashboard().url}/control?run=done")
+    page.get_by_role("button", name="Force full phase").click()
+    row = page.locator("[data-command]", has_text="Force FULL")
+    expect(row).to_be_visible()
+    expect(row).not_to_contain_text("applied at")
+    expect(page.get_by_test_id("hy-now")).to_contain_text("finished")
+
+
+def test_a_dashboard_started_late_restarted_and_a_trainer_that_died(
+    start_training: Callable[..., Process],
+    start_dashboard: Callable[..., Dashboard],
+    open_page: Callable[..., Page],
+    runs_dir: Path,
+) -> None:
+    trainer = start_training("live")
+    until(lambda: any(isinstance(r, StepRecord) and r.step > 100 for r in records(runs_dir / "live")), 60, "100 steps")
+    first = start_dashboard()
+    page = ready(open_page(first.url))
+    until(lambda: strip_step(page) > 100, 20, "what happened before is there")
+    assert page.evaluate("document.querySelector('[data-figure=loss] .hy-plot').data[2 + 1].x[0]") == 1
+    assert first.end() in (0, -signal.SIGTERM)
+    expect(page.locator(".hy-banner")).to_contain_text("Not connected to the dashboard server")
+    start_dashboard(first.port)
+    expect(page.locator(".hy-banner")).to_be_hidden()
+    before = strip_step(page)
+    until(lambda: strip_step(page) > before, 20, "the page goes on without a reload")
+    os.kill(trainer.child.pid, signal.SIGKILL)
+    trainer.child.wait(10)
+    expect(page.locator('[data-bind="strip.state"]')).to_have_text("crashed")
+    expect(page.locator('[data-bind="strip.advice"]')).to_contain_text("--resume")
+
+
+def test_runs_can_be_switched_and_the_address_says_which(
+    written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
+) -> None:
+    for name, cycles in (("one", 2), ("two", 5)):
+        script = cycled(cycles)
+        script.say(RunState(script.step, "finished", "all steps done"))
+        written_run(name, script)
+    page = ready(open_page(f"{start_dashboard().url}/?run=one"))
+    expect(page.locator('[data-bind="strip.step"]')).to_have_text(str(cycled(2).step))
+    page.get_by_role("combobox").click()
+    page.get_by_role("option", name="two").click()
+    expect(page.locator('[data-bind="strip.step"]')).to_have_text(str(cycled(5).step))
+    expect(page.locator('[data-bind="strip.state"]')).to_have_text("finished")
+    assert "run=two" in page.url
+    assert page.evaluate("window.hybridMounts") == 1
+
+
+def test_an_empty_directory_says_what_to_run_and_the_first_run_appears(
+    written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
+) -> None:
+    page = open_page(start_dashboard().url)
+    expect(page.get_by_text("No run yet")).to_be_visible()
+    expect(page.get_by_text("hybrid demo")).to_be_visible()
+    written_run("first", cycled(2))
+    ready(page)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 1440), ("light", 900), ("dark", 900)])
+def test_screenshots_in_both_themes(
+    scheme: str,
+    width: int,
+    written_run: Callable[..., Path],
+    start_dashboard: Callable[..., Dashboard],
+    open_page: Callable[..., Page],
+    tmp_path: Path,
+) -> None:
+    written_run("run", cycled(20))
+    dashboard = start_dashboard()
+    page = ready(open_page(dashboard.url, scheme, width))
+    expect(page.locator(".hy-root")).to_have_attribute("data-mode", scheme)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
+        "nothing is wider than the window"
+    )
+    page.screenshot(path=tmp_path / f"live-{scheme}-{width}.png")
+    page.goto(f"{dashboard.url}/control")
+    expect(page.get_by_text("Thresholds")).to_be_visible()
+    page.screenshot(path=tmp_path / f"control-{scheme}-{width}.png")
+    assert (tmp_path / f"live-{scheme}-{width}.png").stat().st_size > 20_000

@@ -1,0 +1,68 @@
+"""Every page on an empty, a running and a finished run, as Streamlit's own test runner sees it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import app
+from app.watching import RUNS_DIR, watch
+from tests.app.rows import Script, cycled
+from trainer_core.spec.records import RunState
+
+MAIN = Path(app.__file__).with_name("streamlit_app.py")
+
+
+@pytest.fixture
+def page(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], AppTest]:
+    monkeypatch.setenv(RUNS_DIR, str(runs_dir))
+
+    def run(name: str) -> AppTest:
+        test = AppTest.from_file(str(MAIN), default_timeout=20)
+        test.run()
+        return test.switch_page(f"pages/{name}.py").run()
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def feeds_end(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setenv(RUNS_DIR, str(runs_dir))
+    yield
+    watch().close()
+
+
+@pytest.mark.parametrize("name", ["live", "control"])
+def test_without_runs_each_page_says_what_to_do(page: Callable[[str], AppTest], name: str) -> None:
+    shown = page(name)
+    assert not shown.exception
+    assert shown.subheader[0].value == "No run yet"
+    assert "hybrid demo" in shown.code[0].value
+
+
+@pytest.mark.parametrize("name", ["live", "control"])
+@pytest.mark.parametrize("kind", ["started", "running", "finished"])
+def test_each_page_shows_each_kind_of_run(
+    page: Callable[[str], AppTest], written_run: Callable[[str, Script], Path], name: str, kind: str
+) -> None:
+    script = Script().start() if kind == "started" else cycled(4)
+    if kind == "finished":
+        script.say(RunState(script.step, "finished", "all steps done"))
+    written_run("run-a", script)
+    shown = page(name)
+    assert not shown.exception
+    assert shown.selectbox[0].value == "run-a"
+    if name == "control":
+        assert {"Force full phase", "Save checkpoint", "Roll back…", "Stop run…"} <= {b.label for b in shown.button}
+        assert [slider.value for slider in shown.slider] == [0.85, 3.0]
+
+
+def test_an_unknown_run_in_the_address_is_said(
+    runs_dir: Path, written_run: Callable[[str, Script], Path], page: Callable[[str], AppTest]
+) -> None:
+    written_run("run-a", cycled(1))
+    test = AppTest.from_file(str(MAIN), default_timeout=20)
+    test.query_params["run"] = "gone"
+    shown = test.run()
+    assert "There is no run called gone" in shown.warning[0].value

@@ -1,0 +1,117 @@
+"""The server's edges: the port, foreign pages, malformed questions, the end."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.app.conftest import Dashboard
+from tests.app.rows import cycled
+
+
+def test_a_port_in_use_is_one_sentence_and_exit_code_2(
+    start_dashboard: Callable[..., Dashboard], runs_dir: Path
+) -> None:
+    port = start_dashboard().port
+    second = subprocess.run(
+        [sys.executable, "-m", "app", str(runs_dir), "--port", str(port), "--no-browser"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert second.stderr.strip() == (
+        f"port {port} cannot be used on 127.0.0.1: address already in use; choose another with --port"
+    )
+
+
+def test_it_ends_quietly(start_dashboard: Callable[..., Dashboard]) -> None:
+    dashboard = start_dashboard()
+    assert dashboard.end(signal.SIGINT, timeout_s=5) in (0, -signal.SIGINT, 130)
+    assert "Traceback" not in dashboard.output
+
+
+def test_a_foreign_host_name_is_refused(start_dashboard: Callable[..., Dashboard]) -> None:
+    request = urllib.request.Request(start_dashboard().url, headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    assert refused.value.code == 400
+
+
+def test_plotly_is_served_once_and_cached_for_ever(start_dashboard: Callable[..., Dashboard]) -> None:
+    import plotly
+
+    with urllib.request.urlopen(
+        f"{start_dashboard().url}/live/asset/plotly-{plotly.__version__}.js", timeout=10
+    ) as got:
+        assert "immutable" in got.headers["Cache-Control"]
+        assert got.headers["Content-Encoding"] == "gzip"
+
+
+async def _hear(url: str, origin: str | None, say: str | None = None) -> tuple[list[dict[str, object]], int]:
+    """Messages until the server closes or has drawn, and the close code (0: still open)."""
+    heard: list[dict[str, object]] = []
+    try:
+        async with connect(url, origin=origin, open_timeout=10) as socket:  # type: ignore[arg-type]
+            if say is not None:
+                await socket.send(say)
+            while True:
+                heard.append(json.loads(await asyncio.wait_for(socket.recv(), 10)))
+                if heard[-1]["t"] == "draw" and say is None:
+                    return heard, 0
+    except InvalidStatus as refused:
+        return heard, refused.response.status_code
+    except ConnectionClosed as closed:
+        return heard, closed.rcvd.code if closed.rcvd else -1
+
+
+@pytest.fixture
+def socket_url(written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard]) -> str:
+    written_run("run", cycled(3))
+    return start_dashboard().url.replace("http", "ws") + "/live/ws?run=run"
+
+
+def test_the_socket_tells_its_own_page_everything(socket_url: str) -> None:
+    heard, code = asyncio.run(_hear(socket_url, socket_url.replace("ws:", "http:").split("/live")[0]))
+    assert code == 0
+    assert heard[0]["t"] == "bind"
+    assert "draw" in [message["t"] for message in heard]
+
+
+@pytest.mark.parametrize("origin", [None, "http://evil.example", "null"])
+def test_the_socket_refuses_other_origins(socket_url: str, origin: str | None) -> None:
+    heard, code = asyncio.run(_hear(socket_url, origin))
+    assert (heard, code) == ([], 403)
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        "not json",
+        '{"last": 0}',
+        '{"span": [5, 1]}',
+        '{"span": [0, NaN]}',
+        '{"visible": ["secrets"]}',
+        '{"x": 1}',
+        " " * 5000,
+    ],
+)
+def test_a_malformed_question_closes_the_socket(socket_url: str, say: str) -> None:
+    _, code = asyncio.run(_hear(socket_url, socket_url.replace("ws:", "http:").split("/live")[0], say))
+    assert code == 1007
+
+
+def test_an_unknown_run_is_said(socket_url: str) -> None:
+    url = socket_url.replace("run=run", "run=../other")
+    _, code = asyncio.run(_hear(url, socket_url.replace("ws:", "http:").split("/live")[0]))
+    assert code == 4404
