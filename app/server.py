@@ -1,7 +1,9 @@
 """The dashboard's one process: Streamlit, the live routes and the feeds on one loopback port. Knows no page content."""
 
+import asyncio
 import os
 import socket
+import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,11 +58,11 @@ def _reason(error: Exception) -> str:
 def run(runs_dir: Path, port: int, browser: bool) -> None:
     """Serve until interrupted."""
     os.environ[RUNS_DIR] = str(runs_dir)
-    build().run(config=config(port, browser))
+    build(f"http://{HOST}:{port}" if browser else None).run(config=config(port))
 
 
-def build() -> App:
-    """The application, before it serves."""
+def build(open_at: str | None = None) -> App:
+    """The application, before it serves; ``open_at`` is shown in the user's browser once it does."""
     watched = watch()
     PagesManager.uses_pages_directory = (
         False  # as st.navigation says later; before that, /control would bypass the frame
@@ -70,6 +72,8 @@ def build() -> App:
     async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
         if st.get_option("runner.postScriptGC"):
             raise RuntimeError("runner.postScriptGC must be off: it collects garbage after every fragment")
+        if open_at is not None:
+            asyncio.get_running_loop().run_in_executor(None, webbrowser.open, open_at)
         yield {}
         watched.close()
 
@@ -81,12 +85,12 @@ def build() -> App:
     )
 
 
-def config(port: int, browser: bool) -> dict[str, Any]:
+def config(port: int) -> dict[str, Any]:
     """Streamlit's options for this app."""
     return {
         "server.address": HOST,
         "server.port": port,
-        "server.headless": not browser,
+        "server.headless": True,
         "server.showEmailPrompt": False,
         "server.fileWatcherType": "none",
         "runner.postScriptGC": False,

@@ -1,0 +1,85 @@
+"""The feed: it outlives its errors, catches up, notices another journal."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from trainer_core.telemetry.rundir import RunStatus, status
+
+from app.feed import MOST_FEEDS, Feed, Watch
+from tests.app.conftest import until
+from tests.app.rows import Script, cycled
+from trainer_core.spec.records import Row
+
+
+class Journal:
+    """Batches to hand out one a poll; an exception in their place is raised."""
+
+    def __init__(self, *batches: list[Row] | Exception) -> None:
+        self.batches = list(batches)
+        self.opened: list[int] = []
+
+    def __call__(self, _run_dir: Path, after_seq: int) -> "Journal":
+        self.opened.append(after_seq)
+        return self
+
+    def poll(self, timeout_s: float) -> list[Row]:
+        if not self.batches:
+            time.sleep(timeout_s)
+            return []
+        batch = self.batches.pop(0)
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Callable[..., Feed]]:
+    feeds: list[Feed] = []
+
+    def start(journal: Journal, told: Callable[[Path], RunStatus] = status) -> Feed:
+        feeds.append(Feed(tmp_path, follow=journal, status=told))
+        return feeds[-1]
+
+    yield start
+    for feed in feeds:
+        feed.close()
+
+
+def test_an_error_is_shown_and_then_goes_away(watching: Callable[..., Feed]) -> None:
+    rows = cycled(2).rows
+    journal = Journal(rows[:10], OSError("disk is gone"), rows[10:])
+    feed = watching(journal)
+    until(lambda: feed.connection.error, 5, "the error is shown")
+    assert feed.connection.error == "OSError: disk is gone"
+    until(lambda: feed.store.last_seq == len(rows), 5, "it goes on")
+    assert feed.connection.error is None
+    assert journal.opened == [0, 10], "it goes on behind what it has"
+
+
+def test_another_journal_replaces_what_was_known(watching: Callable[..., Feed]) -> None:
+    feed = watching(Journal(cycled(3).rows, Script().start().steps(2).rows))
+    until(lambda: feed.store.last_seq == 3, 5, "the new journal")
+    assert feed.snapshot().steps.length == 2
+
+
+def test_waiting_ends_when_the_past_has_been_read(watching: Callable[..., Feed]) -> None:
+    rows = Script().start().steps(1500).rows
+    feed = watching(Journal(rows[:1000], rows[1000:]))
+    assert feed.wait(5)
+    assert feed.store.last_seq == len(rows)
+
+
+def test_feeds_are_kept_few_and_end(written_run: Callable[[str, Script], Path], runs_dir: Path) -> None:
+    for number in range(MOST_FEEDS + 2):
+        written_run(f"run-{number}", Script().start().steps(1))
+    watch = Watch(runs_dir)
+    feeds = [watch.feed(f"run-{number}") for number in range(MOST_FEEDS + 2)]
+    assert all(feeds)
+    assert watch.feed("gone") is None
+    watch.close()
+    assert not any(feed._thread.is_alive() for feed in feeds if feed is not None)
