@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer_core.telemetry.client import Follower
-from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs
-from trainer_core.telemetry.rundir import status as run_status
 
 from app.store import Snapshot, Store
 from trainer_core.spec.records import Row
+from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs
+from trainer_core.telemetry.rundir import status as run_status
 
 POLL_S = 0.1
 STATUS_EVERY_S = 1.0
@@ -124,10 +124,11 @@ class Watch:
             held = self._feeds.get(name)
             if held is not None:
                 return held
-            if name not in {run.name for run in self.runs()}:
+            found = next((run for run in self.runs() if run.name == name), None)
+            if found is None:
                 return None
             self._make_room()
-            started = self._feeds[name] = Feed(self.runs_dir / name)
+            started = self._feeds[name] = Feed(found.path)
             return started
 
     def close(self) -> None:

@@ -88,6 +88,8 @@ class Snapshot:
     events: Mapping[type, tuple[Row, ...]]
     last: StepRecord | PredictedStretch | None
     last_time: float | None
+    phase: Phase | None
+    """The phase of the newest step or of the phase change after it."""
     explained: Explained | None
     spans: Mapping[str, F64]
     """Where each phase began on the surviving line: columns ``start`` (step) and ``phase`` (index into PHASES)."""
@@ -144,6 +146,7 @@ class Store:
         self._frozen: dict[type, tuple[Row, ...]] = dict.fromkeys(KEPT, ())
         self._last: StepRecord | PredictedStretch | None = None
         self._last_time: float | None = None
+        self._phase: Phase | None = None
         self._explained: Explained | None = None
         self._tallies = {phase: PhaseTally() for phase in PHASES}
         self._edges: dict[tuple[Phase, Phase], int] = {}
@@ -210,7 +213,7 @@ class Store:
     def _note(self, row: Row) -> None:
         record = row.record
         if isinstance(record, StepRecord):
-            self._last, self._last_time = record, row.time
+            self._last, self._last_time, self._phase = record, row.time, record.phase
             self._count(record.phase, 1)
             self._span(record.step, record.phase)
             for signal in CHARTED:
@@ -218,7 +221,7 @@ class Store:
                 if value is not None and not math.isfinite(value):
                     self._note_not_finite(signal, record.step, row.attempt)
         elif isinstance(record, PredictedStretch):
-            self._last, self._last_time = record, row.time
+            self._last, self._last_time, self._phase = record, row.time, Phase.PREDICT
             length = record.last_step - record.first_step + 1
             self._predicted_steps += length
             self._count(Phase.PREDICT, length)
@@ -232,6 +235,7 @@ class Store:
     def _note_event(self, record: Record) -> None:
         match record:
             case PhaseChanged(from_phase=left, to_phase=entered):
+                self._phase = entered
                 tally = self._tallies[entered]
                 self._tallies[entered] = replace(tally, entered=tally.entered + 1)
                 self._edges[left, entered] = self._edges.get((left, entered), 0) + 1
@@ -281,6 +285,7 @@ class Store:
             events=dict(self._frozen),
             last=self._last,
             last_time=self._last_time,
+            phase=self._phase,
             explained=self._explained,
             spans=self._spans.columns(),
             tallies=dict(self._tallies),

@@ -45,7 +45,7 @@ def choose_run() -> Feed | None:
     if not runs:
         _no_runs(watched.runs_dir)
         return None
-    labels = {run.name: f"{MARK.get(run.state, '·')} {run.name} · {run.state}" for run in runs}
+    labels = {run.name: f"{MARK.get(run.status.state, '·')} {run.name} · {run.status.state}" for run in runs}
     asked = st.query_params.get("run") or st.session_state.get("chosen_run")
     if asked is not None and asked not in labels:
         st.warning(f"There is no run called {asked} in {watched.runs_dir}. Shown: the newest one.")

@@ -60,26 +60,25 @@ def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None) -> Node
     tally = snapshot.tallies[phase]
     total = sum(other.steps for other in snapshot.tallies.values())
     said = f"{words.count(tally.steps)} steps · {words.share(tally.steps, total)}" if tally.steps else "not yet"
-    last = snapshot.last
-    present = last.phase if isinstance(last, StepRecord) else Phase.PREDICT if last else None
-    if present is not phase:
+    if snapshot.phase is not phase:
         return Node(phase, False, f"entered {words.count(tally.entered)}×" if tally.entered else "", "", 0.0, said)
-    inside, budget = _position(last, newest)
+    inside, budget = _position(snapshot.last, phase, newest)
     if budget is None:
         return Node(phase, True, f"step {words.count(inside)}", "no fixed length", 0.0, said)
     left = max(0, budget - inside)
     return Node(phase, True, f"step {inside} of {budget}", f"{left} left", min(1.0, inside / budget), said)
 
 
-def _position(last: StepRecord | PredictedStretch | None, newest: PhaseChanged | None) -> tuple[int, int | None]:
+def _position(
+    last: StepRecord | PredictedStretch | None, phase: Phase, newest: PhaseChanged | None
+) -> tuple[int, int | None]:
     """Steps taken in the present phase and its budget."""
-    if isinstance(last, StepRecord):
+    if isinstance(last, StepRecord) and last.phase is phase:
         return last.step_in_phase, last.phase_budget
-    if last is None:
-        return 0, None
-    budget = newest.budget if newest is not None and newest.to_phase is Phase.PREDICT else None
-    began = newest.step if newest is not None and budget is not None else last.first_step
-    return last.last_step - began + 1, budget
+    if newest is None or newest.to_phase is not phase:
+        return (last.last_step - last.first_step + 1 if isinstance(last, PredictedStretch) else 0), None
+    reached = last.step if last is not None else 0
+    return max(0, reached - newest.step + 1), newest.budget
 
 
 def _cause(newest: PhaseChanged | None) -> str:

@@ -8,7 +8,7 @@ from app.views import words
 from app.views.alerts import open_alerts
 from trainer_core.spec.commands import CommandState, LockPrediction
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import CommandChanged, RunStarted, StepRecord
+from trainer_core.spec.records import CommandChanged, RunStarted
 from trainer_core.spec.severity import Severity
 
 RATE_WINDOW_S = 10.0
@@ -21,7 +21,14 @@ ADVICE = {
     "paused": "Press Resume on the Control page to go on.",
     "finished": "Read the result: hybrid report {run}",
 }
-TONE = {"working": "healthy", "paused": "caution", "stalled": "warning", "crashed": "critical", "failed": "critical"}
+TONE = {
+    "working": "healthy",
+    "paused": "caution",
+    "stalled": "warning",
+    "crashed": "critical",
+    "failed": "critical",
+    "unreadable": "critical",
+}
 
 
 class Status(Protocol):
@@ -69,7 +76,7 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         tone=TONE.get(status.state, "muted"),
         because=status.because,
         advice=ADVICE.get(status.state, "").format(task=started.task if started else "TASK", run=run),
-        phase=_phase(snapshot),
+        phase=snapshot.phase,
         step=words.count(step),
         total=words.count(total),
         progress=min(1.0, step / total) if total else 0.0,
@@ -103,12 +110,6 @@ def step_rate(snapshot: Snapshot) -> float | None:
 def last_confidence(snapshot: Snapshot) -> float | None:
     """The newest confidence that was said."""
     return snapshot.last.confidence if snapshot.last is not None else None
-
-
-def _phase(snapshot: Snapshot) -> Phase | None:
-    if snapshot.last is None:
-        return None
-    return snapshot.last.phase if isinstance(snapshot.last, StepRecord) else Phase.PREDICT
 
 
 def prediction_locked(snapshot: Snapshot) -> bool:

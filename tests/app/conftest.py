@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
-from trainer_core.telemetry.reporter import Reporter
+from trainer_core.telemetry.journal import JournalWriter
 
 from tests.app.rows import Script
 
@@ -120,11 +120,9 @@ def written_run(runs_dir: Path) -> Callable[[str, Script], Path]:
     def write(name: str, script: Script) -> Path:
         run_dir = runs_dir / name
         run_dir.mkdir()
-        reporter = Reporter(run_dir)
-        for row in script.rows:
-            reporter.report(row.record, row.attempt)
-        assert reporter.flush(10)
-        reporter.close()
+        writer = JournalWriter(run_dir)
+        writer.append([(row.time, row.attempt, row.record) for row in script.rows])
+        writer.close()
         return run_dir
 
     return write
