@@ -1,4 +1,4 @@
-"""Alert rules against step records: a rung held long enough is raised, a healthy stretch resolves it. Changes no run."""
+"""Alert rules against step records: a rung held long enough is raised, healthy steps resolve it. Changes no run."""
 
 from collections.abc import Callable
 from typing import Any

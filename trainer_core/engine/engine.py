@@ -164,7 +164,7 @@ class Engine:
         limit = self.config.divergence_config.max_recoveries
         if self.roll_back is None or self.recoveries > limit:
             raise TrainingFailed(
-                f"step {self.step_count}: {because}; {limit} automatic rollbacks did not help (max_recoveries = {limit})"
+                f"step {self.step_count}: {because}; {limit} automatic rollbacks (max_recoveries) did not help"
             )
         scale = self.schedule.scale / 10.0
         self.roll_back(because)
@@ -364,7 +364,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, parameters: Parameters) -
 
 
 def _random_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)  # type: ignore[misc]
+    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -1,4 +1,4 @@
-"""One prediction from its probe to its verdict: the path, what it is expected to do to the loss, how far it has come."""
+"""One prediction from its probe to its verdict: the path, what the loss is expected to do, how far it has come."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""How long the coming FULL window and prediction may be: fixed by the document, or learnt from what was kept. No tensors."""
+"""Lengths of the coming FULL window and prediction: the document's, or learnt from what was kept. Knows no tensors."""
 
 from typing import Any
 

@@ -27,7 +27,7 @@ class Precision:
     def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Backward pass; gradients are unscaled when it returns."""
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         else:
             self._scaler.scale(loss).backward()
             self._scaler.unscale_(optimizer)

@@ -1,4 +1,4 @@
-"""What happens on the way between phases: probe, snapshot, glide, correct, judge, settle, undo. Decides by paired tests.
+"""What happens on the way between phases: probe, snapshot, glide, correct, judge, undo. Decides by paired tests.
 
 The transition table says when; this module says how.
 """

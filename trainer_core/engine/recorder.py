@@ -1,4 +1,4 @@
-"""Outcome -> record -> sink, and the alerts that records raise. Moves no weights; a failing sink is the sink's affair."""
+"""Outcome -> record -> sink, and the alerts that records raise. Moves no weights; a failing sink is its own affair."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -88,7 +88,7 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
 
 
 def predict_step(engine: "Engine", batch: Batch) -> Outcome:
-    """Move one step along the predicted path and measure the loss there; no gradient exists (methodology, "Predictive")."""
+    """Move one step along the predicted path and measure the loss there; no gradient (methodology, "Predictive")."""
     flight = engine.flight
     assert flight is not None, "PREDICT without a prediction"
     clock = engine.clock

@@ -1,7 +1,7 @@
 """How far the evidence justifies trust in a prediction, as a calibrated probability. Knows no weights.
 
 Of a paired probe:      c = sigmoid(0.38 + 1.06 z)
-Within a PREDICT phase: logit c_t = logit c_entry - max(0, zbar)^2 / 2,  zbar = sum((actual - expected) / sigma) / sqrt(n)
+Within PREDICT:    logit c_t = logit c_entry - max(0, zbar)^2 / 2,  zbar = sum((actual - expected) / sigma) / sqrt(n)
 over the last n <= 10 measured steps: the log-likelihood ratio against "the losses are as expected". A prediction that
 holds costs a quarter of a unit on average; one that drifts upwards loses trust quadratically.
 """

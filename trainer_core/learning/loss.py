@@ -1,4 +1,4 @@
-"""The user's loss function, called one way: per-sample values when it gives them, a scalar otherwise. Trains nothing."""
+"""The user's loss function, called one way: per-sample values when it gives them, else a scalar. Trains nothing."""
 
 import inspect
 import math
@@ -114,7 +114,12 @@ def _slice(batch: Batch, start: int, stop: int) -> Batch:
 
 def _tensors(batch: Batch) -> list[Tensor]:
     found: list[Tensor] = []
-    _map(batch, lambda t: (found.append(t), t)[1])
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    _map(batch, note)
     return found
 
 

@@ -5,6 +5,7 @@ EMA <- EMA + a (L - EMA)      var <- (1 - a)(var + a (L - EMA)^2)      deviation
 
 import math
 from collections import deque
+from itertools import pairwise
 from typing import Any
 
 _DECAY = 0.1
@@ -48,8 +49,8 @@ class LossCurve:
         if len(self._losses) < _SIGNS + 2 or self.sigma is None:
             return None
         losses, noise = list(self._losses), _SIGNIFICANT * self.sigma
-        rises = [b - a for a, b in zip(losses, losses[1:], strict=False) if abs(b - a) > noise]
-        return sum((a > 0) != (b > 0) for a, b in zip(rises, rises[1:], strict=False))
+        rises = [b - a for a, b in pairwise(losses) if abs(b - a) > noise]
+        return sum((a > 0) != (b > 0) for a, b in pairwise(rises))
 
     def deviation(self, loss: float) -> float | None:
         """(loss - EMA) / sigma against what was known before this loss; None without a baseline."""

@@ -73,7 +73,9 @@ class Parameters:
     def layer_norms(self, norms: Tensor) -> Tensor:
         """Parameter norms -> norms of the layers (``self.layers``): sqrt of the sum of squares."""
         squares = torch.zeros(len(self.layers), device=norms.device)
-        return squares.index_add_(0, self._layer_of, norms.square()).sqrt()
+        squares.index_add_(0, self._layer_of, norms.square())
+        layers: Tensor = squares.sqrt()
+        return layers
 
     def _pairs(self, vector_P: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         return zip(self.views(vector_P), self.tensors, strict=True)

@@ -1,4 +1,4 @@
-"""The severity ladders of the document's Critical Thresholds table, built from the live settings. No values of its own."""
+"""The severity ladders of the document's Critical Thresholds, built from the live settings. No values of its own."""
 
 from trainer_core.spec.config import Config
 from trainer_core.spec.severity import Ladder

@@ -141,7 +141,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.residual * x + self.dropout(self._attention(self.norm_attention(x)))
         mlp = self.down(F.gelu(self.up(self.norm_mlp(x))))
-        return self.residual * x + self.dropout(mlp)
+        out: Tensor = self.residual * x + self.dropout(mlp)
+        return out
 
     def _attention(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape

@@ -71,11 +71,8 @@ class _Network(nn.Module):
         super().__init__()
         hidden = config.hidden_dim or 64
         depth = config.num_layers or 2
-        norm = {"LayerNorm": lambda c: nn.GroupNorm(1, c), "BatchNorm": nn.BatchNorm2d, "none": lambda c: nn.Identity()}
         self.stem = nn.Conv2d(1, 16, 3, padding=1)
-        self.blocks = nn.ModuleList(
-            _Block(16, norm[config.normalization](16), config.use_residual) for _ in range(depth - 1)
-        )
+        self.blocks = nn.ModuleList(_Block(16, _norm(16, config), config.use_residual) for _ in range(depth - 1))
         self.down = nn.Conv2d(16, 32, 3, stride=2, padding=1)
         self.hidden = nn.Linear(32 * 4 * 4, hidden)
         self.dropout = nn.Dropout(config.dropout_rate)
@@ -100,6 +97,16 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm(self.conv(x)))
         return x + y if self.residual else y
+
+
+def _norm(channels: int, config: ModelConfig) -> nn.Module:
+    match config.normalization:
+        case "LayerNorm":
+            return nn.GroupNorm(1, channels)
+        case "BatchNorm":
+            return nn.BatchNorm2d(channels)
+        case "none":
+            return nn.Identity()
 
 
 def make(config: Config, data: Path | None, device: torch.device) -> Digits:
