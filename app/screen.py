@@ -9,6 +9,7 @@ from app.figures.spec import Figure, Json
 from app.store import Snapshot
 from app.theme import ICON
 from app.views.alerts import Alert, alerts
+from app.views.happenings import Happening, happenings
 from app.views.lifecycle import lifecycle as lifecycle_view
 from app.views.series import Window
 from app.views.settings import present_config
@@ -55,6 +56,8 @@ class Screen:
         found = alerts(snapshot)
         items = [_alert_item(alert) for alert in found[:MOST_ALERTS]]
         messages.append(self.sent.list_message("alerts", items))
+        lately = [_happening_item(happening) for happening in happenings(snapshot)]
+        messages.append(self.sent.list_message("happenings", lately))
         return [message for message in messages if message is not None]
 
     def drawings(self, ask: Ask) -> list[Json]:
@@ -94,4 +97,16 @@ def _alert_item(alert: Alert) -> Json:
         "step": alert.step,
         "standing": alert.standing,
         "open": alert.resolved_step is None,
+    }
+
+
+def _happening_item(happening: Happening) -> Json:
+    return {
+        "severity": "muted",
+        "icon": happening.icon,
+        "message": happening.text,
+        "detail": "",
+        "step": happening.step,
+        "standing": "",
+        "open": False,
     }

@@ -71,7 +71,7 @@ def figure(loss: LossView) -> Figure:
             scale,
             margin={"l": 52, "r": 14, "t": 8, "b": 40},
             shapes=[*band_shapes(0.13), *_split_lines(loss.rollbacks)],
-            annotations=[*band_letters(loss.bands), *_split_labels(loss)],
+            annotations=[*band_letters(loss.bands), *_split_labels(loss), *_nothing_yet(loss)],
         ),
         columns={
             "measured": measured.kept,
@@ -148,3 +148,10 @@ def _split_labels(loss: LossView) -> list[Json]:
          "text": mark.text.split(" goes on")[0], "showarrow": False, "font": {"size": 10, "color": "$muted"}}
         for mark in newest
     ]  # fmt: skip
+
+
+def _nothing_yet(loss: LossView) -> list[Json]:
+    if loss.measured.total or loss.predicted.total:
+        return []
+    middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
+    return [{**middle, "text": "waiting for the first step", "font": {"size": 14, "color": "$muted"}}]

@@ -17,7 +17,9 @@ def html() -> str:
         f'{lifecycle.svg()}<p class="hy-cause" data-bind="life.cause"></p>'
         '<p class="hy-note" data-bind="life.verdicts"></p></section>'
         '<section class="hy-card hy-alertcard"><h3>Alerts <small data-bind="strip.alerts"></small></h3>'
-        '<ul class="hy-list" data-list="alerts" data-empty="No threshold has been crossed."></ul></section></div>'
+        '<ul class="hy-list" data-list="alerts" data-empty="No threshold has been crossed."></ul>'
+        '<h3 class="hy-lately">Lately</h3>'
+        '<ul class="hy-list hy-small" data-list="happenings" data-empty="Nothing yet."></ul></section></div>'
         f"{_toolbar()}"
         f"{_chart('loss', _legend())}"
         f'<div class="hy-pair">{_chart("confidence")}{_chart("gradient")}</div>'

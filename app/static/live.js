@@ -221,7 +221,7 @@ class Screen {
       li.dataset.toneIs = item.severity;
       li.classList.toggle("past", !item.open);
       li.append(part("hy-icon", item.icon), part("hy-what", item.message), part("hy-when", `step ${item.step.toLocaleString("en-US")}`),
-        part("hy-detail", `${item.detail} · ${item.standing}`));
+        ...(item.detail ? [part("hy-detail", `${item.detail} · ${item.standing}`)] : []));
       return li;
     });
     ul.replaceChildren(...(rows.length ? rows : [Object.assign(document.createElement("li"), { className: "none", textContent: ul.dataset.empty })]));

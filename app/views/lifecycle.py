@@ -64,7 +64,7 @@ def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None) -> Node
         return Node(phase, False, f"entered {words.count(tally.entered)}×" if tally.entered else "", "", 0.0, said)
     inside, budget = _position(snapshot.last, phase, newest)
     if budget is None:
-        return Node(phase, True, f"step {words.count(inside)}", "no fixed length", 0.0, said)
+        return Node(phase, True, f"step {words.count(inside)}, no fixed length", "", 0.0, said)
     left = max(0, budget - inside)
     return Node(phase, True, f"step {inside} of {budget}", f"{left} left", min(1.0, inside / budget), said)
 

@@ -11,6 +11,8 @@ from trainer_core.spec.records import AttemptStarted
 
 BUDGET = 1000
 """Buckets of one line: twice as many points at most."""
+LEAST = 10.0
+"""Steps that are shown at least."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Window:
             return self.span
         end = float(snapshot.last.step) if snapshot.last else 1.0
         started = snapshot.latest(AttemptStarted)
-        high = max(1.0, end, float(started.abandoned_step) if started else 0.0)
+        high = max(LEAST, end, float(started.abandoned_step) if started else 0.0)
         return (max(0.0, high - self.last) if self.last is not None else 0.0), high
 
     def filter(self, snapshot: Snapshot) -> tuple[float, float] | None:

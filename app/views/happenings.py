@@ -1,0 +1,62 @@
+"""What happened lately, newest first: commands, checkpoints, validations, verdicts, notes. Pure."""
+
+from dataclasses import dataclass
+
+from app.store import Snapshot
+from app.views import words
+from app.views.commands import Outcome, sentence, title
+from trainer_core.spec.records import (
+    Annotated,
+    AttemptStarted,
+    CheckpointSaved,
+    CommandChanged,
+    PredictionEnded,
+    Record,
+    RunState,
+    ValidationMeasured,
+)
+
+MOST = 12
+KINDS = (Annotated, AttemptStarted, CheckpointSaved, CommandChanged, PredictionEnded, RunState, ValidationMeasured)
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One line."""
+
+    seq: int
+    step: int
+    icon: str
+    text: str
+
+
+def happenings(snapshot: Snapshot) -> list[Happening]:
+    """The newest events of the kinds above."""
+    rows = [row for kind in KINDS for row in snapshot.events[kind][-MOST:]]
+    newest = sorted(rows, key=lambda row: row.seq, reverse=True)[:MOST]
+    return [Happening(row.seq, getattr(row.record, "step", 0), *_said(row.record)) for row in newest]
+
+
+def _said(record: Record) -> tuple[str, str]:
+    """A sign and a sentence."""
+    match record:
+        case CommandChanged():
+            outcome = Outcome(
+                record.state, record.step, record.phase, record.before, record.after, record.refusal, record.detail
+            )
+            return "▼", f"{title(record.command)}: {sentence(outcome)}"
+        case CheckpointSaved():
+            return "⛁", f"checkpoint {record.name} saved{'' if record.good else ', not known to be good'}"
+        case ValidationMeasured():
+            accuracy = f", accuracy {100 * record.accuracy:.1f} %" if record.accuracy is not None else ""
+            return "≈", f"validation loss {words.number(record.loss)}{accuracy}"
+        case PredictionEnded():
+            return ("✓", f"{record.steps} predicted steps kept") if record.kept else ("✕", f"undone: {record.because}")
+        case AttemptStarted():
+            return "↶", f"attempt {record.attempt} goes on from step {record.step:,}: {record.because}"
+        case RunState():
+            return "●", f"{record.state}: {record.because}"
+        case Annotated():
+            return "✎", f"{record.actor}: {record.text}"
+        case _:
+            return "·", type(record).__name__
