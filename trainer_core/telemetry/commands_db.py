@@ -1,0 +1,110 @@
+"""commands.db: everything a run was told, accepted or refused. One writer, the agent; the trainer reads. No sockets."""
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from trainer_core.spec.commands import AcceptedCommand, CommandRequest, CommandState, Refusal
+from trainer_core.telemetry.codec import PROTOCOL
+
+FILE = "commands.db"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS commands(
+    id INTEGER PRIMARY KEY, command_id TEXT NOT NULL UNIQUE, actor TEXT NOT NULL, received_at REAL NOT NULL,
+    body BLOB NOT NULL, state TEXT NOT NULL, refusal TEXT, detail TEXT NOT NULL);
+"""
+_COLUMNS = "id, actor, received_at, body, state, refusal, detail"
+_decoder = msgspec.msgpack.Decoder(CommandRequest)
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """One command with the agent's decision: ACCEPTED or REJECTED."""
+
+    id: int
+    command: AcceptedCommand
+    state: CommandState
+    refusal: Refusal | None
+    detail: str
+
+
+class CommandsWriter:
+    """The agent's side: a row is durable before its sender hears ACCEPTED."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._db = sqlite3.connect(Path(run_dir) / FILE, isolation_level=None, timeout=5.0)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES('protocol', ?)", (str(PROTOCOL),))
+
+    def add(self, command: AcceptedCommand, state: CommandState, refusal: Refusal | None, detail: str) -> None:
+        """Store a decision. Raises sqlite3.Error, and then nothing was accepted."""
+        self._db.execute(
+            "INSERT INTO commands(command_id, actor, received_at, body, state, refusal, detail) VALUES(?,?,?,?,?,?,?)",
+            (
+                command.request.command_id,
+                command.actor,
+                command.received_at,
+                msgspec.msgpack.encode(command.request),
+                state.value,
+                refusal.value if refusal else None,
+                detail,
+            ),
+        )
+
+    def find(self, command_id: str) -> Decided | None:
+        """The decision on a command, if there was one."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM commands WHERE command_id = ?", (command_id,)).fetchone()
+        return _decided(row) if row else None
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class CommandsReader:
+    """The trainer's side. The file may not exist yet: then there are no commands."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = Path(run_dir) / FILE
+        self._db: sqlite3.Connection | None = None
+
+    def decided(self, after_id: int = 0) -> list[Decided]:
+        """Decisions after a row id, in order. Raises sqlite3.Error."""
+        if self._db is None:
+            if not self._path.exists():
+                return []
+            uri = f"{self._path.resolve().as_uri()}?mode=ro"
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0, check_same_thread=False)
+        try:
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM commands WHERE id > ? ORDER BY id", (after_id,)).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+        return [_decided(row) for row in rows]
+
+    def last_id(self) -> int:
+        """The newest row id; 0 when there is none."""
+        decided = self.decided()
+        return decided[-1].id if decided else 0
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+
+
+def accepted(run_dir: Path, after_id: int = 0) -> list[tuple[int, AcceptedCommand]]:
+    """(row id, command) of the accepted ones, in the order they were accepted."""
+    reader = CommandsReader(run_dir)
+    try:
+        return [(d.id, d.command) for d in reader.decided(after_id) if d.state is CommandState.ACCEPTED]
+    finally:
+        reader.close()
+
+
+def _decided(row: tuple[int, str, float, bytes, str, str | None, str]) -> Decided:
+    id_, actor, received_at, body, state, refusal, detail = row
+    command = AcceptedCommand(_decoder.decode(body), actor, received_at)
+    return Decided(id_, command, CommandState(state), Refusal(refusal) if refusal else None, detail)

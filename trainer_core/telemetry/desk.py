@@ -1,0 +1,194 @@
+"""Where commands arrive: checks, idempotence, confirmation, the durable decision. Opens no socket; the agent's only.
+
+Send -> bad schema, unknown setting, NaN: REJECTED(schema)     no trainer: REJECTED(run)     too many: REJECTED(rate)
+     -> same id, same body: its present state                  same id, other body: REJECTED(conflict)
+     -> stale expect_state_rev: REJECTED(conflict)             dangerous: RECEIVED until its Confirm
+     -> committed to commands.db: ACCEPTED
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from trainer_core.spec.commands import (
+    AcceptedCommand,
+    Command,
+    CommandRequest,
+    CommandState,
+    Refusal,
+    SetThreshold,
+    is_dangerous,
+    kind_of,
+)
+from trainer_core.spec.config import live_setting
+from trainer_core.spec.errors import ConfigError
+from trainer_core.spec.records import CommandChanged
+from trainer_core.telemetry.commands_db import CommandsWriter, Decided
+from trainer_core.telemetry.wire import CommandStatus
+
+_RATE, _BURST = 10.0, 40.0
+_MOST_PENDING = 100
+_CONFIRM_S = 120.0
+
+
+class Desk:
+    """One run's commands. ``trainer_alive`` and the clock are passed in."""
+
+    def __init__(self, run_dir: Path, trainer_alive: Callable[[], bool], clock: Callable[[], float]) -> None:
+        self._db = CommandsWriter(run_dir)
+        self._trainer_alive, self._clock = trainer_alive, clock
+        self._waiting: dict[str, AcceptedCommand] = {}
+        """Dangerous commands without their confirmation; not durable, forgotten after two minutes."""
+        self._known: dict[str, CommandChanged] = {}
+        self._tokens: dict[str, tuple[float, float]] = {}
+        self.state_rev = 0
+        self.run_ended: str | None = None
+        """Why no command is taken any more, when the run has said how it ended."""
+
+    def heard(self, change: CommandChanged) -> None:
+        """The journal says where a command stands."""
+        self._known[change.command_id] = change
+        self.state_rev = max(self.state_rev, change.state_rev)
+
+    def send(self, request: CommandRequest, actor: str) -> CommandStatus:
+        """Take a command as far as it goes without confirmation."""
+        earlier = self._earlier(request)
+        if earlier is not None:
+            return earlier
+        command = AcceptedCommand(request, actor, self._clock())
+        refusal, detail = self._refusal(command)
+        if refusal is not None:
+            if refusal is not Refusal.RATE:
+                self._db.add(command, CommandState.REJECTED, refusal, detail)
+            return _status(command, CommandState.REJECTED, refusal, detail, self.state_rev)
+        if is_dangerous(request.command):
+            self._forget_old()
+            self._waiting[request.command_id] = command
+            return _status(command, CommandState.RECEIVED, None, "waits for its confirmation", self.state_rev)
+        return self._accept(command)
+
+    def confirm(self, command_id: str, actor: str) -> CommandStatus:
+        """The second message of a dangerous command, from the same actor."""
+        self._forget_old()
+        command = self._waiting.get(command_id)
+        if command is None or command.actor != actor:
+            return self.status(command_id)
+        refusal, detail = self._refusal(command, counted=False)
+        del self._waiting[command_id]
+        if refusal is not None:
+            self._db.add(command, CommandState.REJECTED, refusal, detail)
+            return _status(command, CommandState.REJECTED, refusal, detail, self.state_rev)
+        return self._accept(command)
+
+    def status(self, command_id: str) -> CommandStatus:
+        """Where a command stands: the journal's word, else the decision, else waiting, else unknown."""
+        if (known := self._known.get(command_id)) is not None:
+            return status_of(known)
+        if (decided := self._db.find(command_id)) is not None:
+            return _status(decided.command, decided.state, decided.refusal, decided.detail, self.state_rev)
+        if (waiting := self._waiting.get(command_id)) is not None:
+            return _status(waiting, CommandState.RECEIVED, None, "waits for its confirmation", self.state_rev)
+        return CommandStatus(command_id, detail="no such command here")
+
+    def _accept(self, command: AcceptedCommand) -> CommandStatus:
+        self._db.add(command, CommandState.ACCEPTED, None, "")
+        return _status(command, CommandState.ACCEPTED, None, "", self.state_rev)
+
+    def _earlier(self, request: CommandRequest) -> CommandStatus | None:
+        """The answer to an id that was seen before."""
+        decided: Decided | None = self._db.find(request.command_id)
+        waiting = self._waiting.get(request.command_id)
+        earlier = decided.command if decided else waiting
+        if earlier is None:
+            return None
+        if msgspec.msgpack.encode(earlier.request) != msgspec.msgpack.encode(request):
+            detail = f"command id {request.command_id} was already used for another command"
+            return CommandStatus(
+                request.command_id,
+                kind_of(request.command),
+                CommandState.REJECTED,
+                refusal=Refusal.CONFLICT,
+                detail=detail,
+                state_rev=self.state_rev,
+            )
+        return self.status(request.command_id)
+
+    def _refusal(self, command: AcceptedCommand, counted: bool = True) -> tuple[Refusal | None, str]:
+        request = command.request
+        if self.run_ended is not None or not self._trainer_alive():
+            return Refusal.RUN, self.run_ended or "no trainer is running: the run takes no commands"
+        if counted and not self._token(command.actor):
+            return Refusal.RATE, f"more than {_RATE:g} commands a second from {command.actor}: wait a moment"
+        if (problem := problem_with(request.command)) is not None:
+            return Refusal.SCHEMA, problem
+        if request.expect_state_rev is not None and request.expect_state_rev != self.state_rev:
+            was = request.expect_state_rev
+            return Refusal.CONFLICT, f"the run has moved on: state_rev is {self.state_rev}, {was} was expected"
+        return None, ""
+
+    def _token(self, actor: str) -> bool:
+        """A token bucket per actor."""
+        now = self._clock()
+        tokens, then = self._tokens.get(actor, (_BURST, now))
+        tokens = min(_BURST, tokens + (now - then) * _RATE)
+        self._tokens[actor] = (max(0.0, tokens - 1.0), now) if tokens >= 1.0 else (tokens, now)
+        return tokens >= 1.0
+
+    def _forget_old(self) -> None:
+        horizon = self._clock() - _CONFIRM_S
+        recent = [(k, c) for k, c in self._waiting.items() if c.received_at >= horizon]
+        self._waiting = dict(recent[-_MOST_PENDING:])
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def problem_with(command: Command) -> str | None:
+    """What is wrong with a command's values beyond its types; one sentence, or None."""
+    for field in command.__struct_fields__:
+        value = getattr(command, field)
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{kind_of(command)}: {field} = {value}: must be a finite number"
+    if isinstance(command, SetThreshold):
+        try:
+            live_setting(command.name, command.value)
+        except ConfigError as error:
+            return str(error)
+    return None
+
+
+def status_of(change: CommandChanged) -> CommandStatus:
+    """A journal row as an answer."""
+    return CommandStatus(
+        change.command_id,
+        kind_of(change.command),
+        change.state,
+        change.step,
+        change.phase,
+        change.before,
+        change.after,
+        change.refusal,
+        change.detail,
+        change.actor,
+        change.state_rev,
+    )
+
+
+def _status(
+    command: AcceptedCommand, state: CommandState, refusal: Refusal | None, detail: str, state_rev: int
+) -> CommandStatus:
+    request = command.request
+    return CommandStatus(
+        request.command_id,
+        kind_of(request.command),
+        state,
+        refusal=refusal,
+        detail=detail,
+        actor=command.actor,
+        state_rev=state_rev,
+    )
+
+
+__all__ = ["Desk", "problem_with", "status_of"]

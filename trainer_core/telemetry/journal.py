@@ -1,0 +1,224 @@
+"""journal.db: everything a run has said, in order. One writer, the trainer; any number of readers. No sockets.
+
+SQLite in WAL mode; the writer alone checkpoints; a batch is one transaction, synced before anybody sees it. ``seq`` is
+given at commit, so it has no holes by construction, over restarts too. A row whose checksum fails is never shown.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer_core.spec.errors import RunError
+from trainer_core.spec.records import Record, Row
+from trainer_core.telemetry.codec import PHASES, PROTOCOL, STEP_FIELDS, CodecError, RawRow, checksum, decode_row, encode
+
+FILE = "journal.db"
+_CHECKPOINT_EVERY = 200
+"""Batches between WAL checkpoints (10 s at one batch every 50 ms)."""
+_CHECKED_AT_START = 200
+_RARE = "kind NOT IN ('step', 'stretch')"
+_COLUMNS = "seq, time, attempt, kind, body, crc"
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows(
+    seq INTEGER PRIMARY KEY, time REAL NOT NULL, attempt INTEGER NOT NULL,
+    kind TEXT NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS events ON rows(kind, seq) WHERE {_RARE};
+"""
+
+
+class JournalError(RunError):
+    """A journal that is missing, of another version, or damaged; one sentence."""
+
+
+class JournalWriter:
+    """Appends to ``run_dir/journal.db``. Only the trainer makes one, under the run's lock."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = Path(run_dir) / FILE
+        self.set_aside: Path | None = None
+        """Where a corrupt journal was moved to, when there was one."""
+        if self.path.exists() and not _sound(self.path):
+            self.set_aside = _move_aside(self.path)
+        self._db = _connect(self.path)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA wal_autocheckpoint=0")
+        self._db.executescript(_SCHEMA)
+        self._begin_meta()
+        self.next_seq = int(self._db.execute("SELECT coalesce(max(seq), 0) FROM rows").fetchone()[0]) + 1
+        self._batches = 0
+
+    def _begin_meta(self) -> None:
+        stored = dict(self._db.execute("SELECT key, value FROM meta"))
+        if stored:
+            _check_version(stored, self.path)
+        else:
+            stored = {
+                "protocol": str(PROTOCOL),
+                "journal_id": secrets.token_hex(8),
+                "created": repr(time.time()),
+                "step_fields": json.dumps(STEP_FIELDS),
+                "phases": json.dumps(PHASES),
+            }
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO meta VALUES(?, ?)", stored.items())
+            self._db.execute("COMMIT")
+        self.journal_id = stored["journal_id"]
+
+    def append(self, items: Sequence[tuple[float, int, Record]]) -> tuple[int, int]:
+        """Commit (time, attempt, record) items durably; returns the first and last seq. Raises sqlite3.Error."""
+        first = seq = self.next_seq
+        rows = []
+        for stamp, attempt, record in items:
+            kind, body = encode(record)
+            rows.append((seq, stamp, attempt, kind, body, checksum(seq, stamp, attempt, kind, body)))
+            seq += 1
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(f"INSERT INTO rows({_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?)", rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self.next_seq = seq
+        self._batches += 1
+        if self._batches % _CHECKPOINT_EVERY == 0:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        return first, seq - 1
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and close."""
+        with contextlib.suppress(sqlite3.Error):  # a reader may be in the way: the log then stays beside the file
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+
+class JournalReader:
+    """Reads ``run_dir/journal.db``, live or finished. Raises JournalError when it cannot."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = Path(run_dir) / FILE
+        if not self.path.is_file():
+            raise JournalError(f"{run_dir} is not a run directory: it has no {FILE}")
+        try:
+            self._db = _connect_read_only(self.path)
+            stored = dict(self._db.execute("SELECT key, value FROM meta"))
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} cannot be read: {error}") from None
+        if not stored:
+            raise JournalError(f"{self.path} is only being created: try again in a moment")
+        _check_version(stored, self.path)
+        self.journal_id = stored["journal_id"]
+        self.damaged: set[int] = set()
+        """Rows that were passed over because their checksum failed."""
+
+    def last_seq(self) -> int:
+        """The newest seq; 0 for an empty journal."""
+        return int(self._one("SELECT coalesce(max(seq), 0) FROM rows"))
+
+    def version(self) -> int:
+        """A number that changes when another process commits."""
+        return int(self._one("PRAGMA data_version"))
+
+    def raw_rows(self, after_seq: int = 0, limit: int = 2000, up_to: int | None = None) -> list[RawRow]:
+        """Rows with ``seq > after_seq``, oldest first, unchecked."""
+        bound = up_to if up_to is not None else 2**62
+        query = f"SELECT {_COLUMNS} FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        return [RawRow(*row) for row in self._all(query, (after_seq, bound, limit))]
+
+    def rows(self, after_seq: int = 0, limit: int = 2000) -> list[Row]:
+        """Checked rows with ``seq > after_seq``; damaged ones are left out and noted in ``damaged``.
+
+        Empty only when there is no intact row after ``after_seq``.
+        """
+        while raw := self.raw_rows(after_seq, limit):
+            if good := list(self._checked(raw)):
+                return good
+            after_seq = raw[-1].seq
+        return []
+
+    def last_rows(self, count: int) -> list[Row]:
+        """The newest ``count`` rows, oldest first."""
+        return self.rows(after_seq=max(0, self.last_seq() - count), limit=count)
+
+    def events(self, kind: str, newest: int | None = None) -> list[Row]:
+        """All rows of a rare kind (anything but steps and stretches), or the newest few, oldest first."""
+        query = f"SELECT {_COLUMNS} FROM rows WHERE kind = ? AND {_RARE} ORDER BY seq DESC LIMIT ?"
+        raw = [RawRow(*row) for row in self._all(query, (kind, -1 if newest is None else newest))]
+        return list(self._checked(reversed(raw)))
+
+    def last_steps(self, count: int) -> list[Row]:
+        """The newest measured steps and predicted stretches, oldest first."""
+        query = f"SELECT {_COLUMNS} FROM rows WHERE kind IN ('step', 'stretch') ORDER BY seq DESC LIMIT ?"
+        raw = [RawRow(*row) for row in self._all(query, (count,))]
+        return list(self._checked(reversed(raw)))
+
+    def _checked(self, raw: Iterable[RawRow]) -> Iterator[Row]:
+        for row in raw:
+            try:
+                yield decode_row(row)
+            except CodecError:
+                self.damaged.add(row.seq)
+
+    def _one(self, query: str) -> int:
+        return int(self._all(query, ())[0][0])
+
+    def _all(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} cannot be read: {error}") from None
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Read-only; ``immutable`` where not even the shared-memory file can be made (a read-only disk)."""
+    suffix = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    uri = f"{path.resolve().as_uri()}?mode=ro{suffix}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
+
+
+def _check_version(meta: dict[str, str], path: Path) -> None:
+    found = meta.get("protocol", "none")
+    if found != str(PROTOCOL):
+        raise JournalError(f"{path} was written by protocol version {found}; this program reads version {PROTOCOL}")
+
+
+def _sound(path: Path) -> bool:
+    """Whether SQLite finds the file whole and the newest rows have their checksums."""
+    try:
+        db = _connect(path)
+        try:
+            if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                return False
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'rows'").fetchone():
+                return True
+            newest = db.execute(f"SELECT {_COLUMNS} FROM rows ORDER BY seq DESC LIMIT ?", (_CHECKED_AT_START,))
+            return all(RawRow(*row).intact for row in newest)
+        finally:
+            db.close()
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _move_aside(path: Path) -> Path:
+    target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+    for suffix in ("-wal", "-shm"):
+        if (extra := path.with_name(path.name + suffix)).exists():
+            extra.rename(target.with_name(target.name + suffix))
+    path.rename(target)
+    return target

@@ -1,0 +1,247 @@
+"""The trainer's side: records into a deque, a thread that commits them and fetches commands. Never in the way.
+
+report() builds nothing and wakes nobody: one append. The thread wakes every 50 ms, commits what has gathered in one
+transaction, and reads commands.db for what the agent has decided. When the disk cannot keep up, the oldest step rows
+go (never events) and a Lost record says which.
+"""
+
+import itertools
+import os
+import sqlite3
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer_core.spec.commands import AcceptedCommand, CommandState
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import (
+    AlertRaised,
+    CommandChanged,
+    Lost,
+    PredictedStretch,
+    Record,
+    StepRecord,
+)
+from trainer_core.spec.severity import Severity
+from trainer_core.telemetry.codec import encode
+from trainer_core.telemetry.commands_db import CommandsReader, Decided
+from trainer_core.telemetry.journal import JournalWriter
+
+_Item = tuple[int, float, int, Record]
+"""(order, time, attempt, record)."""
+
+
+class Reporter:
+    """One per trainer process. Inert in a forked child (a DataLoader worker)."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        interval_s: float = 0.05,
+        capacity: int = 50_000,
+    ) -> None:
+        self._clock, self._interval_s, self._capacity = clock, interval_s, capacity
+        self._journal = JournalWriter(Path(run_dir))
+        self._commands_db = CommandsReader(Path(run_dir))
+        self._seen_id = self._commands_db.last_id()
+        self._steps: deque[_Item] = deque()
+        self._events: deque[_Item] = deque()
+        self._order = itertools.count()
+        self._commands: deque[AcceptedCommand] = deque()
+        self._pid = os.getpid()
+        self._drop_lock = threading.Lock()
+        self._dropped: tuple[int, int, int] | None = None
+        """(first step, last step, count) not yet told in a Lost record."""
+        self.lost = 0
+        """Step records dropped so far."""
+        self.failures = 0
+        """Commits that failed and were tried again, and records that could not be encoded."""
+        self._commits = 0
+        self._pending: list[_Item] = []
+        self._step, self._phase, self._state_rev, self._attempt = 0, Phase.WARMUP, 0, 0
+        self._wake, self._committed = threading.Event(), threading.Condition()
+        self._stopping = self._closed = False
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._tell_of_set_aside()
+        self._thread.start()
+
+    # -- the step thread --------------------------------------------------------------------------------------------
+
+    def report(self, record: Record, attempt: int) -> None:
+        """Take a record. Costs one append; never raises and never waits."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        item = (next(self._order), self._clock(), attempt, record)
+        if not isinstance(record, (StepRecord, PredictedStretch)):
+            self._events.append(item)
+            return
+        self._steps.append(item)
+        if len(self._steps) > self._capacity:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        with self._drop_lock:
+            try:
+                dropped = self._steps.popleft()[3]
+            except IndexError:
+                return  # the thread has just taken them all
+            self.lost += 1
+            first, last, count = self._dropped or (dropped.step, dropped.step, 0)
+            self._dropped = (min(first, dropped.step), max(last, dropped.step), count + 1)
+
+    def take_commands(self) -> list[AcceptedCommand]:
+        """Commands accepted since the last call, in order."""
+        taken = []
+        while self._commands:
+            taken.append(self._commands.popleft())
+        return taken
+
+    # -- for those who wait -----------------------------------------------------------------------------------------
+
+    @property
+    def next_seq(self) -> int:
+        """Seq of the next row to be committed."""
+        return self._journal.next_seq
+
+    @property
+    def queued(self) -> int:
+        """Records not committed yet."""
+        return len(self._steps) + len(self._events) + len(self._pending)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything reported so far is committed; False when ``timeout`` seconds did not suffice."""
+        deadline = time.monotonic() + timeout
+        with self._committed:
+            # A commit may be under way that took its records before this call: the second one from now has them all.
+            goal = self._commits + 2
+            while self._commits < goal:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._thread.is_alive():
+                    return False
+                self._wake.set()
+                self._committed.wait(min(left, self._interval_s))
+        return True
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Commit what is left and stop; returns whether everything was committed within ``timeout`` seconds."""
+        if os.getpid() != self._pid or self._closed:
+            return True
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout)
+        self._closed = True
+        return not self._thread.is_alive() and self.queued == 0
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._interval_s)
+            self._wake.clear()
+            self._tick()
+        deadline = time.monotonic() + 4.0
+        while self.queued and time.monotonic() < deadline:
+            if not self._commit():
+                self._wake.wait(self._interval_s)
+        self._commands_db.close()
+        self._journal.close()
+
+    def _tick(self) -> None:
+        self._commit()
+        self._fetch()
+
+    def _commit(self) -> bool:
+        """Commit what has gathered; on failure it is kept and tried again at the next tick."""
+        if not self._pending:
+            self._pending = self._drained()
+        try:
+            if self._pending:
+                self._journal.append([(stamp, attempt, record) for _, stamp, attempt, record in self._pending])
+        except sqlite3.Error:
+            self.failures += 1
+            return False
+        except (TypeError, ValueError, OverflowError, AttributeError, struct.error):
+            # A record that cannot be encoded (a type the spec does not allow) must not take the others with it.
+            self._pending = [item for item in self._pending if self._encodable(item[3])]
+            return False
+        for _, _, attempt, record in self._pending:
+            self._note(record, attempt)
+        with self._committed:
+            self._pending = []
+            self._commits += 1
+            self._committed.notify_all()
+        return True
+
+    def _encodable(self, record: Record) -> bool:
+        try:
+            encode(record)
+        except (TypeError, ValueError, OverflowError, AttributeError, struct.error):
+            self.failures += 1
+            return False
+        return True
+
+    def _drained(self) -> list[_Item]:
+        items: list[_Item] = []
+        for queue in (self._steps, self._events):
+            while True:
+                try:
+                    items.append(queue.popleft())
+                except IndexError:
+                    break
+        with self._drop_lock:
+            dropped, self._dropped = self._dropped, None
+        items.sort(key=lambda item: item[0])
+        if dropped:
+            first, last, count = dropped
+            lost = Lost(last, first, last, count)
+            items.insert(0, (items[0][0] if items else next(self._order), self._clock(), self._attempt, lost))
+        return items
+
+    def _note(self, record: Record, attempt: int) -> None:
+        """Remember where the run is, for command states that are written here."""
+        self._attempt = attempt
+        if isinstance(record, StepRecord):
+            self._step, self._phase = record.step, record.phase
+        elif isinstance(record, CommandChanged):
+            self._state_rev = max(self._state_rev, record.state_rev)
+
+    def _fetch(self) -> None:
+        """Read what the agent has decided; accepted commands go to the trainer, every decision into the journal."""
+        try:
+            decided = self._commands_db.decided(self._seen_id)
+        except sqlite3.Error:
+            self.failures += 1
+            return
+        for decision in decided:
+            self._seen_id = decision.id
+            self._events.append((next(self._order), self._clock(), self._attempt, self._changed(decision)))
+            if decision.state is CommandState.ACCEPTED:
+                self._commands.append(decision.command)
+
+    def _changed(self, decision: Decided) -> CommandChanged:
+        request = decision.command.request
+        return CommandChanged(
+            step=self._step,
+            phase=self._phase,
+            command_id=request.command_id,
+            command=request.command,
+            state=decision.state,
+            actor=decision.command.actor,
+            state_rev=self._state_rev,
+            refusal=decision.refusal,
+            detail=decision.detail,
+            reason=request.reason,
+        )
+
+    def _tell_of_set_aside(self) -> None:
+        aside = self._journal.set_aside
+        if aside is None:
+            return
+        message = f"the journal was damaged and set aside as {aside.name}; a new one begins here"
+        alert = AlertRaised(0, "journal-1", "journal", Severity.CRITICAL, "journal", None, None, message)
+        self._events.append((next(self._order), self._clock(), 0, alert))

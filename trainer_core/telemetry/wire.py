@@ -1,0 +1,151 @@
+"""What travels between agent and clients: frames [topic][header][body], requests and replies. Opens no socket.
+
+Everything is MessagePack by msgspec, typed on both sides; nothing is ever unpickled. docs/protocol.md is the reference.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from trainer_core.spec.commands import CommandRequest, CommandState, Refusal
+from trainer_core.spec.phases import Phase
+from trainer_core.telemetry.codec import PROTOCOL, RawRow
+from trainer_core.telemetry.rundir import RunStatus
+
+TOPIC_ROWS, TOPIC_BEAT, TOPIC_WELCOME = b"rows", b"beat", b"welcome"
+MOST_ROWS, MOST_BYTES = 2000, 1 << 20
+"""Bounds of one reply and of one news message."""
+MOST_REQUEST_BYTES = 64 * 1024
+"""A larger request is dropped and counted."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """Second frame of every news message and of a reply with rows."""
+
+    protocol: int
+    journal_id: str
+    epoch: str
+    """One agent process."""
+    first_seq: int
+    last_seq: int
+    n: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """Once a second. Without ``last_seq`` a reader could not know that it misses the end."""
+
+    protocol: int
+    journal_id: str
+    epoch: str
+    last_seq: int
+    state_rev: int
+    status: RunStatus
+    queued: int | None = None
+    """Records the trainer has not committed yet; None when it does not say."""
+    lost: int = 0
+    """Step records dropped because the disk could not keep up."""
+    refused_frames: int = 0
+    """Malformed, oversize or unauthenticated messages so far."""
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """Answer to AskHello."""
+
+    protocol: int
+    journal_id: str
+    epoch: str
+    last_seq: int
+    state_rev: int
+    run: str
+    role: str
+    status: RunStatus
+
+
+class CommandStatus(msgspec.Struct, frozen=True):
+    """Where a command stands. ``state`` None means unknown: never read it as failed; ask again with the same id."""
+
+    command_id: str
+    kind: str = ""
+    state: CommandState | None = None
+    step: int | None = None
+    phase: Phase | None = None
+    before: str | None = None
+    after: str | None = None
+    refusal: Refusal | None = None
+    detail: str = ""
+    actor: str = ""
+    state_rev: int | None = None
+
+
+class RangeReply(msgspec.Struct, frozen=True):
+    """Rows ``first..`` as many as fit; ``last_seq`` is the journal's newest."""
+
+    journal_id: str
+    last_seq: int
+    rows: list[RawRow]
+
+
+class _Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ask"):
+    protocol: int = PROTOCOL
+    token: int = 0
+    """Echoed in the reply, so that a late reply is not taken for another's."""
+
+
+class AskHello(_Question, frozen=True, tag="hello"):
+    """Who is there?"""
+
+
+class AskRange(_Question, frozen=True, tag="range", kw_only=True):
+    """Rows from ``first`` to ``last``, both included."""
+
+    first: Annotated[int, msgspec.Meta(ge=1)]
+    last: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class AskStatus(_Question, frozen=True, tag="status", kw_only=True):
+    """Where does a command stand?"""
+
+    command_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+Question = AskHello | AskRange | AskStatus
+
+
+class Send(_Question, frozen=True, tag="send", kw_only=True):
+    """A command. A dangerous one waits for its Confirm."""
+
+    request: CommandRequest
+
+
+class Confirm(_Question, frozen=True, tag="confirm", kw_only=True):
+    """The second message of a dangerous command."""
+
+    command_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+Order = Send | Confirm | AskStatus
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A message that could not be answered otherwise."""
+
+    error: str
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Every reply: the token of its question and one of the bodies."""
+
+    token: int
+    hello: Hello | None = None
+    range: RangeReply | None = None
+    status: CommandStatus | None = None
+    problem: Problem | None = None
+
+
+questions = msgspec.msgpack.Decoder(Question)
+orders = msgspec.msgpack.Decoder(Order)
+replies = msgspec.msgpack.Decoder(Reply)
+headers = msgspec.msgpack.Decoder(Header)
+heartbeats = msgspec.msgpack.Decoder(Heartbeat)
+row_lists = msgspec.msgpack.Decoder(list[RawRow])
+pack = msgspec.msgpack.Encoder().encode
