@@ -22,7 +22,7 @@ from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, 
 from trainer_core.spec.loading import load, resolve, tables_of, to_toml
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
-from trainer_core.telemetry.agent import start_agent
+from trainer_core.telemetry.agent_process import AgentProcess, start_agent
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import claim
 
@@ -68,7 +68,7 @@ class HybridTrainer:
         self._closed = False
         try:
             self._start(history, task)
-            self._agent = start_agent(self.run_dir) if serve else None
+            self._agent = self._start_agent() if serve else None
         except BaseException:
             self._release()
             raise
@@ -222,6 +222,11 @@ class HybridTrainer:
                 engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))
         unfinished_business(session, history, entry.name)
 
+    def _start_agent(self) -> AgentProcess:
+        assert self._reporter is not None
+        reporter = self._reporter
+        return start_agent(self.run_dir, queued=lambda: reporter.queued)
+
     def _begin(self) -> None:
         if not self._begun:
             self._begun = True
@@ -277,7 +282,7 @@ def _config(config: ConfigLike) -> Config:
 
 
 def _stream(batches: Iterable[Batch], skip: int, one_pass: bool) -> Iterator[Batch]:
-    """The batches, over and over, without the first ``skip`` of the whole stream. Raises UserError when there are none."""
+    """The batches, over and over, without the first ``skip`` of the stream. Raises UserError when there are none."""
     seen = 0
     while True:
         before = seen
