@@ -58,8 +58,8 @@ class Engine:
     ) -> None:
         self.model, self.optimizer, self.config, self.clock = model, optimizer, config, clock
         self.loss = BatchLoss(loss_fn)
-        self.parameters = Parameters(model)
-        _check_optimizer(optimizer, self.parameters)
+        _check_optimizer(optimizer)
+        self.parameters = Parameters(model, (p for group in optimizer.param_groups for p in group["params"]))
         self.total_steps = total_steps
         self.schedule = Schedule(optimizer, config)
         self.precision = Precision(config.training, self.parameters.device)
@@ -106,6 +106,7 @@ class Engine:
 
     def _boundary(self, batch: Batch) -> None:
         """Take every transition that is due before the batch is trained on."""
+        glided = False
         for _ in range(_MOST_TRANSITIONS):
             looking = self._look_due()
             if looking:
@@ -115,10 +116,11 @@ class Engine:
                 self.enter(decision, batch)
             elif looking:
                 predicting.refused(self)
-            if decision is None:
-                return
-            if self.phase is Phase.PREDICT:
+            if self.phase is Phase.PREDICT and not glided:
+                glided = True
                 predicting.glide(self)
+            elif decision is None:
+                return
 
     def _look_due(self) -> bool:
         if self.phase is not Phase.FULL or self.locked or self.steps_in_phase < self.probe_at:
@@ -182,6 +184,12 @@ class Engine:
 
     def _forget_failure(self) -> None:
         self.last = Signals()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no rollback is due: what is saved now may be gone back to."""
+        decision = decide(self.phase, self.signals(), self.config)
+        return self.last.finite and (decision is None or decision.transition.effect is not Effect.ROLLBACK)
 
     # -- what the step needs ----------------------------------------------------------------------------------------
 
@@ -354,13 +362,9 @@ _COUNTERS = (
 )
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, parameters: Parameters) -> None:
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS needs a closure and several evaluations a step: use a first-order torch.optim optimizer")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    missing = [n for n, p in zip(parameters.names, parameters.tensors, strict=True) if id(p) not in held]
-    if len(missing) == len(parameters.names):
-        raise UserError("the optimizer holds none of the model's trainable parameters: it was made for another model")
 
 
 def _random_state() -> dict[str, Any]:

@@ -33,10 +33,15 @@ class Inbox:
 
     def apply_due(self) -> None:
         """Apply what is due at this boundary, in order."""
-        waiting, self._waiting = self._waiting, []
-        for command in waiting:
-            if not self._due(command):
-                self._waiting.append(command)
+        for command in list(self._waiting):
+            if command in self._waiting and self._due(command):
+                self._waiting.remove(command)
+
+    def close(self, because: str) -> None:
+        """The run is over: nothing that still waits will be applied."""
+        for command in self._waiting:
+            self.end(command, CommandState.REJECTED, refusal=Refusal.RUN, detail=because)
+        self._waiting.clear()
 
     def _due(self, command: AcceptedCommand) -> bool:
         """Bring one command to its end; False when its time has not come."""
@@ -72,12 +77,13 @@ class Inbox:
 
     def _supersede(self, command: AcceptedCommand) -> None:
         """A stop ends what still waits; a pause or resume ends an earlier waiting one of the other kind."""
-        ended: tuple[type, ...] = ()
+        ended: list[AcceptedCommand] = []
         if isinstance(command.request.command, Stop):
-            ended = (object,)
+            ended = [w for w in self._waiting if w is not command]
         elif isinstance(command.request.command, (Pause, Resume)):
-            ended = (Pause, Resume)
-        for waiting in [w for w in self._waiting if isinstance(w.request.command, ended)]:
+            earlier = self._waiting[: self._waiting.index(command)]
+            ended = [w for w in earlier if isinstance(w.request.command, (Pause, Resume))]
+        for waiting in ended:
             self._waiting.remove(waiting)
             self.end(waiting, CommandState.SUPERSEDED, detail=f"by {command.request.command_id}")
 

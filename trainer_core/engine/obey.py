@@ -110,12 +110,16 @@ def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
 def _force(session: "Session", phase: Phase) -> BeforeAfter:
     engine = session.engine
     before = engine.phase
+    if phase is before is Phase.PREDICT:
+        raise Refused("a prediction is under way; force FULL to end it")
     if phase is before:
         engine.steps_in_phase = 0
         return before.value, f"{phase} (begun anew)"
     why = refusal(before, phase, engine.signals(), engine.config)
     if why is not None:
         raise Refused(why)
+    if phase is Phase.CORRECT and engine.last_batch is None:
+        raise Refused("a correction needs a batch to be tested on: ask again after the next step")
     if phase is Phase.PREDICT:
         if engine.last_batch is None or engine.steps_left < 2:
             raise Refused("a prediction needs a batch to be probed on and at least two steps left")

@@ -192,10 +192,15 @@ def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
     return paired_test(before_N, after_N)
 
 
-def judge(engine: "Engine", batch: Batch, because: str) -> None:
-    """A prediction ends: keep it when the paired test says the loss fell, else go back to the snapshot."""
+def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
+    """A prediction ends: keep it when the paired test says the loss fell, else go back to the snapshot.
+
+    Without a batch (a command right after a resume) there is no test, and nothing unproven is kept.
+    """
     if engine.flight is None or engine.snapshot is None:
         return
+    if batch is None:
+        return undo(engine, because)
     test = against_snapshot(engine, batch)
     if test.better:
         _close(engine, True, because, test)
@@ -209,6 +214,12 @@ def undo(engine: "Engine", because: str, test: Paired | None = None) -> None:
         return
     engine.snapshot.restore(engine.parameters, engine.model, engine.optimizer)
     _close(engine, False, because, test)
+
+
+def abandon(engine: "Engine", because: str) -> None:
+    """A rollback ends a prediction under way: its checkpoint, not the snapshot, is what training returns to."""
+    if engine.flight is not None:
+        _close(engine, False, because, None)
 
 
 def _close(engine: "Engine", kept: bool, because: str, test: Paired | None) -> None:

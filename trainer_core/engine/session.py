@@ -11,13 +11,16 @@ from typing import Any
 
 import torch
 
+from trainer_core.engine import predicting
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
 from trainer_core.spec.commands import AcceptedCommand
-from trainer_core.spec.config import ALL_SETTINGS, with_live_setting
+from trainer_core.spec.config import live_values, with_live_settings
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
+    AlertRaised,
+    AlertResolved,
     AttemptStarted,
     CheckpointSaved,
     CheckpointSkipped,
@@ -25,6 +28,7 @@ from trainer_core.spec.records import (
     RunState,
     ValidationMeasured,
 )
+from trainer_core.spec.severity import Severity
 
 _POLL_S = 0.02
 _KEPT_ON_ROLLBACK = (
@@ -63,6 +67,7 @@ class Session:
         self._take_commands, self._wait = take_commands, wait
         self._best_validation, self._validations_without_gain = math.inf, 0
         self._validated_at = self._saved_at = 0
+        self._configured = engine.config
         engine.roll_back = lambda because: self._automatic_rollback(because)
 
     # -- the boundary -----------------------------------------------------------------------------------------------
@@ -82,8 +87,8 @@ class Session:
             self.measure_validation()
         every = config.checkpoint.checkpoint_every
         due = every and engine.step_count // every > self._saved_at // every
-        if due and engine.phase in (Phase.WARMUP, Phase.FULL) and engine.last.finite:
-            self.save_checkpoint("every " + str(every))
+        if due and engine.phase in (Phase.WARMUP, Phase.FULL) and engine.healthy:
+            self._save_if_possible(f"every {every}")
         if engine.steps_left <= 0:
             self.end("finished", f"all {engine.total_steps} steps taken")
         self.commands()
@@ -126,12 +131,12 @@ class Session:
             self.save_checkpoint("end")
         if state == "finished" and self._validated_at != self.engine.step_count:
             self.measure_validation()
+        self.inbox.put(self._take_commands())
+        self.inbox.close(f"the run has {state}")
         self.engine.record(RunState(self.engine.step_count, state, because))
 
     def settle(self) -> None:
         """Judge a prediction that the end of the run left open, on the last batch."""
-        from trainer_core.engine import predicting
-
         if self.engine.flight is not None and self.engine.last_batch is not None:
             predicting.judge(self.engine, self.engine.last_batch, "the run ended")
 
@@ -157,12 +162,25 @@ class Session:
         if patience and self._validations_without_gain >= patience:
             self.end("finished", f"early stopping: no better validation loss in {patience} validations")
 
+    def _save_if_possible(self, because: str) -> None:
+        """A full disk costs this checkpoint and raises an alert; training goes on with the older ones."""
+        step = self._saved_at = self.engine.step_count
+        try:
+            self.save_checkpoint(because)
+        except OSError as error:
+            message = f"the checkpoint of step {step} could not be saved: {type(error).__name__}: {error}"
+            alert = AlertRaised(
+                step, f"checkpoint-{step}", "checkpoint", Severity.WARNING, "checkpoint", None, None, message
+            )
+            self.engine.record(alert)
+            self.engine.record(AlertResolved(step, alert.alert_id, alert.rule, "training goes on without it"))
+
     def save_checkpoint(self, because: str) -> Entry:
         """Save now, whatever the phase. Raises OSError when the disk refuses; the run goes on with the older ones."""
         engine = self.engine
         start = engine.clock()
         entry = self.checkpoints.save(
-            engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.last.finite
+            engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy
         )
         self._saved_at = engine.step_count
         engine.recoveries = 0 if engine.step_count > self._recovered_to else engine.recoveries
@@ -175,39 +193,44 @@ class Session:
     """Step of the last automatic rollback's target: a later checkpoint means training got past it."""
 
     def _automatic_rollback(self, because: str) -> None:
-        self._recovered_to = self.roll_back(None, because).step
+        self._recovered_to = self._restore(None, because).step
 
     def roll_back(self, name: str | None, because: str) -> Entry:
         """Restore a checkpoint (None: the last good one) as a new attempt. Raises CheckpointError, changing nothing.
 
         Weights, optimizer, predictor and statistics go back; settings an operator made, counters and data go on.
         """
+        engine, phase = self.engine, self.engine.phase
+        entry = self._restore(name, because)
+        if engine.phase is not phase:
+            because_ = (f"rollback to {entry.name}",)
+            begins = engine.step_count + 1
+            engine.record(PhaseChanged(begins, phase, engine.phase, because_, engine.cycle, engine.phase_budget))
+        return entry
+
+    def _restore(self, name: str | None, because: str) -> Entry:
         engine = self.engine
         device = engine.parameters.device
         entry, weights, state = (
             self.checkpoints.load(name, device) if name else self.checkpoints.load_newest(device, good=True)
         )
+        predicting.abandon(engine, because)
         kept = {counter: getattr(engine, counter) for counter in _KEPT_ON_ROLLBACK}
-        scale, left, phase, parent = engine.schedule.scale, engine.step_count, engine.phase, engine.attempt
+        scale, left, parent = engine.schedule.scale, engine.step_count, engine.attempt
+        decays = [group.get("weight_decay") for group in engine.optimizer.param_groups]
         alarms = engine.recorder.alarms.state_dict()
         engine.model.load_state_dict(weights)
         engine.load_state_dict(state["engine"])
         for counter, value in kept.items():
             setattr(engine, counter, value)
+        for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
+            if decay is not None:
+                group["weight_decay"] = decay
+        engine.predictions_entered += engine.flight is not None  # a prediction that was saved under way flies again
         engine.schedule.scale = scale
         engine.recorder.alarms.load_state_dict(alarms)
         engine.schedule.apply(engine.step_count + 1)
         self._begin_attempt(parent, left, entry.name, because)
-        if engine.phase is not phase:
-            change = PhaseChanged(
-                engine.step_count + 1,
-                phase,
-                engine.phase,
-                (f"rollback to {entry.name}",),
-                engine.cycle,
-                engine.phase_budget,
-            )
-            engine.record(change)
         return entry
 
     def _begin_attempt(self, parent: int, left: int, checkpoint: str | None, because: str) -> None:
@@ -227,23 +250,25 @@ class Session:
         engine = self.engine
         entry, weights, state = self.checkpoints.load_newest(engine.parameters.device, good=False)
         engine.model.load_state_dict(weights)
-        engine.load_state_dict(state["engine"])
-        self._best_validation, self._validations_without_gain = state["validation"]
-        for name, value in state["live"].items():
-            engine.config = with_live_setting(engine.config, name, value)
+        self.load_state_dict(state)
         self.paused = False
         self._begin_attempt(parent, left, entry.name, because)
         return entry
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the model's weights; ``live`` are the settings an operator may have changed."""
-        config = self.engine.config
-        live = {s.name: getattr(getattr(config, s.section), s.name) for s in ALL_SETTINGS if s.live}
+        """Everything but the model's weights; ``live`` are the settings changed since the run began."""
+        before, now = live_values(self._configured), live_values(self.engine.config)
         return {
             "engine": self.engine.state_dict(),
-            "live": live,
+            "live": {name: value for name, value in now.items() if value != before[name]},
             "validation": [self._best_validation, self._validations_without_gain],
         }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave, changed settings included. Raises ConfigError when they do not fit."""
+        self.engine.load_state_dict(state["engine"])
+        self._best_validation, self._validations_without_gain = state["validation"]
+        self.engine.config = with_live_settings(self.engine.config, state["live"])
 
     def skipped(self, name: str, because: str) -> None:
         """Record a checkpoint that was passed over."""

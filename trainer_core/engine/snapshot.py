@@ -19,14 +19,11 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self, parameters: Parameters, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put everything back, bit for bit. The learning rate is the schedule's business and is kept."""
+        """Put everything back, bit for bit. Learning rate and weight decay stay: others set them."""
         parameters.write(self.weights_P.to(parameters.device))
         for buffer, kept in zip(model.buffers(), self.buffers, strict=True):
             buffer.copy_(kept)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        optimizer.load_state_dict(self.optimizer)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        restore_optimizer(optimizer, self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"weights": self.weights_P, "buffers": self.buffers, "optimizer": self.optimizer}
@@ -38,6 +35,16 @@ class Snapshot:
         snapshot.buffers = [b.to(device) for b in state["buffers"]]
         snapshot.optimizer = state["optimizer"]
         return snapshot
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load ``state`` but keep what schedule and operator have set: learning rate and weight decay of each group."""
+    kept: list[dict[str, Any]] = [
+        {k: group[k] for k in ("lr", "weight_decay") if k in group} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, kept, strict=True):
+        group.update(values)
 
 
 def copied(value: Any, device: torch.device | None = None) -> Any:

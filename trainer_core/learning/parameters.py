@@ -12,12 +12,22 @@ from trainer_core.spec.errors import UserError
 
 
 class Parameters:
-    """The distinct trainable parameters of a model, in the order of ``named_parameters``."""
+    """The distinct trainable parameters of a model, in the order of ``named_parameters``.
 
-    def __init__(self, model: nn.Module) -> None:
+    ``held``: only these are moved by the optimizer; None means all. The rest stays as it is and is not watched.
+    """
+
+    def __init__(self, model: nn.Module, held: Iterable[Tensor] | None = None) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise UserError(f"{type(model).__name__} has no trainable parameters: nothing could be learned")
+        if held is not None:
+            moved = {id(p) for p in held}
+            named = [(name, p) for name, p in named if id(p) in moved]
+        if not named:
+            raise UserError(
+                "the optimizer holds none of the model's trainable parameters: it was made for another model"
+            )
         uninitialized = [name for name, p in named if isinstance(p, nn.parameter.UninitializedParameter)]
         if uninitialized:
             raise UserError(f"{uninitialized[0]} has no shape yet: run one forward pass before training starts")
@@ -73,9 +83,7 @@ class Parameters:
     def layer_norms(self, norms: Tensor) -> Tensor:
         """Parameter norms -> norms of the layers (``self.layers``): sqrt of the sum of squares."""
         squares = torch.zeros(len(self.layers), device=norms.device)
-        squares.index_add_(0, self._layer_of, norms.square())
-        layers: Tensor = squares.sqrt()
-        return layers
+        return squares.index_add_(0, self._layer_of, norms.square()).sqrt()
 
     def _pairs(self, vector_P: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         return zip(self.views(vector_P), self.tensors, strict=True)
@@ -83,7 +91,8 @@ class Parameters:
 
 def _norm(gradient: Tensor) -> Tensor:
     dense = gradient.coalesce().values() if gradient.is_sparse else gradient
-    return torch.linalg.vector_norm(dense, dtype=torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(dense, dtype=torch.float32)
+    return norm
 
 
 def _layers(names: Iterable[str]) -> tuple[tuple[str, ...], list[int]]:

@@ -1,7 +1,6 @@
-"""Every number once: name, default, bounds, unit and meaning, in the sections of the document. Knows no file format.
+"""The whole configuration, and every setting as forms, docs, messages and commands see it. Knows no file format.
 
-msgspec checks bounds when decoding, not in ``__init__``, so configurations are made by ``spec.loading``; the rules
-that join several settings are checked in ``__post_init__``.
+The numbers themselves are in ``spec.sections``.
 """
 
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -9,299 +8,42 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from trainer_core.spec.errors import ConfigError
+from trainer_core.spec.sections import (
+    CheckpointConfig,
+    DatasetConfig,
+    DivergenceConfig,
+    HybridTrainerConfig,
+    LearningRateConfig,
+    LearningRateSchedule,
+    ModelConfig,
+    OptimizerConfig,
+    PredictorConfig,
+    Section,
+    TrainingConfig,
+)
 
-
-def _meta(meaning: str, unit: str, live: bool, low: float | None, high: float | None) -> msgspec.Meta:
-    return msgspec.Meta(ge=low, le=high, description=meaning, extra_json_schema={"unit": unit, "live": live})
-
-
-def share(meaning: str, live: bool = False) -> msgspec.Meta:
-    """A number in [0, 1]."""
-    return _meta(meaning, "share", live, 0, 1)
-
-
-def steps(meaning: str, low: int = 1, high: int = 10_000_000, live: bool = False) -> msgspec.Meta:
-    """A whole number of steps."""
-    return _meta(meaning, "steps", live, low, high)
-
-
-def number(meaning: str, low: float, high: float, unit: str = "", live: bool = False) -> msgspec.Meta:
-    """A number between two bounds, both allowed."""
-    return _meta(meaning, unit, live, low, high)
-
-
-def word(meaning: str) -> msgspec.Meta:
-    """A choice, a switch or a name: it has no bounds."""
-    return _meta(meaning, "", False, None, None)
-
-
-def at_most(section: "Section", lower: str, upper: str) -> None:
-    """Cross-field rule: ``lower <= upper``. msgspec turns the ValueError into a ValidationError when decoding."""
-    low, high = getattr(section, lower), getattr(section, upper)
-    if low > high:
-        raise ValueError(f"{lower} = {low:g} must not be above {upper} = {high:g}")
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of the configuration."""
-
-
-class HybridTrainerConfig(Section, frozen=True):
-    policy: Annotated[
-        Literal["adaptive", "document"],
-        word("Who sets the lengths: what was kept and undone so far (adaptive), or the settings below (document)."),
-    ] = "adaptive"
-    warmup_steps: Annotated[int, steps("Steps of WARMUP before the first FULL phase.", low=0)] = 100
-    warmup_stability: Annotated[
-        float,
-        number(
-            "WARMUP ends when the loss EMA moved by less than this share over the last 20 steps.",
-            0,
-            10,
-        ),
-    ] = 0.25
-    full_steps: Annotated[
-        int,
-        steps("FULL steps per cycle (document); the longest window (adaptive).", live=True),
-    ] = 40
-    min_full_steps: Annotated[
-        int,
-        steps(
-            "Shortest FULL window of the adaptive policy; full_steps when that is less.",
-            live=True,
-        ),
-    ] = 2
-    max_predict_steps: Annotated[int, steps("Longest prediction horizon.", live=True)] = 40
-    min_predict_steps: Annotated[
-        int,
-        steps(
-            "Shortest prediction horizon; max_predict_steps when that is less.",
-            live=True,
-        ),
-    ] = 5
-    correct_steps: Annotated[
-        int,
-        steps("Validating full steps in CORRECT (document policy).", high=1000, live=True),
-    ] = 5
-    forward_every: Annotated[
-        int,
-        steps(
-            "PREDICT steps between two forward passes (document policy); 1: a forward pass at every step.",
-            high=10_000,
-        ),
-    ] = 1
-    confidence_threshold: Annotated[float, share("Below this, predictions are not trusted.", live=True)] = 0.85
-    divergence_threshold: Annotated[
-        float,
-        number("Loss deviations above this end PREDICT.", 0.1, 100, unit="sigma", live=True),
-    ] = 3.0
-    divergence_window: Annotated[int, steps("No prediction this soon after a divergence.", low=0, live=True)] = 10
-    snapshot_device: Annotated[
-        Literal["same", "cpu"],
-        word("Where the undo snapshot lives: beside the weights, or in host memory."),
-    ] = "same"
-
-
-class PredictorConfig(Section, frozen=True):
-    type: Annotated[
-        Literal["Linear", "MLP", "RSSM"],
-        word("Which predictor proposes weight changes."),
-    ] = "Linear"
-    direction: Annotated[
-        Literal["auto", "optimizer", "window"],
-        word("Where Linear takes its slope: Adam's own moments, the mean of recent changes, or the first that exists."),
-    ] = "auto"
-    window: Annotated[int, steps("Recent steps the window slope is averaged over.", low=2, high=1000)] = 10
-    noise_mask: Annotated[
-        float,
-        share("Coordinates whose abs(mean)/rms of the gradient is below this are not moved (0: all move)."),
-    ] = 0.5
-    residual_memory_mb: Annotated[float, number("Memory for residual vectors, oldest out.", 0, 1e6, unit="MiB")] = 64.0
-    similarity_threshold: Annotated[
-        float,
-        share("Residuals from states less similar than this are not used.", live=True),
-    ] = 0.7
-    top_k: Annotated[
-        int,
-        number("Residuals combined into one correction.", 1, 1000, unit="residuals"),
-    ] = 5
-    deterministic_dim: Annotated[int, number("RSSM: deterministic state.", 1, 65536, unit="features")] = 256
-    stochastic_dim: Annotated[int, number("RSSM: stochastic variables.", 1, 65536, unit="variables")] = 32
-    num_categoricals: Annotated[
-        int,
-        number("RSSM: classes of each stochastic variable.", 1, 65536, unit="classes"),
-    ] = 32
-    ensemble_size: Annotated[
-        int,
-        number("Predictors whose spread is the uncertainty.", 1, 64, unit="predictors"),
-    ] = 1
-
-
-class LearningRateConfig(Section, frozen=True):
-    initial: Annotated[float, number("Learning rate after warmup; none: the optimizer's own.", 1e-12, 100)] | None = (
-        None
-    )
-
-
-class LearningRateSchedule(Section, frozen=True):
-    type: Annotated[
-        Literal["WarmupStableDecay", "Cyclic", "Constant", "WarmupOnly"],
-        word("Shape of the learning rate over steps."),
-    ] = "Constant"
-    warmup_steps: Annotated[int, steps("Linear increase over this many steps.", low=0)] = 100
-    warmup_init: Annotated[float, number("Learning rate at step 0.", 0, 100)] = 1e-6
-    warmup_target: Annotated[float, number("Learning rate at the end of warmup; none: initial.", 0, 100)] | None = None
-    stable_steps: Annotated[int, steps("Constant for this many steps.", low=0)] = 5000
-    stable_rate: Annotated[float, number("Learning rate while stable; none: warmup_target.", 0, 100)] | None = None
-    decay_steps: Annotated[int, steps("Cosine decay over this many steps; then decay_min.", low=0)] = 5000
-    decay_min: Annotated[float, number("Learning rate after the decay.", 0, 100)] = 1e-6
-    base_lr: Annotated[float, number("Cyclic: lowest learning rate.", 0, 100)] = 1e-5
-    max_lr: Annotated[float, number("Cyclic: highest learning rate.", 0, 100)] = 1e-4
-    cycle_length: Annotated[int, steps("Cyclic: steps of one whole cycle.", low=2)] = 1000
-    mode: Annotated[
-        Literal["triangular", "triangular2", "exp_range"],
-        word("Cyclic: how the peak changes."),
-    ] = "triangular"
-
-
-class OptimizerConfig(Section, frozen=True):
-    type: Annotated[
-        Literal["AdamW", "Adam", "SGD"],
-        word("Which torch.optim optimizer the built-in tasks use."),
-    ] = "AdamW"
-    beta1: Annotated[float, number("Decay of the first moment (momentum, for SGD).", 0, 0.999999)] = 0.9
-    beta2: Annotated[float, number("Decay of the second moment.", 0, 0.9999999)] = 0.999
-    weight_decay: Annotated[float, number("Decoupled weight decay.", 0, 10)] = 0.01
-    gradient_clip_norm: Annotated[
-        float,
-        number("Largest global gradient norm; 0: no clipping.", 0, 1e6, live=True),
-    ] = 0.0
-
-
-class DivergenceConfig(Section, frozen=True):
-    nan_check_enabled: Annotated[bool, word("Watch for NaN and Inf; the rollback they cause is part of it.")] = True
-    loss_deviation_warning: Annotated[float, number("Loss deviation to warn at.", 0, 100, unit="sigma", live=True)] = (
-        2.0
-    )
-    confidence_critical: Annotated[float, share("Confidence below this is critical.", live=True)] = 0.70
-    gradient_norm_low: Annotated[float, number("Gradient norms below this are vanishing.", 0, 1e6, live=True)] = 0.1
-    gradient_norm_high: Annotated[float, number("Gradient norms above this are exploding.", 0, 1e9, live=True)] = 10.0
-    gradient_norm_extreme_low: Annotated[
-        float, number("Gradient norms below this are critical.", 0, 1e6, live=True)
-    ] = 0.01
-    gradient_norm_extreme_high: Annotated[
-        float, number("Gradient norms above this are critical.", 0, 1e9, live=True)
-    ] = 100.0
-    prediction_error_warning: Annotated[float, number("Relative loss error to warn at.", 0, 100, live=True)] = 0.10
-    prediction_error_threshold: Annotated[
-        float,
-        number(
-            "Relative loss error that ends PREDICT with a correction.",
-            0,
-            100,
-            live=True,
-        ),
-    ] = 0.20
-    update_explosion_factor: Annotated[
-        float,
-        number("Update norms above this many baselines end PREDICT.", 1, 1e9, live=True),
-    ] = 10.0
-    update_vanishing_factor: Annotated[
-        float,
-        share("Update norms below this share of the baseline end PREDICT.", live=True),
-    ] = 0.01
-    max_sign_changes: Annotated[
-        int,
-        number(
-            "More sign changes of the loss difference in 10 steps end PREDICT.",
-            0,
-            10,
-            live=True,
-        ),
-    ] = 3
-    max_recoveries: Annotated[
-        int,
-        number("Automatic rollbacks before the run gives up.", 0, 1000, unit="rollbacks"),
-    ] = 5
-
-    def __post_init__(self) -> None:
-        at_most(self, "gradient_norm_extreme_low", "gradient_norm_low")
-        at_most(self, "gradient_norm_low", "gradient_norm_high")
-        at_most(self, "gradient_norm_high", "gradient_norm_extreme_high")
-        at_most(self, "prediction_error_warning", "prediction_error_threshold")
-
-
-class TrainingConfig(Section, frozen=True):
-    batch_size: Annotated[int, number("Samples per batch.", 1, 1_000_000, unit="samples")] = 64
-    max_steps: Annotated[int, steps("Nominal steps of the run.")] = 1000
-    seed: Annotated[
-        int,
-        number("Seed of the model, the data order and every random choice.", 0, 2**31 - 1),
-    ] = 0
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        word("Where to train; auto: CUDA when there is one."),
-    ] = "auto"
-    use_mixed_precision: Annotated[
-        bool,
-        word("Autocast the forward pass (fp16 with loss scaling on CUDA, bf16 on CPU)."),
-    ] = False
-    loss_scale: Annotated[float, number("Initial loss scale for fp16.", 1, 2**24)] = 65536.0
-    validate_every: Annotated[int, steps("Steps between validations; 0: only at the end.", low=0)] = 100
-    early_stopping_patience: Annotated[
-        int,
-        number(
-            "Validations without improvement before stopping; 0: never.",
-            0,
-            1_000_000,
-            unit="validations",
-        ),
-    ] = 0
-
-
-class CheckpointConfig(Section, frozen=True):
-    checkpoint_every: Annotated[
-        int,
-        steps(
-            "Steps between checkpoints; 0: only the first, the last and on request.",
-            low=0,
-        ),
-    ] = 200
-    keep_last: Annotated[
-        int,
-        number("Checkpoints kept, beside the last good one.", 1, 10_000, unit="checkpoints"),
-    ] = 3
-
-
-class DatasetConfig(Section, frozen=True):
-    domain: Annotated[str, word("What the data is about; recorded with the run.")] = "general"
-    num_examples: (
-        Annotated[
-            int,
-            number("Use at most this many training examples.", 1, 10**12, unit="examples"),
-        ]
-        | None
-    ) = None
-    diversity_score: Annotated[float, share("How varied the data is; recorded with the run.")] | None = None
-
-
-class ModelConfig(Section, frozen=True):
-    hidden_dim: Annotated[int, number("Width of the built-in model; none: the task's own.", 1, 65536)] | None = None
-    num_layers: Annotated[int, number("Layers of the built-in model; none: the task's own.", 1, 1000)] | None = None
-    vocab_size: (
-        Annotated[
-            int,
-            number("Tokens the language model knows; none: the task's own.", 2, 10_000_000),
-        ]
-        | None
-    ) = None
-    dropout_rate: Annotated[float, number("Dropout probability.", 0, 0.99)] = 0.0
-    use_residual: Annotated[bool, word("Residual connections in the built-in models.")] = True
-    normalization: Annotated[
-        Literal["LayerNorm", "BatchNorm", "none"],
-        word("Normalization of the built-in models."),
-    ] = "LayerNorm"
-    weight_init: Annotated[Literal["default", "xavier_uniform"], word("Initialization of weight matrices.")] = "default"
+__all__ = [
+    "ALL_SETTINGS",
+    "SECTIONS",
+    "SETTINGS",
+    "CheckpointConfig",
+    "Config",
+    "DatasetConfig",
+    "DivergenceConfig",
+    "HybridTrainerConfig",
+    "LearningRateConfig",
+    "LearningRateSchedule",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PredictorConfig",
+    "Section",
+    "Setting",
+    "TrainingConfig",
+    "live_setting",
+    "live_values",
+    "with_live_setting",
+    "with_live_settings",
+]
 
 
 class Config(Section, frozen=True):
@@ -407,6 +149,24 @@ def live_setting(name: str, value: float) -> Setting:
     if setting.low is None or setting.high is None or not whole or not setting.low <= value <= setting.high:
         raise ConfigError(f"{name} = {value:g}: must be {setting.bounds}")
     return setting
+
+
+def live_values(config: Config) -> dict[str, float]:
+    """Name -> value of every live setting."""
+    return {s.name: getattr(getattr(config, s.section), s.name) for s in ALL_SETTINGS if s.live}
+
+
+def with_live_settings(config: Config, values: dict[str, float]) -> Config:
+    """``config`` with several live settings changed at once: rules that join them see the end, not the way there."""
+    sections: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        setting = live_setting(name, value)
+        sections.setdefault(setting.section, {})[setting.name] = int(value) if setting.type == "int" else float(value)
+    try:
+        changed = {s: msgspec.structs.replace(getattr(config, s), **named) for s, named in sections.items()}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return msgspec.structs.replace(config, **changed)
 
 
 def with_live_setting(config: Config, name: str, value: float) -> Config:
