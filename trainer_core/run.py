@@ -61,6 +61,8 @@ def train(
     loaded = _configuration(task, config_file, preset, overrides, run_dir if resume else None)
     config = loaded.config
     device = choose_device(config)
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
     work = make_task(task, config, data, device)
     model = work.model().to(device)

@@ -240,6 +240,9 @@ class TrainingConfig(Section, frozen=True):
         Literal["auto", "cpu", "cuda"],
         word("Where to train; auto: CUDA when there is one."),
     ] = "auto"
+    threads: Annotated[
+        int, number("CPU threads of one tensor operation; 0: torch's own choice.", 0, 1024, unit="threads")
+    ] = 0
     use_mixed_precision: Annotated[
         bool,
         word("Autocast the forward pass (fp16 with loss scaling on CUDA, bf16 on CPU)."),

@@ -18,7 +18,7 @@ DEFAULTS: Tables = {
     "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},
     "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 100, "stable_steps": 1_000_000},
-    "training": {"batch_size": 16, "max_steps": 2000},
+    "training": {"batch_size": 16, "max_steps": 20_000, "threads": 1},
 }
 """The document's small-preset learning rate; horizon and noise mask as measurement bounded them for language models."""
 

@@ -17,7 +17,7 @@ DEFAULTS: Tables = {
     "predictor_config": {"noise_mask": 0.0},
     "learning_rate": {"initial": 1e-4},
     "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 50, "stable_steps": 1_000_000},
-    "training": {"batch_size": 64, "max_steps": 3000},
+    "training": {"batch_size": 64, "max_steps": 3000, "threads": 1},
 }
 """The document's small-preset learning rate: far below this network's best one, where prediction pays most."""
 
