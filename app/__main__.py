@@ -1,6 +1,7 @@
 """``python -m app RUNS_DIR``: start the dashboard. Knows only its arguments."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def main() -> int:
     except PortInUse as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"Dashboard of {asked.runs_dir}: http://127.0.0.1:{port}", flush=True)
-    run(asked.runs_dir, port, browser=not asked.no_browser)
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
+        run(asked.runs_dir, port, browser=not asked.no_browser)
     return 0
 
 

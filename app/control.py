@@ -4,11 +4,10 @@ import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer_core.telemetry.client import Client
-
 from app.views.commands import Life, Outcome, sentence, title
 from trainer_core.spec.commands import Command, CommandRequest, CommandState
 from trainer_core.spec.errors import UserError
+from trainer_core.telemetry.client import Client
 
 ROLE = "operator"
 

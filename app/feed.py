@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trainer_core.telemetry.client import Follower
-
 from app.store import Snapshot, Store
 from trainer_core.spec.records import Row
+from trainer_core.telemetry.follower import Follower
+from trainer_core.telemetry.journal import FILE
 from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs
-from trainer_core.telemetry.rundir import status as run_status
 
 POLL_S = 0.1
 STATUS_EVERY_S = 1.0
@@ -24,35 +23,39 @@ MOST_FEEDS = 12
 
 
 class Rows(Protocol):
-    """Where rows come from: ``telemetry.client.Follower``, or a list in a test."""
+    """Where rows come from: ``telemetry.follower.Follower``, or a list in a test."""
 
+    @property
+    def journal_id(self) -> str: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def damaged(self) -> set[int]: ...
     def poll(self, timeout_s: float) -> list[Row]: ...
+    def status(self) -> RunStatus: ...
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How the feed itself is doing; an error here is about watching, not about training."""
+    """How the watching itself is doing; an error here says nothing about training."""
 
     error: str | None = None
-    rows: int = 0
+    live: bool = False
+    """Rows come from the run's agent; otherwise from the journal file."""
 
 
 class Feed:
     """Follows one run until closed. Errors are kept for the banner and retried; the thread does not die of them."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        follow: Callable[[Path, int], Rows] = Follower,
-        status: Callable[[Path], RunStatus] = run_status,
-    ) -> None:
+    def __init__(self, run_dir: Path, follow: Callable[[Path, int], Rows] = Follower) -> None:
         self.run_dir = run_dir
         self.store = Store()
         self.connection = Connection()
-        self.looked_at = time.monotonic()
         self.status: RunStatus | None = None
-        self._follow, self._read_status = follow, status
+        self.looked_at = time.monotonic()
+        self._follow = follow
+        self._journal_id = ""
         self._closing = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed {run_dir.name}", daemon=True)
@@ -68,42 +71,64 @@ class Feed:
         return self._caught_up.wait(timeout_s)
 
     def close(self) -> None:
-        """End the thread; at most two seconds."""
+        """End the thread; at most three seconds."""
         self._closing.set()
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=3.0)
 
     def _run(self) -> None:
         failures = 0
         while not self._closing.is_set():
             try:
-                self._follow_until_closed()
+                self._follow_until_replaced()
                 failures = 0
             except Exception as error:  # the banner is where it belongs: watching must go on whatever it was
-                self.connection = Connection(f"{type(error).__name__}: {error}", self.store.last_seq)
+                self.connection = Connection(f"{type(error).__name__}: {error}")
                 self._caught_up.set()
                 self._closing.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
 
-    def _follow_until_closed(self) -> None:
-        rows_from = self._follow(self.run_dir, self.store.last_seq)
+    def _follow_until_replaced(self) -> None:
+        """Follow until closed, or until another file has taken the journal's place."""
+        file = _file_number(self.run_dir)
+        rows_from = self._opened()
         due = 0.0
         try:
             while not self._closing.is_set():
                 if time.monotonic() >= due:
-                    self.status = self._read_status(self.run_dir)
+                    if _file_number(self.run_dir) != file:
+                        return
+                    self.status = rows_from.status()
                     due = time.monotonic() + STATUS_EVERY_S
-                rows = rows_from.poll(POLL_S)
-                self._take(rows)
+                self._take(rows_from.poll(POLL_S), rows_from)
         finally:
             rows_from.close()
 
-    def _take(self, rows: list[Row]) -> None:
-        if rows and rows[0].seq == 1 and self.store.last_seq > 0:
-            self.store.reset()  # seq begins again only in a new journal
+    def _opened(self) -> Rows:
+        """A follower behind what is known; from the beginning when the journal is another one."""
+        rows_from = self._follow(self.run_dir, self.store.last_seq)
+        if rows_from.journal_id == self._journal_id or not self.store.last_seq:
+            self._journal_id = rows_from.journal_id
+            return rows_from
+        rows_from.close()
+        self.store.reset()
+        self._journal_id = ""
+        return self._opened()
+
+    def _take(self, rows: list[Row], rows_from: Rows) -> None:
         self.store.append(rows)
-        self.connection = Connection(None, self.store.last_seq)
+        damaged = len(rows_from.damaged)
+        error = f"{damaged} damaged rows of the journal were left out" if damaged else None
+        self.connection = Connection(error, rows_from.live)
         if len(rows) < CAUGHT_UP_BELOW:
             self._caught_up.set()
+
+
+def _file_number(run_dir: Path) -> int | None:
+    """Which file the journal is; None while there is none."""
+    try:
+        return (run_dir / FILE).stat().st_ino
+    except OSError:
+        return None
 
 
 class Watch:

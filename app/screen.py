@@ -68,7 +68,8 @@ class Screen:
 
     def _binds(self, snapshot: Snapshot, now: float) -> Binds:
         status, connection = self.feed.status, self.feed.connection
-        values: Binds = {"feed.error": connection.error or "", "feed.broken": connection.error is not None}
+        values: Binds = {"feed.error": connection.error or ""}
+        values["feed.via"] = "live" if connection.live else "from the journal file"
         values |= lifecycle.binds(lifecycle_view(snapshot))
         if status is not None:
             values |= strip.binds(strip_view(snapshot, status, str(self.feed.run_dir), now))

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import webbrowser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,18 @@ def _reason(error: Exception) -> str:
 def run(runs_dir: Path, port: int, browser: bool) -> None:
     """Serve until interrupted."""
     os.environ[RUNS_DIR] = str(runs_dir)
-    build(f"http://{HOST}:{port}" if browser else None).run(config=config(port))
+
+    def ready() -> None:
+        url = f"http://{HOST}:{port}"
+        print(f"Dashboard of {runs_dir}: {url}", flush=True)
+        if browser:
+            webbrowser.open(url)
+
+    build(port, ready).run(config=config(port))
 
 
-def build(open_at: str | None = None) -> App:
-    """The application, before it serves; ``open_at`` is shown in the user's browser once it does."""
+def build(port: int, ready: Callable[[], None]) -> App:
+    """The application, before it serves; ``ready`` is called (in a thread) once the port answers."""
     watched = watch()
     PagesManager.uses_pages_directory = (
         False  # as st.navigation says later; before that, /control would bypass the frame
@@ -72,10 +79,10 @@ def build(open_at: str | None = None) -> App:
     async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
         if st.get_option("runner.postScriptGC"):
             raise RuntimeError("runner.postScriptGC must be off: it collects garbage after every fragment")
-        if open_at is not None:
-            asyncio.get_running_loop().run_in_executor(None, webbrowser.open, open_at)
+        announcing = asyncio.create_task(_announce(port, ready))
         yield {}
-        watched.close()
+        announcing.cancel()
+        await asyncio.to_thread(watched.close)
 
     return App(
         Path(__file__).with_name("streamlit_app.py"),
@@ -83,6 +90,19 @@ def build(open_at: str | None = None) -> App:
         routes=routes(watched),
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)],
     )
+
+
+async def _announce(port: int, ready: Callable[[], None]) -> None:
+    """Call ``ready`` when the port accepts connections: uvicorn listens only after the lifespan has begun."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            await asyncio.sleep(0.05)
+            continue
+        writer.close()
+        await asyncio.to_thread(ready)
+        return
 
 
 def config(port: int) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
-from trainer_core.telemetry.journal import JournalWriter
 
 from tests.app.rows import Script
+from trainer_core.telemetry.journal import JournalWriter
 
 T = TypeVar("T")
 CHROMIUM_ARGS = [
@@ -113,19 +113,19 @@ def start_training(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[..., Pro
         process.end()
 
 
+def write_run(run_dir: Path, script: Script) -> Path:
+    """A run directory whose journal holds a script's records."""
+    run_dir.mkdir(parents=True)
+    writer = JournalWriter(run_dir)
+    writer.append([(row.time, row.attempt, row.record) for row in script.rows])
+    writer.close()
+    return run_dir
+
+
 @pytest.fixture
 def written_run(runs_dir: Path) -> Callable[[str, Script], Path]:
-    """A run whose journal holds a script's records."""
-
-    def write(name: str, script: Script) -> Path:
-        run_dir = runs_dir / name
-        run_dir.mkdir()
-        writer = JournalWriter(run_dir)
-        writer.append([(row.time, row.attempt, row.record) for row in script.rows])
-        writer.close()
-        return run_dir
-
-    return write
+    """Write a run into ``runs_dir``."""
+    return lambda name, script: write_run(runs_dir / name, script)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from trainer_core.telemetry.journal import JournalReader
 
 from tests.app.conftest import Dashboard, Process, until
 from tests.app.rows import cycled
 from trainer_core.spec.commands import CommandState, ForcePhase, Rollback, SetThreshold
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AttemptStarted, CheckpointSaved, CommandChanged, Record, RunState, StepRecord
+from trainer_core.telemetry.journal import JournalReader
 
 PHASE_OF_DIAGRAM = "document.querySelector('.hy-node.on')?.dataset.phase"
 RANGES = """['loss', 'confidence', 'gradient'].map(name =>

@@ -5,20 +5,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from trainer_core.telemetry.rundir import RunStatus, status
 
 from app.feed import MOST_FEEDS, Feed, Watch
 from tests.app.conftest import until
 from tests.app.rows import Script, cycled
 from trainer_core.spec.records import Row
+from trainer_core.telemetry.journal import FILE
+from trainer_core.telemetry.rundir import RunStatus
 
 
 class Journal:
     """Batches to hand out one a poll; an exception in their place is raised."""
 
-    def __init__(self, *batches: list[Row] | Exception) -> None:
+    live = False
+
+    def __init__(self, *batches: list[Row] | Exception, journal_id: str = "one") -> None:
         self.batches = list(batches)
         self.opened: list[int] = []
+        self.journal_id = journal_id
+        self.damaged: set[int] = set()
 
     def __call__(self, _run_dir: Path, after_seq: int) -> "Journal":
         self.opened.append(after_seq)
@@ -33,6 +38,9 @@ class Journal:
             raise batch
         return batch
 
+    def status(self) -> RunStatus:
+        return RunStatus("working", "steps are coming")
+
     def close(self) -> None:
         pass
 
@@ -41,8 +49,8 @@ class Journal:
 def watching(tmp_path: Path) -> Iterator[Callable[..., Feed]]:
     feeds: list[Feed] = []
 
-    def start(journal: Journal, told: Callable[[Path], RunStatus] = status) -> Feed:
-        feeds.append(Feed(tmp_path, follow=journal, status=told))
+    def start(journal: Callable[[Path, int], Journal]) -> Feed:
+        feeds.append(Feed(tmp_path, follow=journal))
         return feeds[-1]
 
     yield start
@@ -61,10 +69,23 @@ def test_an_error_is_shown_and_then_goes_away(watching: Callable[..., Feed]) -> 
     assert journal.opened == [0, 10], "it goes on behind what it has"
 
 
-def test_another_journal_replaces_what_was_known(watching: Callable[..., Feed]) -> None:
-    feed = watching(Journal(cycled(3).rows, Script().start().steps(2).rows))
+def test_another_journal_replaces_what_was_known(watching: Callable[..., Feed], tmp_path: Path) -> None:
+    journals = [Journal(cycled(3).rows), *[Journal(Script().start().steps(2).rows, journal_id="two")] * 2]
+    (tmp_path / FILE).write_bytes(b"first")
+    feed = watching(lambda run_dir, after: journals.pop(0)(run_dir, after))
+    until(lambda: feed.store.last_seq == len(cycled(3).rows), 5, "the first journal")
+    (tmp_path / "new").write_bytes(b"second")
+    (tmp_path / "new").rename(tmp_path / FILE)
     until(lambda: feed.store.last_seq == 3, 5, "the new journal")
     assert feed.snapshot().steps.length == 2
+
+
+def test_damaged_rows_are_said(watching: Callable[..., Feed]) -> None:
+    journal = Journal(cycled(1).rows)
+    journal.damaged = {4, 5}
+    feed = watching(journal)
+    until(lambda: feed.connection.error, 5, "the banner")
+    assert feed.connection.error == "2 damaged rows of the journal were left out"
 
 
 def test_waiting_ends_when_the_past_has_been_read(watching: Callable[..., Feed]) -> None:

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.app.conftest import Dashboard
+from tests.app.conftest import Dashboard, write_run
 from tests.app.rows import cycled
 
 
@@ -41,19 +41,17 @@ def test_it_ends_quietly(start_dashboard: Callable[..., Dashboard]) -> None:
     assert "Traceback" not in dashboard.output
 
 
-def test_a_foreign_host_name_is_refused(start_dashboard: Callable[..., Dashboard]) -> None:
-    request = urllib.request.Request(start_dashboard().url, headers={"Host": "evil.example"})
+def test_a_foreign_host_name_is_refused(shared: Dashboard) -> None:
+    request = urllib.request.Request(shared.url, headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=10)
     assert refused.value.code == 400
 
 
-def test_plotly_is_served_once_and_cached_for_ever(start_dashboard: Callable[..., Dashboard]) -> None:
+def test_plotly_is_served_once_and_cached_for_ever(shared: Dashboard) -> None:
     import plotly
 
-    with urllib.request.urlopen(
-        f"{start_dashboard().url}/live/asset/plotly-{plotly.__version__}.js", timeout=10
-    ) as got:
+    with urllib.request.urlopen(f"{shared.url}/live/asset/plotly-{plotly.__version__}.js", timeout=10) as got:
         assert "immutable" in got.headers["Cache-Control"]
         assert got.headers["Content-Encoding"] == "gzip"
 
@@ -75,10 +73,19 @@ async def _hear(url: str, origin: str | None, say: str | None = None) -> tuple[l
         return heard, closed.rcvd.code if closed.rcvd else -1
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    """One dashboard for the tests that only ask."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_run(folder / "runs" / "run", cycled(3))
+    dashboard = Dashboard(folder / "runs", folder / "dashboard.log")
+    yield dashboard
+    dashboard.end()
+
+
 @pytest.fixture
-def socket_url(written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard]) -> str:
-    written_run("run", cycled(3))
-    return start_dashboard().url.replace("http", "ws") + "/live/ws?run=run"
+def socket_url(shared: Dashboard) -> str:
+    return shared.url.replace("http", "ws") + "/live/ws?run=run"
 
 
 def test_the_socket_tells_its_own_page_everything(socket_url: str) -> None:
