@@ -68,7 +68,7 @@ def meaning(row: Transition) -> str:
 def phases_markdown() -> str:
     """docs/phases.md."""
     traits = table(
-        ["phase", "purpose", "backward pass", "who moves the weights", "predictor learns", "compute", "usual steps"],
+        ["phase", "purpose", "backward", "weights moved by", "predictor learns", "compute", "usual steps"],
         [
             [
                 p.value,
@@ -161,8 +161,8 @@ def configuration_markdown() -> str:
         "# Configuration\n",
         _GENERATED,
         "A run is configured by the defaults of its task, then a preset, then a TOML file, then `--set key=value`;\n"
-        "later ones win. A key may stand under any header, or under none: it is put into its section, and the CLI says\n"
-        "so. An unknown key, a wrong type and a value out of bounds are errors that name key, value and bounds.\n"
+        "later ones win. A key may stand under any header, or under none: it is put into its section, with a note.\n"
+        "An unknown key, a wrong type and a value out of bounds are errors that name key, value and bounds.\n"
         "`live` settings can be changed while training runs (`hybrid send RUN_DIR set-threshold NAME VALUE`).\n",
     ]
     for section in SECTIONS:
