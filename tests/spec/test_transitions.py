@@ -1,4 +1,4 @@
-"""Claims about the transition table: the document's rows, the first one wins, strict comparisons, reasons in numbers."""
+"""Claims about the transition table: the document's rows, the first wins, strict comparisons, reasons in numbers."""
 
 import math
 

@@ -104,8 +104,8 @@ def phases_markdown() -> str:
             "## What one step of a phase does\n",
             traits,
             "## Transitions\n",
-            "The first row out of the present phase whose guards all hold is taken, between two steps. A value that was\n"
-            "not measured, and NaN, satisfy no comparison. A divergence keeps the next prediction away for\n"
+            "The first row out of the present phase whose guards all hold is taken, between two steps. A value that\n"
+            "was not measured, and NaN, satisfy no comparison. A divergence keeps the next prediction away for\n"
             "`divergence_window` steps.\n",
             transitions,
             "## State diagram\n",
