@@ -145,7 +145,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_can_be_resumed(
 
 
 def test_a_task_of_ones_own_is_found_in_the_working_directory(hybrid: Hybrid, runs_dir: Path) -> None:
-    (runs_dir.parent / "mine.py").write_text("from trainer_core.tasks.digits import digits as task\n")
+    (runs_dir.parent / "mine.py").write_text("from trainer_core.tasks.digits import make as task\n")
     said = hybrid("train", "mine:task", "--steps", 5, "--run-dir", runs_dir / "a", cwd=runs_dir.parent)
     assert said.returncode == 0, said.stderr
 

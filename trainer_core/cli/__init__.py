@@ -1,11 +1,11 @@
 """The ``hybrid`` command: its words, flags and exit codes. Knows every floor by name, imports torch only to train."""
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from trainer_core import __version__
 from trainer_core.cli import benches, configuration, reading, steering, training, watching
 from trainer_core.spec.errors import UserError
 
@@ -28,7 +28,7 @@ benches.add_to(app)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"hybrid {version('hybrid-predictive-trainer')}")
+        print(f"hybrid {__version__}")
         raise typer.Exit
 
 

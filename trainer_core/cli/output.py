@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,11 @@ def strict(value: Any) -> Builtins:
 
 
 def out() -> Console:
-    """Standard output; markup off, because names and messages may hold square brackets."""
-    return Console(markup=False, highlight=False, soft_wrap=True)
+    """Standard output; markup off, because names and messages may hold square brackets.
+
+    Where it is no terminal a line may be as long as it needs to be: a program reads it, or a person in a file.
+    """
+    return Console(markup=False, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 
 
 def err() -> Console:

@@ -1,9 +1,11 @@
 """``hybrid runs``, ``report`` and ``export``: what runs did, read from their journals. Changes nothing."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.table import Table
 
@@ -40,19 +42,27 @@ def runs(
         raise UserError(f"{runs_dir}: there is no such directory")
     found = rundir.find_runs(runs_dir)
     if as_json:
-        print_json(found)
+        print_json([as_keys(run) for run in found])
     elif not found:
         err().print(f"no runs under {runs_dir}; start one: hybrid demo")
     else:
         _show(found)
 
 
+def as_keys(run: "RunSummary") -> dict[str, Any]:
+    """What ``runs --json`` prints of one run."""
+    return {"name": run.name, "run_dir": str(run.path), "task": run.task, **msgspec.to_builtins(run.status)}
+
+
 def _show(found: Sequence["RunSummary"]) -> None:
-    table = Table(box=None, header_style="bold")
-    for heading in ("run", "task", "state", "step", "phase", "because"):
-        table.add_column(heading, justify="right" if heading == "step" else "left")
-    for summary in found:
-        pass
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("run", "task", "state", "step", "phase"):
+        table.add_column(heading, justify="right" if heading == "step" else "left", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for run in found:
+        how = run.status
+        step = f"{how.step}" if how.total_steps is None else f"{how.step}/{how.total_steps}"
+        table.add_row(str(run.path), run.task, how.state, step, how.phase or "", how.because)
     out().print(table)
 
 
@@ -68,11 +78,14 @@ def report(
     """
     from trainer_core.telemetry.journal import JournalReader
 
-    reader = JournalReader(a_run(run_dir))
-    if as_json:
-        print_json(report_of(rows(reader)))
-    else:
-        out().print(session_log(rows(reader), report_of(rows(reader)), everything))
+    with closing(JournalReader(a_run(run_dir))) as reader:
+        figures = report_of(rows(reader))
+        if as_json:
+            print_json(figures)
+        else:
+            out().print(session_log(rows(reader), figures, everything))
+        if reader.damaged:
+            err().print(f"note: {len(reader.damaged)} damaged rows were left out (their checksums fail)")
 
 
 def rows(reader: "JournalReader") -> Iterator[Row]:

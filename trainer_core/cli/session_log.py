@@ -60,7 +60,7 @@ def stays_of(rows: Iterable[Row]) -> Iterator[Stay]:
     """The stays in phases, in order; a rollback or resume begins a new one."""
     stay: Stay | None = None
     similarity: float | None = None
-    waiting: list[Record] = []  # before the first step nothing says which phase it is
+    waiting: list[Record] = []  # for the next stay; before the first step nothing says which phase it is
     for row in rows:
         record = row.record
         if isinstance(record, RunStarted):
@@ -77,7 +77,7 @@ def stays_of(rows: Iterable[Row]) -> Iterator[Stay]:
             stay.last = record.step
         if isinstance(record, AttemptStarted) and stay is not None:
             stay.cut = True
-        (waiting if stay is None else stay.records).append(record)
+        (waiting if stay is None or _belongs_to_the_next(stay, record) else stay.records).append(record)
     if stay is not None:
         yield thinned(stay)
 
@@ -93,6 +93,11 @@ def _begun(stay: Stay | None, record: Record) -> Stay | None:
             return Stay(Phase.PREDICT, record.cycle, record.first_step, record.step, [])
         case _:
             return None
+
+
+def _belongs_to_the_next(stay: Stay, record: Record) -> bool:
+    """A correction is computed at the end of PREDICT and is what CORRECT is about."""
+    return isinstance(record, CorrectionApplied) and stay.phase is Phase.PREDICT
 
 
 def _similarity(record: RunStarted) -> float | None:

@@ -11,16 +11,18 @@ import typer
 
 from trainer_core.cli.output import a_run, out, print_json
 from trainer_core.cli.verbs import VERBS, understood
-from trainer_core.spec.commands import CommandRequest, CommandState, is_dangerous
+from trainer_core.spec.commands import CommandRequest, CommandState, Refusal, is_dangerous, kind_of
 from trainer_core.spec.errors import UserError
 
 if TYPE_CHECKING:  # zmq is loaded by the commands that need it, so that --help is quick
-    from trainer_core.telemetry.client import CommandStatus
+    from trainer_core.telemetry.wire import CommandStatus
 
 SHORT_WAIT_S = 10.0
 """How long ``send`` waits for the end of a command without ``--wait``."""
 GRACE_S = 5.0
 """How much longer than the command's own lifetime ``--wait`` waits: what expires must be seen to expire."""
+ENDED = ("finished", "stopped", "failed", "crashed")
+"""States in which no trainer will apply anything."""
 
 
 class Exit(IntEnum):
@@ -88,9 +90,13 @@ def _confirmed(word: str, run_dir: Path, yes: bool) -> bool:
 
 
 def delivered(run_dir: Path, request: CommandRequest, confirmed: bool, patience_s: float) -> "CommandStatus":
-    """Send ``request`` and follow it to its end, or for ``patience_s``."""
+    """Send ``request`` and follow it to its end, or for ``patience_s``; refuse it here where nobody is left to ask."""
+    from trainer_core.telemetry import rundir
     from trainer_core.telemetry.client import Client
 
+    now = rundir.status(run_dir)
+    if now.state in ENDED and not now.agent_alive:
+        return refused_here(request, f"the run has ended: {now.state} at step {now.step} ({now.because})")
     ends = time.monotonic() + patience_s
     client = Client(run_dir, role="operator")
     try:
@@ -100,6 +106,25 @@ def delivered(run_dir: Path, request: CommandRequest, confirmed: bool, patience_
     finally:
         client.close()
     return status
+
+
+def refused_here(request: CommandRequest, why: str) -> "CommandStatus":
+    """The answer an agent would give for a run that has ended, when its agent has ended too."""
+    from trainer_core.telemetry.wire import CommandStatus
+
+    return CommandStatus(
+        command_id=request.command_id,
+        kind=kind_of(request.command),
+        state=CommandState.REJECTED,
+        step=None,
+        phase=None,
+        before=None,
+        after=None,
+        refusal=Refusal.RUN,
+        detail=why,
+        actor=None,
+        state_rev=None,
+    )
 
 
 def exit_code(status: "CommandStatus") -> Exit:
