@@ -1,7 +1,7 @@
 """The lifecycle diagram as SVG, drawn once; what changes are the values bound to it by name. Pure.
 
 The browser understands four bindings: ``data-bind`` (text), ``data-on`` (class ``on``), ``data-scale`` (width from 0 to
-1) and ``data-flash`` (animate when the value changes).
+1) and ``data-flash`` (animate when the value changes: a phase that came and went between two looks is seen too).
 """
 
 from app.theme import phase_token
@@ -49,6 +49,7 @@ def binds(life: Lifecycle) -> Binds:
             f"{key}.left": node.left,
             f"{key}.done": round(node.done, 3),
             f"{key}.tally": node.tally,
+            f"{key}.entered": node.entered,
         }
     for (left, entered), count in life.entered.items():
         key = f"edge.{left.value}.{entered.value}"
@@ -63,7 +64,7 @@ def _node(phase: Phase) -> str:
     x, y = PLACE[phase]
     key = f"life.{phase.value}"
     return (
-        f'<g class="hy-node" data-on="{key}.on" data-phase="{phase.value}" '
+        f'<g class="hy-node" data-on="{key}.on" data-flash="{key}.entered" data-phase="{phase.value}" '
         f'style="--hue: var(--hy-{phase_token(phase)})" transform="translate({x} {y})">'
         f'<rect class="hy-box" width="{NODE_W}" height="{NODE_H}" rx="10"/>'
         f'<circle class="hy-badge" cx="22" cy="22" r="12"/>'

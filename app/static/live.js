@@ -207,10 +207,13 @@ class Screen {
   }
 
   flash(el, value) {
-    if (value < 0) return;
+    const first = el.dataset.flashed === undefined;
+    el.dataset.flashed = value;
+    if (value < 0 || first) return;  // what was so before the page was opened is no news
     el.classList.remove("flash");
     el.getBoundingClientRect();  // so that the animation begins again
     el.classList.add("flash");
+    el.onanimationend = () => el.classList.remove("flash");
   }
 
   list(name, items) {

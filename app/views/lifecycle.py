@@ -28,6 +28,8 @@ class Node:
     done: float
     """Share of the budget used, 0 when the phase has no fixed length or is not the present one."""
     tally: str
+    entered: int
+    """How often it was entered; -1 while it never was."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,16 @@ def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None) -> Node
     tally = snapshot.tallies[phase]
     total = sum(other.steps for other in snapshot.tallies.values())
     said = f"{words.count(tally.steps)} steps · {words.share(tally.steps, total)}" if tally.steps else "not yet"
+    times = tally.entered or -1
     if snapshot.phase is not phase:
-        return Node(phase, False, f"entered {words.count(tally.entered)}×" if tally.entered else "", "", 0.0, said)
+        return Node(
+            phase, False, f"entered {words.count(tally.entered)}×" if tally.entered else "", "", 0.0, said, times
+        )
     inside, budget = _position(snapshot.last, phase, newest)
     if budget is None:
-        return Node(phase, True, f"step {words.count(inside)}, no fixed length", "", 0.0, said)
+        return Node(phase, True, f"step {words.count(inside)}, no fixed length", "", 0.0, said, times)
     left = max(0, budget - inside)
-    return Node(phase, True, f"step {inside} of {budget}", f"{left} left", min(1.0, inside / budget), said)
+    return Node(phase, True, f"step {inside} of {budget}", f"{left} left", min(1.0, inside / budget), said, times)
 
 
 def _position(

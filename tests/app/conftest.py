@@ -92,21 +92,24 @@ def start_dashboard(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[..., Da
         dashboard.end()
 
 
+def train(run_dir: Path, log: Path) -> Process:
+    """A real training run of ``digits`` that goes on for long."""
+    words = [sys.executable, "-m", "trainer_core", "train", "digits", "--steps", "200000", "--seed", "0"]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = Process([*words, "--run-dir", str(run_dir)], log, log.parent)
+    until(lambda: process.child.poll() is not None or (run_dir / "journal.db").exists(), 90, "training starts")
+    assert process.child.poll() is None, process.output
+    return process
+
+
 @pytest.fixture
-def start_training(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[..., Process]]:
-    """Start a real training run of ``digits`` in ``runs_dir/name``; ended after the test."""
+def start_training(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[[str], Process]]:
+    """Start a real training run in ``runs_dir/name``; ended after the test."""
     started: list[Process] = []
 
-    def start(name: str = "live", steps: int = 200_000, *more: str) -> Process:
-        words = [sys.executable, "-m", "trainer_core", "train", "digits", "--steps", str(steps), "--seed", "0"]
-        words += ["--run-dir", str(runs_dir / name), *more]
-        process = Process(words, tmp_path / f"train-{name}-{len(started)}.log", tmp_path)
-        started.append(process)
-        until(
-            lambda: process.child.poll() is not None or (runs_dir / name / "journal.db").exists(), 60, "training starts"
-        )
-        assert process.child.poll() in (None, 0), process.output
-        return process
+    def start(name: str) -> Process:
+        started.append(train(runs_dir / name, tmp_path / f"train-{name}.log"))
+        return started[-1]
 
     yield start
     for process in started:

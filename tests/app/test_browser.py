@@ -2,20 +2,22 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.app.conftest import Dashboard, Process, until
+from tests.app.conftest import Dashboard, Process, train, until
 from tests.app.rows import cycled
+from tests.conftest import end_agents
 from trainer_core.spec.commands import CommandState, ForcePhase, Rollback, SetThreshold
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AttemptStarted, CheckpointSaved, CommandChanged, Record, RunState, StepRecord
 from trainer_core.telemetry.journal import JournalReader
 
-PHASE_OF_DIAGRAM = "document.querySelector('.hy-node.on')?.dataset.phase"
+PHASES_LIT = "[...document.querySelectorAll('.hy-node.on, .hy-node.flash')].map(node => node.dataset.phase)"
+"""The present phase, and phases that came and went between two looks."""
 RANGES = """['loss', 'confidence', 'gradient'].map(name =>
     document.querySelector(`[data-figure=${name}] .hy-plot`)._fullLayout.xaxis.range.map(Math.round).join(' '))"""
 REVISION = "Number(document.querySelector('[data-figure=loss]').dataset.revision ?? 0)"
@@ -54,12 +56,16 @@ def applied(run_dir: Path, kind: type) -> CommandChanged:
     return found
 
 
-@pytest.fixture
-def live(
-    start_training: Callable[..., Process], start_dashboard: Callable[..., Dashboard], runs_dir: Path
-) -> tuple[Path, Dashboard]:
-    start_training("live")
-    return runs_dir / "live", start_dashboard()
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Dashboard]]:
+    """One real run and one dashboard for the tests that neither ends."""
+    folder = tmp_path_factory.mktemp("live")
+    trainer = train(folder / "runs" / "live", folder / "train.log")
+    dashboard = Dashboard(folder / "runs", folder / "dashboard.log")
+    yield folder / "runs" / "live", dashboard
+    dashboard.end()
+    trainer.end()
+    end_agents(folder)
 
 
 def test_the_diagram_follows_the_run(live: tuple[Path, Dashboard], open_page: Callable[..., Page]) -> None:
@@ -67,10 +73,10 @@ def test_the_diagram_follows_the_run(live: tuple[Path, Dashboard], open_page: Ca
     seen: set[str] = set()
 
     def gather() -> bool:
-        seen.add(page.evaluate(PHASE_OF_DIAGRAM))
-        return {"FULL", "PREDICT"} <= seen
+        seen.update(page.evaluate(PHASES_LIT))
+        return {"FULL", "PREDICT", "CORRECT"} <= seen
 
-    until(gather, 60, f"the diagram shows FULL and PREDICT ({seen})")
+    until(gather, 90, "the diagram shows the whole cycle")
     before = strip_step(page)
     until(lambda: strip_step(page) > before, 10, "the strip moves on")
     expect(page.locator('[data-bind="strip.state"]')).to_have_text("working")
