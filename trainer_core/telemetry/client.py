@@ -107,7 +107,7 @@ class Client:
     """Talks to the agent of one run, if there is one. Not for sharing between threads."""
 
     def __init__(self, run_dir: Path, role: str = "operator") -> None:
-        self._run_dir = Path(run_dir)
+        self._run_dir, self._role = Path(run_dir), role
         self._questions = Line(self._run_dir, role, "questions")
         self._orders = Line(self._run_dir, role, "commands" if role == "operator" else "questions")
 
@@ -119,6 +119,9 @@ class Client:
     def send(self, request: CommandRequest, confirm: bool = False) -> CommandStatus:
         """Give a command; ``confirm`` also sends the second message that dangerous ones need."""
         kind = kind_of(request.command)
+        if self._role != "operator":  # spares the question: the commands socket lets no other key in
+            detail = f"the {self._role}'s key may watch, not give commands"
+            return CommandStatus(request.command_id, kind, CommandState.REJECTED, refusal=Refusal.AUTH, detail=detail)
         answer = self._status(self._orders.ask(wire.Send(request=request)), request.command_id, kind)
         if confirm and answer.state is CommandState.RECEIVED:
             answer = self._status(

@@ -63,10 +63,13 @@ _decoder = msgspec.msgpack.Decoder(Record)
 
 
 def encode(record: Record) -> tuple[str, bytes]:
-    """(kind, body) of a record."""
-    if isinstance(record, StepRecord):
-        return "step", _encode_step(record)
-    return kind_of(record), _encoder.encode(record)
+    """(kind, body) of a record. Raises CodecError for what is none, or holds values of other types."""
+    try:
+        if isinstance(record, StepRecord):
+            return "step", _encode_step(record)
+        return kind_of(record), _encoder.encode(record)
+    except (AttributeError, TypeError, ValueError, OverflowError, KeyError, struct.error) as error:
+        raise CodecError(f"a {type(record).__name__} cannot be encoded: {error}") from None
 
 
 def _encode_step(record: StepRecord) -> bytes:

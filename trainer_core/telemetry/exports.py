@@ -17,7 +17,7 @@ _PAGE = 50_000
 
 
 def frame(run_dir: Path | str) -> pl.DataFrame:
-    """All intact step records: seq, time, attempt, and every scalar field; null is "not measured", NaN is NaN."""
+    """All intact step records: seq, time, attempt, kind, and every scalar field; null is "not measured", NaN is NaN."""
     reader = JournalReader(Path(run_dir))
     try:
         parts = []
@@ -37,9 +37,10 @@ def _columns(rows: list[RawRow]) -> pl.DataFrame:
             "seq": [row.seq for row in rows],
             "time": [row.time for row in rows],
             "attempt": [row.attempt for row in rows],
+            "kind": [row.kind for row in rows],
             "body": [row.body for row in rows],
         },
-        schema={"seq": pl.Int64, "time": pl.Float64, "attempt": pl.Int64, "body": pl.Binary},
+        schema={"seq": pl.Int64, "time": pl.Float64, "attempt": pl.Int64, "kind": pl.String, "body": pl.Binary},
     )
     present = pl.col("body").bin.head(8).bin.reinterpret(dtype=pl.UInt64, endianness="little")
     hints = get_type_hints(StepRecord)

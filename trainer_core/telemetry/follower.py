@@ -20,7 +20,7 @@ from trainer_core.telemetry.codec import PROTOCOL, CodecError, RawRow, decode_ro
 from trainer_core.telemetry.journal import JournalReader
 from trainer_core.telemetry.rundir import RunStatus, status
 
-_LOOK_S, _QUIET_S, _MOST_KEPT = 0.05, 3.0, 20_000
+_LOOK_S, _CHECK_S, _QUIET_S, _MOST_KEPT = 0.05, 0.5, 3.0, 20_000
 
 
 class Follower:
@@ -41,7 +41,7 @@ class Follower:
         self._epoch = ""
         self._welcomed = False
         self._heard_at = 0.0
-        self._looked_at = 0.0
+        self._looked_at = self._checked_at = 0.0
         self._known_seq = 0
         self._early: dict[int, RawRow] = {}
         self._questions = Line(self.run_dir, "viewer", "questions")
@@ -58,6 +58,7 @@ class Follower:
         """
         deadline = time.monotonic() + timeout_s
         while True:
+            self._look_for_another_journal()
             self._connect()
             left = deadline - time.monotonic()
             self._listen(max(0.0, min(left, _LOOK_S)))
@@ -70,6 +71,20 @@ class Follower:
     def status(self) -> RunStatus:
         """How the run is doing: the heartbeat's word while one is heard, else read from the files."""
         return self.heartbeat.status if self.live and self.heartbeat is not None else status(self.run_dir)
+
+    def _look_for_another_journal(self) -> None:
+        """A journal that was set aside or replaced has another id: begin again at its first row."""
+        now = time.monotonic()
+        if now - self._checked_at < _CHECK_S or self._journal.in_place():
+            return
+        self._checked_at = now
+        present = JournalReader(self.run_dir)
+        self._journal.close()
+        self._journal = present
+        if present.journal_id != self.journal_id:
+            self._disconnect()
+            self.journal_id, self.seq, self._known_seq, self._looked_at = present.journal_id, 0, 0, 0.0
+            self._early, self.damaged = {}, set()
 
     # -- the socket -------------------------------------------------------------------------------------------------
 

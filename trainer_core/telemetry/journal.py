@@ -52,7 +52,7 @@ class JournalWriter:
         self._db.execute("PRAGMA wal_autocheckpoint=0")
         self._db.executescript(_SCHEMA)
         self._begin_meta()
-        self.next_seq = int(self._db.execute("SELECT coalesce(max(seq), 0) FROM rows").fetchone()[0]) + 1
+        self.next_seq = self._newest() + 1
         self._batches = 0
 
     def _begin_meta(self) -> None:
@@ -87,12 +87,16 @@ class JournalWriter:
         except sqlite3.Error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise
+            if self._newest() < seq - 1:  # a commit may be durable and yet report an error: then it is not repeated
+                raise
         self.next_seq = seq
         self._batches += 1
         if self._batches % _CHECKPOINT_EVERY == 0:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return first, seq - 1
+
+    def _newest(self) -> int:
+        return int(self._db.execute("SELECT coalesce(max(seq), 0) FROM rows").fetchone()[0])
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close."""
@@ -117,8 +121,13 @@ class JournalReader:
             raise JournalError(f"{self.path} is only being created: try again in a moment")
         _check_version(stored, self.path)
         self.journal_id = stored["journal_id"]
+        self._file = _identity(self.path)
         self.damaged: set[int] = set()
         """Rows that were passed over because their checksum failed."""
+
+    def in_place(self) -> bool:
+        """Whether the file that was opened is still the run's journal; False when it was set aside or replaced."""
+        return _identity(self.path) == self._file
 
     def last_seq(self) -> int:
         """The newest seq; 0 for an empty journal."""
@@ -179,6 +188,14 @@ class JournalReader:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:

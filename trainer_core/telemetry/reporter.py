@@ -27,6 +27,7 @@ from trainer_core.spec.records import (
 )
 from trainer_core.spec.severity import Severity
 from trainer_core.telemetry.codec import encode
+from trainer_core.telemetry.codec import CodecError, encode
 from trainer_core.telemetry.commands_db import CommandsReader, Decided
 from trainer_core.telemetry.journal import JournalWriter
 
@@ -58,11 +59,13 @@ class Reporter:
         self._dropped: tuple[int, int, int] | None = None
         """(first step, last step, count) not yet told in a Lost record."""
         self.lost = 0
-        """Step records dropped so far."""
+        """Records dropped so far: steps the disk was too slow for, and what could not be written at all."""
         self.failures = 0
         """Commits that failed and were tried again, and records that could not be encoded."""
         self._commits = 0
         self._pending: list[_Item] = []
+        self._mark = self._settled = -1
+        """Everything with a smaller order is in the pending batch or before it; is committed."""
         self._step, self._phase, self._state_rev, self._attempt = 0, Phase.WARMUP, 0, 0
         self._wake, self._committed = threading.Event(), threading.Condition()
         self._stopping = self._closed = False
@@ -115,11 +118,10 @@ class Reporter:
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything reported so far is committed; False when ``timeout`` seconds did not suffice."""
+        goal = next(self._order)
         deadline = time.monotonic() + timeout
         with self._committed:
-            # A commit may be under way that took its records before this call: the second one from now has them all.
-            goal = self._commits + 2
-            while self._commits < goal:
+            while self._settled < goal:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._thread.is_alive():
                     return False
@@ -147,17 +149,22 @@ class Reporter:
         deadline = time.monotonic() + 4.0
         while self.queued and time.monotonic() < deadline:
             if not self._commit():
-                self._wake.wait(self._interval_s)
+                time.sleep(self._interval_s)
         self._commands_db.close()
         self._journal.close()
 
     def _tick(self) -> None:
-        self._commit()
-        self._fetch()
+        """One round. Whatever goes wrong is counted and tried again: the thread outlives it."""
+        try:
+            self._commit()
+            self._fetch()
+        except Exception:
+            self.failures += 1
 
     def _commit(self) -> bool:
         """Commit what has gathered; on failure it is kept and tried again at the next tick."""
         if not self._pending:
+            self._mark = next(self._order)
             self._pending = self._drained()
         try:
             if self._pending:
@@ -165,25 +172,27 @@ class Reporter:
         except sqlite3.Error:
             self.failures += 1
             return False
-        except (TypeError, ValueError, OverflowError, AttributeError, struct.error):
-            # A record that cannot be encoded (a type the spec does not allow) must not take the others with it.
-            self._pending = [item for item in self._pending if self._encodable(item[3])]
+        except CodecError:
+            self._drop_unwritable()
             return False
         for _, _, attempt, record in self._pending:
             self._note(record, attempt)
         with self._committed:
-            self._pending = []
-            self._commits += 1
+            self._pending, self._settled = [], self._mark
             self._committed.notify_all()
         return True
 
-    def _encodable(self, record: Record) -> bool:
-        try:
-            encode(record)
-        except (TypeError, ValueError, OverflowError, AttributeError, struct.error):
-            self.failures += 1
-            return False
-        return True
+    def _drop_unwritable(self) -> None:
+        """Leave out records that have no encoding (a caller's mistake), and say so in their place."""
+        kept: list[_Item] = []
+        for order, stamp, attempt, record in self._pending:
+            try:
+                encode(record)
+                kept.append((order, stamp, attempt, record))
+            except CodecError as error:
+                self.lost += 1
+                kept.append((order, stamp, attempt, _alert(f"a record was left out: {error}")))
+        self._pending = kept
 
     def _drained(self) -> list[_Item]:
         items: list[_Item] = []
@@ -240,8 +249,10 @@ class Reporter:
 
     def _tell_of_set_aside(self) -> None:
         aside = self._journal.set_aside
-        if aside is None:
-            return
-        message = f"the journal was damaged and set aside as {aside.name}; a new one begins here"
-        alert = AlertRaised(0, "journal-1", "journal", Severity.CRITICAL, "journal", None, None, message)
-        self._events.append((next(self._order), self._clock(), 0, alert))
+        if aside is not None:
+            alert = _alert(f"the journal was damaged and set aside as {aside.name}; a new one begins here")
+            self._events.append((next(self._order), self._clock(), 0, alert))
+
+
+def _alert(message: str) -> AlertRaised:
+    return AlertRaised(0, "journal-1", "journal", Severity.CRITICAL, "journal", None, None, message)

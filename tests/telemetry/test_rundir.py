@@ -1,0 +1,91 @@
+"""One trainer a directory, and an honest word for what a run is doing, with its reason."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.telemetry.trainers import REPO, Trainer, TrainerProcess
+from tests.telemetry.waiting import until
+from trainer_core.spec.errors import RunError
+from trainer_core.spec.records import RunState
+from trainer_core.telemetry import rundir
+from trainer_core.telemetry.rundir import RunInUse, claim, find_runs
+
+
+def test_a_second_claim_is_refused_in_one_sentence_and_the_first_goes_on(run_dir: Path) -> None:
+    with Trainer(run_dir, serves=False) as trainer:
+        with pytest.raises(RunInUse) as refused:
+            claim(run_dir)
+        assert isinstance(refused.value, RunError)
+        assert str(run_dir) in str(refused.value) and "\n" not in str(refused.value)
+        words = "import sys; from trainer_core.telemetry.rundir import claim; claim(__import__('pathlib').Path(sys.argv[1]))"
+        other = subprocess.run(
+            [sys.executable, "-c", words, str(run_dir)], cwd=REPO, capture_output=True, text=True, check=False
+        )
+        assert "RunInUse" in other.stderr
+        trainer.steps(3)
+    claim(run_dir).close()
+
+
+def test_a_killed_trainer_leaves_no_claim_behind(run_dir: Path) -> None:
+    with TrainerProcess(run_dir, serves=False) as trainer:
+        trainer.kill()
+    claim(run_dir).close()
+
+
+def test_working_then_finished_by_the_trainers_own_word(run_dir: Path) -> None:
+    trainer = Trainer(run_dir, serves=False)
+    trainer.steps(5)
+    status = rundir.status(run_dir)
+    assert (status.state, status.step, status.trainer_alive, status.agent_alive) == ("working", 5, True, False)
+    assert status.because
+    trainer.end("finished")
+    status = rundir.status(run_dir)
+    assert (status.state, status.trainer_alive) == ("finished", False)
+    assert "finished by the test" in status.because
+
+
+@pytest.mark.parametrize("word", ["stopped", "failed"])
+def test_the_other_ends_are_the_trainers_words_too(run_dir: Path, word: str) -> None:
+    Trainer(run_dir, serves=False).end(word)
+    assert rundir.status(run_dir).state == word
+
+
+def test_paused_is_paused_and_running_is_working_again(run_dir: Path) -> None:
+    with Trainer(run_dir, serves=False) as trainer:
+        trainer.say(RunState(0, "paused", "an operator said so"))
+        trainer.steps(0)
+        assert rundir.status(run_dir).state == "paused"
+        trainer.say(RunState(0, "running", "goes on"))
+        trainer.steps(1)
+        assert rundir.status(run_dir).state == "working"
+
+
+def test_a_trainer_killed_without_a_last_word_has_crashed(run_dir: Path) -> None:
+    with TrainerProcess(run_dir, serves=False) as trainer:
+        trainer.steps(4)
+        trainer.kill()
+    status = rundir.status(run_dir)
+    assert (status.state, status.step, status.trainer_alive) == ("crashed", 4, False)
+    assert status.because
+
+
+def test_three_lights_agent_trainer_training(run_dir: Path) -> None:
+    with Trainer(run_dir):
+        until(lambda: rundir.status(run_dir).agent_alive)
+        assert rundir.status(run_dir).trainer_alive
+
+
+def test_runs_are_directories_with_a_journal_whatever_their_state(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    Trainer(runs / "a", serves=False).end("finished")
+    Trainer(runs / "b", serves=False).close()
+    (runs / "c").mkdir()
+    (runs / "d").mkdir()
+    (runs / "d" / "journal.db").write_bytes(b"this is no database" * 100)
+    found = {run.name: run.status.state for run in find_runs(runs)}
+    assert (found["a"], found["b"]) == ("finished", "crashed")
+    assert "c" not in found and found["d"] == "unreadable"
+    assert find_runs(tmp_path / "nowhere") == []
