@@ -5,7 +5,8 @@ from typing import Any
 from trainer_core.spec.config import Config
 
 _FIRST_HORIZON = 20
-_LONGEST_BACKOFF = 1000
+_LONGEST_BACKOFF = 160
+"""A look costs up to three forward passes, about one full step: at most 1 % of the steps, once in so many."""
 
 
 class Lengths:
@@ -40,6 +41,12 @@ class Lengths:
     def correct_needed(self, config: Config) -> int:
         """Validating full steps in CORRECT."""
         return 1 if self.adaptive else config.hybrid_trainer_config.correct_steps
+
+    def look_again(self, config: Config) -> None:
+        """What was refused may be wanted now (an operator moved the threshold): forget the refusals."""
+        self.refusals = 0
+        if self.adaptive:
+            self._window = min(self._window, float(config.hybrid_trainer_config.full_steps))
 
     def entered(self, horizon: int) -> None:
         """A prediction of ``horizon`` steps begins."""

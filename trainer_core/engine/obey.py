@@ -142,6 +142,10 @@ def _set(session: "Session", name: str, value: float) -> BeforeAfter:
     engine.config = changed
     if setting.name in ("full_steps", "min_full_steps") and engine.phase is Phase.FULL:
         engine.probe_at = engine.lengths.full_needed(changed)
+    if setting.name == "confidence_threshold" and value < before:
+        engine.lengths.look_again(changed)
+        if engine.phase is Phase.FULL:
+            engine.probe_at = min(engine.probe_at, engine.lengths.full_needed(changed))
     return f"{before:g}", f"{getattr(getattr(changed, setting.section), setting.name):g}"
 
 
