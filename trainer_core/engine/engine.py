@@ -265,7 +265,6 @@ class Engine:
             since_divergence=None if self.last_divergence is None else max(0, self.step_count - self.last_divergence),
             locked=self.locked,
             horizon=self.flight.horizon if self.flight else 0,
-            grad_norm_baseline=self.grad_baseline.mean,
             validated_steps=self.steps_in_phase if self.phase is Phase.CORRECT else 0,
             correct_needed=self.lengths.correct_needed(self.config),
             corrected=self.corrected,
@@ -291,6 +290,7 @@ class Engine:
             prediction_error=error,
             sign_changes=self.curve.sign_changes,
             grad_norm=outcome.grad_norm,
+            grad_norm_baseline=self.grad_baseline.mean,  # before this step: a spike must not excuse itself
         )
         if self.phase is not Phase.PREDICT and finite:
             self.grad_baseline.update(outcome.grad_norm or 0.0)

@@ -1,0 +1,333 @@
+"""Claims about commands: each ends once, says before and after, and a refused one has changed nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.rig import Rig, covered
+from trainer_core.engine.snapshot import copied
+from trainer_core.spec.commands import (
+    AcknowledgeAlert,
+    Annotate,
+    ApplyRemedy,
+    Command,
+    CommandState,
+    ForcePhase,
+    LockPrediction,
+    Pause,
+    Refusal,
+    Resume,
+    Rollback,
+    SaveCheckpoint,
+    ScaleLearningRate,
+    SetGradientClip,
+    SetLearningRate,
+    SetPhaseLength,
+    SetThreshold,
+    SetWeightDecay,
+    SilenceAlert,
+    Stop,
+)
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import (
+    AlertRaised,
+    Annotated,
+    AttemptStarted,
+    CheckpointSaved,
+    PhaseChanged,
+    PredictionEnded,
+    RunState,
+    StepRecord,
+)
+
+APPLIED, REJECTED = CommandState.APPLIED, CommandState.REJECTED
+FULL_LIFE = [CommandState.APPLYING, APPLIED]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """A run in its first FULL phase, two steps in."""
+    return Rig(tmp_path).begin().until_phase(Phase.FULL, 2)
+
+
+@pytest.mark.parametrize(
+    ("command", "before", "after"),
+    [
+        (ForcePhase(Phase.FULL), "FULL", "FULL (begun anew)"),
+        (SetThreshold("confidence_threshold", 0.91), "0", "0.91"),
+        (SetThreshold("divergence_threshold", 2.5), "100", "2.5"),
+        (SetPhaseLength(Phase.FULL, 9), "4", "9"),
+        (SetPhaseLength(Phase.PREDICT, 7), "6", "7"),
+        (SetPhaseLength(Phase.CORRECT, 3), "2", "3"),
+        (SetGradientClip(0.5), "0", "0.5"),
+        (SetLearningRate(1e-4), "0.003", "0.0001"),
+        (ScaleLearningRate(0.5), "0.003", "0.0015"),
+        (SetWeightDecay(0.2), "0.01", "0.2"),
+        (LockPrediction(True), "unlocked", "locked"),
+        (SaveCheckpoint(), None, "step-000007"),
+        (SilenceAlert("loss deviation", 50), None, "silent until step 57"),
+        (Annotate("what is this bump?"), None, "what is this bump?"),
+        (Rollback(), "step 7", "step 0 (step-000000)"),
+        (Stop(), "running", "stopped"),
+    ],
+    ids=lambda x: type(x).__name__ if not isinstance(x, str | None) else "",
+)
+def test_a_command_is_applied_at_the_boundary_and_says_before_and_after(
+    rig: Rig, command: Command, before: str | None, after: str
+) -> None:
+    command_id = rig.send(command, reason="because")
+    rig.session.commands()
+    assert rig.states(command_id) == FULL_LIFE
+    last = rig.life(command_id)[-1]
+    assert (last.before, last.after, last.actor, last.reason) == (before, after, "ann", "because")
+    assert last.state_rev == rig.engine.state_rev == 1
+
+
+def test_what_was_set_holds_for_the_steps_that_follow(rig: Rig) -> None:
+    rig.tell(SetLearningRate(1e-4))
+    rig.tell(SetWeightDecay(0.3))
+    rig.tell(SetThreshold("confidence_threshold", 1.0))
+    record = rig.step()
+    assert record.learning_rate == pytest.approx(1e-4)
+    assert rig.step().learning_rate == pytest.approx(1e-4)
+    assert rig.optimizer.param_groups[0]["weight_decay"] == 0.3
+    rig.until_step(40)
+    assert rig.engine.phase is Phase.FULL, "no confidence is above 1"
+
+
+def test_a_note_and_a_checkpoint_are_records_of_their_own(rig: Rig) -> None:
+    rig.tell(Annotate("here"))
+    rig.tell(SaveCheckpoint())
+    assert rig.of(Annotated) == [Annotated(7, "here", "ann")]
+    saved = rig.of(CheckpointSaved)[-1]
+    assert (saved.step, saved.good, saved.because) == (7, True, "asked for by ann")
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (ForcePhase(Phase.WARMUP), "there is no way from FULL to WARMUP"),
+        (ForcePhase(Phase.CORRECT), "there is no way from FULL to CORRECT"),
+        (SetThreshold("confidence_threshold", 1.5), "from 0 to 1"),
+        (SetThreshold("confidence_threshold", float("nan")), "from 0 to 1"),
+        (SetThreshold("warmup_steps", 5), "cannot be changed while training runs"),
+        (SetThreshold("nonsense", 5), "no such setting"),
+        (SetThreshold("gradient_norm_high", 500.0), "gradient_norm_extreme_high"),
+        (SetPhaseLength(Phase.WARMUP, 5), "cannot be changed while training runs"),
+        (SetGradientClip(1e9), "from 0 to"),
+        (SetLearningRate(1e6), "outside 0 to 100"),
+        (ScaleLearningRate(float("inf")), "outside 0 to 100"),
+        (SetWeightDecay(11.0), "from 0 to 10"),
+        (Rollback("step-999999"), "there is no checkpoint step-999999; there are: step-000000"),
+        (Rollback("../secret"), "there is no checkpoint"),
+        (AcknowledgeAlert("alert-0-9"), "no open alert alert-0-9"),
+        (SilenceAlert("nonsense", 5), "no alert rule called nonsense"),
+        (ApplyRemedy("nonsense"), "there is no remedy nonsense"),
+    ],
+    ids=lambda x: type(x).__name__ if not isinstance(x, str) else "",
+)
+def test_a_refused_command_says_why_and_changes_nothing(rig: Rig, command: Command, why: str) -> None:
+    def everything() -> tuple[Any, ...]:
+        e = rig.engine
+        return e.config, e.schedule.scale, e.step_count, e.phase, e.probe_at, e.locked, e.state_rev, e.attempt
+
+    before, weights, optimizer = everything(), rig.weights(), copied(rig.optimizer.state_dict()["param_groups"])
+    ended = rig.tell(command)
+    assert (ended.state, ended.refusal) == (REJECTED, Refusal.PRECONDITION)
+    assert why in ended.detail and "\n" not in ended.detail
+    assert everything() == before
+    assert torch.equal(rig.weights(), weights)
+    assert rig.optimizer.state_dict()["param_groups"] == optimizer
+
+
+def test_force_full_is_taken_from_every_phase_and_judges_a_prediction(tmp_path: Path) -> None:
+    for phase in (Phase.WARMUP, Phase.PREDICT, Phase.CORRECT):
+        rig = Rig(tmp_path / phase).begin().until_phase(phase)
+        ended = rig.tell(ForcePhase(Phase.FULL))
+        assert (ended.state, ended.before, ended.after) == (APPLIED, phase.value, "FULL")
+        assert len(rig.of(PredictionEnded)) == (phase is not Phase.WARMUP)
+        change = rig.of(PhaseChanged)[-1]
+        assert (change.to_phase, change.because) == (Phase.FULL, ("asked for by an operator",))
+        assert rig.step().phase is Phase.FULL
+
+
+def test_force_predict_probes_first_and_is_refused_while_locked(rig: Rig) -> None:
+    rig.tell(LockPrediction(True))
+    refused = rig.tell(ForcePhase(Phase.PREDICT))
+    assert refused.state is REJECTED and "locked by an operator" in refused.detail
+    rig.tell(LockPrediction(False))
+    assert rig.tell(ForcePhase(Phase.PREDICT)).state is APPLIED
+    assert rig.step().phase is Phase.PREDICT
+    again = rig.tell(ForcePhase(Phase.PREDICT))
+    assert again.state is REJECTED and "a prediction is under way" in again.detail
+    assert rig.tell(ForcePhase(Phase.CORRECT)).state is APPLIED
+    assert rig.step().phase is Phase.CORRECT
+    covered(rig.records)
+
+
+def test_locked_prediction_stays_in_full_until_unlocked(rig: Rig) -> None:
+    rig.tell(LockPrediction(True))
+    rig.until_step(60)
+    assert rig.engine.phase is Phase.FULL and not rig.engine.predictions_entered
+    rig.tell(LockPrediction(False))
+    rig.until_phase(Phase.PREDICT)
+
+
+def test_a_command_waits_for_its_step_and_is_refused_when_that_has_passed(rig: Rig) -> None:
+    later = rig.send(Annotate("at 9"), at_step=9)
+    late = rig.send(Annotate("too late"), at_step=3)
+    rig.session.commands()
+    assert rig.states(later) == []
+    assert rig.states(late) == [REJECTED]
+    assert rig.life(late)[0].detail == "step 3 has passed; the run is at step 7"
+    rig.step()
+    assert rig.states(later) == FULL_LIFE
+    assert rig.life(later)[-1].step == 8, "the boundary before step 9"
+
+
+def test_a_command_expires_by_the_clock_and_not_before(rig: Rig) -> None:
+    kept, expired = rig.send(Annotate("kept"), ttl_s=20), rig.send(Annotate("expired"), ttl_s=5)
+    rig.now += 10
+    rig.session.commands()
+    assert rig.states(kept) == FULL_LIFE
+    assert rig.states(expired) == [CommandState.EXPIRED]
+    assert rig.engine.state_rev == 1
+
+
+def test_a_stale_command_is_a_conflict(rig: Rig) -> None:
+    rig.tell(SetThreshold("confidence_threshold", 0.5), expect_state_rev=0)
+    stale = rig.tell(SetThreshold("confidence_threshold", 0.6), expect_state_rev=0)
+    assert (stale.state, stale.refusal) == (REJECTED, Refusal.CONFLICT)
+    assert "state_rev is 1, 0 was expected" in stale.detail
+    assert rig.engine.config.hybrid_trainer_config.confidence_threshold == 0.5
+    assert rig.tell(SetThreshold("confidence_threshold", 0.6), expect_state_rev=1).state is APPLIED
+
+
+def test_a_paused_run_takes_commands_and_goes_on_when_told(tmp_path: Path) -> None:
+    waits: list[int] = []
+
+    def wait(rig: Rig) -> None:
+        waits.append(1)
+        if len(waits) == 3:
+            rig.send(SetThreshold("confidence_threshold", 0.5))
+        if len(waits) == 6:
+            assert rig.engine.config.hybrid_trainer_config.confidence_threshold == 0.5
+            rig.send(Resume())
+
+    rig = Rig(tmp_path, wait=wait).begin().until_step(3)
+    paused = rig.tell(Pause())
+    assert len(waits) == 6
+    assert (paused.state, paused.before, paused.after) == (APPLIED, "running", "paused")
+    assert [s.state for s in rig.of(RunState)] == ["running", "paused", "running"]
+    assert {s.step for s in rig.of(RunState)[1:]} == {3}
+    assert rig.step().step == 4
+
+
+def test_a_run_can_be_stopped_while_it_is_paused(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, wait=lambda rig: rig.send(Stop())).begin().until_step(3)
+    rig.tell(Pause())
+    rig.session.close()
+    assert rig.session.ended == ("stopped", "stopped by ann")
+    assert [s.state for s in rig.of(RunState)] == ["running", "paused", "stopped"]
+    assert rig.of(CheckpointSaved)[-1].step == 3
+
+
+def test_a_stop_ends_what_waits_behind_it(rig: Rig) -> None:
+    stop, behind, later = rig.send(Stop()), rig.send(Annotate("x")), rig.send(Annotate("y"), at_step=90)
+    rig.session.commands()
+    assert rig.states(stop) == FULL_LIFE
+    assert rig.states(behind) == rig.states(later) == [CommandState.SUPERSEDED]
+    assert rig.life(later)[0].detail == f"by {stop}"
+    assert not rig.of(Annotated)
+
+
+def test_a_pause_ends_an_earlier_waiting_resume(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, wait=lambda rig: rig.send(Resume())).begin().until_step(3)
+    waiting = rig.send(Resume(), at_step=50)
+    rig.tell(Pause())
+    assert rig.states(waiting) == [CommandState.SUPERSEDED]
+
+
+def test_a_command_that_still_waits_when_the_run_ends_is_refused(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=20).begin()
+    waiting = rig.send(Annotate("never"), at_step=90)
+    rig.finish()
+    ended = rig.life(waiting)[-1]
+    assert (ended.state, ended.refusal, ended.detail) == (REJECTED, Refusal.RUN, "the run has finished")
+
+
+def test_a_remedy_is_applied_whole(rig: Rig) -> None:
+    ended = rig.tell(ApplyRemedy("gradient_explosion"))
+    assert ended.after == "set-gradient-clip -> 1; scale-learning-rate -> 0.0015"
+    assert rig.engine.config.optimizer.gradient_clip_norm == 1.0
+    assert rig.engine.schedule.scale == 0.5
+    assert rig.engine.state_rev == 1, "one command, one revision"
+
+
+def test_a_remedy_whose_second_half_is_refused_leaves_nothing_of_its_first(rig: Rig) -> None:
+    for folder in rig.folder.iterdir():
+        (folder / "done.json").unlink()
+    config, scale = rig.engine.config, rig.engine.schedule.scale
+    ended = rig.tell(ApplyRemedy("nan_loss"))
+    assert ended.state is REJECTED and "no good checkpoint" in ended.detail
+    assert (rig.engine.config, rig.engine.schedule.scale, rig.engine.attempt) == (config, scale, 0)
+    assert rig.optimizer.param_groups[0]["lr"] == pytest.approx(3e-3)
+
+
+def test_a_rollback_is_a_new_attempt_that_keeps_what_operators_set(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin().until_step(6)
+    rig.tell(SaveCheckpoint())
+    kept = rig.weights()
+    rig.until_step(20)
+    rig.tell(SetThreshold("confidence_threshold", 0.2))
+    rig.tell(SetWeightDecay(0.4))
+    rig.tell(ScaleLearningRate(0.5))
+    batches = rig.engine.batches
+    ended = rig.tell(Rollback("step-000006"))
+    assert (ended.state, ended.before, ended.after) == (APPLIED, "step 20", "step 6 (step-000006)")
+    assert torch.equal(rig.weights(), kept)
+    assert rig.of(AttemptStarted)[0].abandoned_step == 20
+    record = rig.step()
+    assert (record.step, record.batch, rig.records[-1][1]) == (7, batches + 1, 1)
+    assert rig.engine.config.hybrid_trainer_config.confidence_threshold == 0.2
+    assert rig.optimizer.param_groups[0]["weight_decay"] == 0.4
+    assert record.learning_rate == pytest.approx(1.5e-3)
+    assert covered(rig.records) == {0: (1, 20), 1: (7, 7)}
+
+
+def test_an_undone_prediction_keeps_the_weight_decay_that_was_set_in_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin().until_phase(Phase.PREDICT, 2)
+    rig.tell(SetWeightDecay(0.4))
+    rig.engine.parameters.add(torch.full((rig.engine.parameters.count,), 9.0))  # the prediction is ruined
+    rig.tell(ForcePhase(Phase.FULL))
+    assert rig.of(PredictionEnded)[-1].kept is False
+    assert rig.optimizer.param_groups[0]["weight_decay"] == 0.4
+
+
+def test_a_rollback_in_the_middle_of_a_prediction_closes_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin().until_phase(Phase.PREDICT, 3)
+    rig.tell(Rollback())
+    ended = rig.of(PredictionEnded)
+    assert [(e.kept, e.because) for e in ended] == [(False, "rolled back by ann")]
+    assert rig.engine.flight is None
+    rig.until_step(30)
+    e = rig.engine
+    assert e.predictions_entered - e.predictions_kept - e.predictions_undone == (e.flight is not None)
+
+
+def test_an_alert_is_raised_once_acknowledged_and_resolved(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, gradient_norm_low=0.0, gradient_norm_extreme_low=0.0, gradient_norm_high=0.001).begin()
+    rig.tell(LockPrediction(True))
+    rig.until(lambda: bool(rig.of(AlertRaised)))
+    alert = rig.of(AlertRaised)[0]
+    assert (alert.step, alert.rule, alert.signal, alert.limit) == (3, "gradient norm", "grad_norm", 0.001)
+    assert alert.severity.name == "WARNING" and alert.remedy == "gradient_explosion"
+    assert rig.tell(AcknowledgeAlert(alert.alert_id)).after == "acknowledged"
+    rig.until_step(20)
+    assert [a.alert_id for a in rig.of(AlertRaised) if a.rule == alert.rule] == [alert.alert_id]
+    rig.tell(SetThreshold("gradient_norm_high", 90.0))
+    rig.until_step(35)
+    assert rig.tell(AcknowledgeAlert(alert.alert_id)).state is REJECTED, "it was resolved"
+    assert rig.of(StepRecord)[-1].phase is Phase.FULL
