@@ -162,7 +162,7 @@ class HybridTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.engine.model.load_state_dict(state["model"])
-        self.engine.load_state_dict(state["session"]["engine"])
+        self._session.load_state_dict(state["session"])
 
     def close(self) -> None:
         """Write how the run ended and release the run directory. The agent lingers for those who still watch."""
@@ -216,6 +216,7 @@ class HybridTrainer:
             entry = session.resume(history.attempt, history.step, "resumed")
         except (CheckpointError, RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.run_dir} cannot be resumed: {error}") from error
+        engine.backward_passes = max(engine.backward_passes, history.backward_passes)  # over all attempts
         self._say(self._run_started(task, entry.name), engine.attempt)
         for alert_id, rule in history.open_alerts:
             if not engine.recorder.alarms.is_open(alert_id):
