@@ -70,6 +70,7 @@ class Rig:
         *,
         steps: int = 200,
         model: nn.Module | None = None,
+        dropout: float = 0.0,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
         loss: Callable[..., Tensor] = per_sample,
         scales: dict[int, float] | None = None,
@@ -78,7 +79,7 @@ class Rig:
         **settings: Any,
     ) -> None:
         torch.manual_seed(7)
-        self.model = model if model is not None else network()
+        self.model = model if model is not None else network(dropout)
         make = optimizer or (lambda ps: torch.optim.AdamW(ps, 3e-3))
         self.optimizer = make(list(self.model.parameters()))
         self.records: list[tuple[Record, int]] = []

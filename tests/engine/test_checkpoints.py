@@ -1,0 +1,215 @@
+"""Claims about checkpoints: whole or not there, damaged ones passed over, and a resume goes on bit for bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.rig import Rig, network, same
+from trainer_core.engine.checkpoints import Checkpoints
+from trainer_core.spec.commands import Pause, SetThreshold
+from trainer_core.spec.errors import CheckpointError
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import AlertRaised, AttemptStarted, CheckpointSaved, CheckpointSkipped, StepRecord
+
+CPU = torch.device("cpu")
+
+
+def truncate(folder: Path) -> None:
+    """Half a weights file."""
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def flip(folder: Path) -> None:
+    """One wrong byte."""
+    file = folder / "state.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(bytes(content))
+
+
+def unmark(folder: Path) -> None:
+    """No done marker: the writer was killed."""
+    (folder / "done.json").unlink()
+
+
+def garble(folder: Path) -> None:
+    """A done marker that is no JSON."""
+    (folder / "done.json").write_text('{"format": 1, "st')
+
+
+def lose(folder: Path) -> None:
+    """A file is missing."""
+    (folder / "state.pt").unlink()
+
+
+def outdate(folder: Path) -> None:
+    """A checkpoint of another version."""
+    done = json.loads((folder / "done.json").read_text())
+    (folder / "done.json").write_text(json.dumps(done | {"format": 99}))
+
+
+DAMAGE = [truncate, flip, unmark, garble, lose, outdate]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda f: f.__name__)
+def test_a_damaged_checkpoint_is_skipped_with_a_record_and_the_one_before_is_used(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    rig = Rig(tmp_path, checkpoint_every=4).begin().until_step(9)
+    damage(tmp_path / "step-000008")
+    resumed = Rig(tmp_path, checkpoint_every=4)
+    entry = resumed.session.resume(0, 9, "resumed")
+    assert entry.name == "step-000004"
+    skipped = {s.name: s.because for s in resumed.of(CheckpointSkipped)}
+    assert list(skipped) == ["step-000008"]
+    assert any(word in skipped["step-000008"] for word in ("damaged", "unfinished", "format 99"))
+    assert "\n" not in skipped["step-000008"]
+    assert resumed.of(AttemptStarted)[0].checkpoint == "step-000004"
+    assert rig.engine.step_count == 9
+
+
+def test_a_damaged_checkpoint_asked_for_by_name_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, checkpoint_every=4).begin().until_step(9)
+    flip(tmp_path / "step-000008")
+    weights = rig.weights()
+    with pytest.raises(CheckpointError, match=r"step-000008 is damaged: state\.pt is not what was written"):
+        rig.session.roll_back("step-000008", "asked")
+    assert torch.equal(rig.weights(), weights) and rig.engine.attempt == 0
+
+
+def test_when_every_checkpoint_is_damaged_the_resume_is_refused(tmp_path: Path) -> None:
+    Rig(tmp_path, checkpoint_every=4).begin().until_step(9)
+    for folder in tmp_path.iterdir():
+        truncate(folder)
+    with pytest.raises(CheckpointError, match="no checkpoint to go back to"):
+        Rig(tmp_path).session.resume(0, 9, "resumed")
+
+
+def test_a_write_that_was_interrupted_is_not_a_checkpoint_and_is_in_nobodys_way(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin().until_step(3)
+    half = tmp_path / ".tmp-step-000003"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    assert rig.session.checkpoints.names() == ["step-000000"]
+    rig.session.save_checkpoint("again")
+    assert not half.exists()
+    assert rig.session.checkpoints.names() == ["step-000000", "step-000003"]
+
+
+def test_old_checkpoints_go_but_never_the_newest_good_one(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=2)
+    model = network()
+    for step, good in [(1, True), (2, True), (3, False), (4, False), (5, False)]:
+        store.save(model, {"step": step}, step, 0, good)
+    assert store.names() == ["step-000002", "step-000004", "step-000005"]
+    assert store.load_newest(CPU, good=True)[0].step == 2
+    assert store.load_newest(CPU, good=False)[0].step == 5
+
+
+def test_a_later_attempt_is_newer_than_a_higher_step(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=5)
+    store.save(network(), {}, 90, 0, True)
+    store.save(network(), {}, 40, 1, True)
+    assert store.load_newest(CPU, good=True)[0].name == "step-000040-a1"
+
+
+def test_weights_and_state_come_back_as_they_were(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin().until_step(12)
+    entry = rig.session.save_checkpoint("test")
+    _, weights, state = rig.session.checkpoints.load(entry.name, CPU)
+    assert same(weights, dict(rig.model.state_dict()))
+    assert same(state["engine"]["optimizer"], rig.optimizer.state_dict())
+    assert entry.bytes > 0 and entry.good and rig.of(CheckpointSaved)[-1].bytes == entry.bytes
+
+
+def test_tied_weights_can_be_saved_and_stay_tied(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3))
+    model[2].weight = model[0].weight
+    rig = Rig(tmp_path, model=model).begin().until_step(12)
+    rig.session.save_checkpoint("test")
+    rig.session.roll_back(None, "test")
+    assert model[2].weight is model[0].weight
+
+
+def test_a_full_disk_costs_a_checkpoint_and_raises_an_alert_but_not_the_run(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "checkpoints", steps=30, checkpoint_every=4).begin()
+    rig.folder.rename(tmp_path / "away")
+    rig.folder.write_text("a file where the folder should be")
+    rig.until_step(9)
+    alerts = [a for a in rig.of(AlertRaised) if a.rule == "checkpoint"]
+    assert [a.step for a in alerts] == [4, 8]
+    assert "could not be saved" in alerts[0].message
+    rig.folder.unlink()
+    (tmp_path / "away").rename(rig.folder)
+    rig.finish()
+    assert rig.session.checkpoints.names()[-1] == "step-000030"
+
+
+@pytest.mark.parametrize("policy", ["document", "adaptive"])
+@pytest.mark.parametrize("crash_at", [7, 13, 27, 47])
+def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(
+    tmp_path: Path, policy: str, crash_at: int
+) -> None:
+    """Dropout draws random numbers at every step, so the random state is part of the claim."""
+    settings = {"policy": policy, "checkpoint_every": 5, "max_predict_steps": 12, "confidence_threshold": 0.4}
+    whole = Rig(tmp_path / "whole", dropout=0.2, steps=60, **settings).begin().finish()
+
+    crashed = Rig(tmp_path / "crashed", dropout=0.2, steps=60, **settings).begin().until_step(crash_at)
+    left = crashed.engine.step_count
+    torch.manual_seed(12345)  # whatever the new process has drawn before
+    resumed = Rig(tmp_path / "crashed", dropout=0.2, steps=60, **settings)
+    entry = resumed.session.resume(crashed.engine.attempt, left, "resumed")
+    resumed.begin().finish()
+
+    assert torch.equal(resumed.weights(), whole.weights())
+    assert same(resumed.optimizer.state_dict(), whole.optimizer.state_dict())
+    after = {r.step: r.loss for r in whole.of(StepRecord) if r.step > entry.step}
+    assert {r.step: r.loss for r in resumed.of(StepRecord)} == after
+    assert resumed.engine.predictions_kept == whole.engine.predictions_kept
+
+
+def test_a_run_stopped_in_the_middle_of_a_prediction_resumes_inside_it(tmp_path: Path) -> None:
+    whole = Rig(tmp_path / "whole", steps=60).begin().finish()
+    stopped = Rig(tmp_path / "stopped", steps=60).begin().until_phase(Phase.PREDICT, 3)
+    stopped.session.stop("for today")
+    resumed = Rig(tmp_path / "stopped", steps=60)
+    resumed.session.resume(0, stopped.engine.step_count, "resumed")
+    assert resumed.engine.phase is Phase.PREDICT and resumed.engine.flight is not None
+    resumed.begin().finish()
+    assert torch.equal(resumed.weights(), whole.weights())
+
+
+def test_settings_changed_in_a_run_are_kept_by_a_resume_and_others_are_not_frozen(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin().until_step(6)
+    rig.tell(SetThreshold("gradient_norm_extreme_high", 1000.0))
+    rig.tell(SetThreshold("gradient_norm_high", 500.0))
+    rig.session.save_checkpoint("test")
+    resumed = Rig(tmp_path, full_steps=9)
+    resumed.session.resume(0, 6, "resumed")
+    config = resumed.engine.config
+    assert config.divergence_config.gradient_norm_high == 500.0
+    assert config.divergence_config.gradient_norm_extreme_high == 1000.0
+    assert config.hybrid_trainer_config.full_steps == 9, "what the new process was started with holds"
+
+
+def test_a_pause_is_not_saved_with_the_weights(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, wait=lambda rig: rig.session.stop("while paused")).begin().until_step(3)
+    rig.tell(Pause())
+    resumed = Rig(tmp_path)
+    resumed.session.resume(0, 3, "resumed")
+    assert not resumed.session.paused
+
+
+def test_early_stopping_ends_the_run_after_its_patience(tmp_path: Path) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.1, 2.2, 1.0])
+    rig = Rig(
+        tmp_path, validate=lambda: (next(losses), None), validate_every=5, early_stopping_patience=3, steps=200
+    ).begin()
+    rig.finish()
+    assert rig.session.ended is not None
+    assert rig.session.ended[0] == "finished" and "no better validation loss in 3" in rig.session.ended[1]
+    assert rig.engine.step_count == 25
