@@ -15,7 +15,8 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from tests.app.rows import Script
-from trainer_core.telemetry.journal import JournalWriter
+from trainer_core.telemetry.journal import JournalError, JournalWriter
+from trainer_core.telemetry.rundir import status
 
 T = TypeVar("T")
 CHROMIUM_ARGS = [
@@ -97,9 +98,15 @@ def train(run_dir: Path, log: Path) -> Process:
     words = [sys.executable, "-m", "trainer_core", "train", "digits", "--steps", "200000", "--seed", "0"]
     log.parent.mkdir(parents=True, exist_ok=True)
     process = Process([*words, "--run-dir", str(run_dir)], log, log.parent)
-    until(lambda: process.child.poll() is not None or (run_dir / "journal.db").exists(), 90, "training starts")
+    until(lambda: process.child.poll() is not None or _has_stepped(run_dir), 90, "training starts")
     assert process.child.poll() is None, process.output
     return process
+
+
+def _has_stepped(run_dir: Path) -> bool:
+    with contextlib.suppress(JournalError):
+        return status(run_dir).step > 0
+    return False
 
 
 @pytest.fixture
@@ -138,6 +145,7 @@ def browser() -> Iterator[Browser]:
     assert executable, "these tests need Chromium: apt-get install chromium, or set CHROMIUM to its path"
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        started.new_page().screenshot()  # its helper processes start now, not in the middle of a test
         yield started
         started.close()
 

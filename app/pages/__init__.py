@@ -1,0 +1,1 @@
+"""Layout only, a file a page; run by Streamlit, never imported."""
