@@ -143,6 +143,7 @@ def a_record(step: int, vector: tuple[float, ...]) -> StepRecord:
 def step_thread_cost(folder: Path) -> tuple[Cost, Cost | None, int]:
     """One record beside forty ``add_scalar`` calls, in turns; and how many records were lost."""
     ours, theirs = list[int](), list[int]()
+    (folder / "cost").mkdir()
     with contextlib.closing(claim(folder / "cost")):
         reporter = Reporter(folder / "cost")
         scalars = _tensorboard(folder / "tensorboard")
@@ -183,20 +184,21 @@ def _tensorboard(folder: Path) -> Callable[[], None] | None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
     names = [f"signal/{i}" for i in range(ADD_SCALARS)]
     steps = itertools.count(1)
 
     def add() -> None:
         step = next(steps)
         for name in names:
-            writer.add_scalar(name, 0.5, step)  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, 0.5, step)
 
     return add
 
 
 def record_to_client(run_dir: Path) -> Delay:
     """From ``report`` to a follower's hands: through journal, agent and socket."""
+    run_dir.mkdir()
     with contextlib.closing(claim(run_dir)):
         reporter = Reporter(run_dir)
         agent = start_agent(run_dir)
@@ -251,6 +253,7 @@ def command_to_applied(run_dir: Path) -> Delay:
         thread = threading.Thread(target=train, name="bench trainer")
         thread.start()
         try:
+            _await_agent(client)
             measured = [_one_command(trainer, client, follower, 0.5 + i / 100) for i in range(COMMANDS)]
         finally:
             ended.set()
@@ -261,11 +264,21 @@ def command_to_applied(run_dir: Path) -> Delay:
     return _delay("command sent -> applied", taken, max(steps for _, steps in measured))
 
 
+def _await_agent(client: Client) -> None:
+    ends = time.monotonic() + PATIENCE_S
+    while client.hello() is None:
+        if time.monotonic() > ends:
+            raise RuntimeError(f"no agent answered within {PATIENCE_S:g} s")
+        time.sleep(0.05)
+
+
 def _one_command(trainer: "HybridTrainer", client: Client, follower: Follower, threshold: float) -> tuple[float, int]:
     """(milliseconds, steps taken meanwhile) of one command that was applied."""
     request = CommandRequest(uuid.uuid4().hex, SetThreshold("confidence_threshold", threshold))
     at, sent = trainer.step_count, time.time()
-    client.send(request)
+    answer = client.send(request)
+    if answer.state is None:
+        raise RuntimeError("the agent did not answer a command")
     ends = time.monotonic() + PATIENCE_S
     while time.monotonic() < ends:
         for row in follower.poll(0.1):

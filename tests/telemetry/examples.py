@@ -1,4 +1,4 @@
-"""One record of every kind, with the values that formats get wrong: NaN beside None, infinities, -0.0, large integers."""
+"""One record of every kind, with values that formats get wrong: NaN beside None, infinities, -0.0, large integers."""
 
 import math
 
@@ -72,7 +72,7 @@ ONE_OF_EACH: tuple[Record, ...] = (
     PredictionEnded(20, 1, True, 10, "horizon reached", 0.5, 0.4, 0.9, None),
     CorrectionApplied(21, 1, 8, 2, (ResidualWeight(4, 0.9, 0.6),), 0.1, None, False, "nothing to probe"),
     ValidationMeasured(21, math.nan, None, 0.1),
-    AlertRaised(22, "a1", "grad_norm", Severity.CRITICAL, "grad_norm", math.nan, 100.0, "gradient norm is not a number"),
+    AlertRaised(22, "a1", "grad_norm", Severity.CRITICAL, "grad_norm", math.nan, 100.0, "not a number"),
     AlertResolved(23, "a1", "grad_norm", "healthy again"),
     CommandChanged(
         24, None, "c" * 8, SetThreshold("confidence_threshold", 0.9), CommandState.APPLIED, "operator", 1, "0.85", "0.9"

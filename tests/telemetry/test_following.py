@@ -14,7 +14,6 @@ from tests.telemetry.wires import endpoint
 from trainer_core.spec.records import Row, StepRecord
 from trainer_core.telemetry.client import Client
 from trainer_core.telemetry.follower import Follower
-from trainer_core.telemetry.follower import Follower
 from trainer_core.telemetry.journal import JournalError, JournalReader
 
 
@@ -56,7 +55,9 @@ def test_nan_and_none_survive_the_wire_as_two_things(run_dir: Path) -> None:
     with Trainer(run_dir) as trainer:
         follower = Follower(run_dir)
         follow(follower, 2)
-        trainer.say(step_record(1, loss=float("nan"), grad_norm=None), step_record(2, loss=None, grad_norm=float("inf")))
+        trainer.say(
+            step_record(1, loss=float("nan"), grad_norm=None), step_record(2, loss=None, grad_norm=float("inf"))
+        )
         one, two = (row.record for row in follow(follower, 4)[-2:])
         follower.close()
     assert isinstance(one, StepRecord) and isinstance(two, StepRecord)

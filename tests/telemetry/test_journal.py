@@ -163,5 +163,3 @@ def test_readers_see_committed_rows_while_the_writer_writes(run_dir: Path) -> No
         assert reader.last_seq() == seq
     writer.close()
     assert len(reader.rows()) == 49
-
-

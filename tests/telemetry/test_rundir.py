@@ -20,7 +20,9 @@ def test_a_second_claim_is_refused_in_one_sentence_and_the_first_goes_on(run_dir
             claim(run_dir)
         assert isinstance(refused.value, RunError)
         assert str(run_dir) in str(refused.value) and "\n" not in str(refused.value)
-        words = "import sys; from trainer_core.telemetry.rundir import claim; claim(__import__('pathlib').Path(sys.argv[1]))"
+        words = (
+            "import sys, pathlib; from trainer_core.telemetry import rundir as r; r.claim(pathlib.Path(sys.argv[1]))"
+        )
         other = subprocess.run(
             [sys.executable, "-c", words, str(run_dir)], cwd=REPO, capture_output=True, text=True, check=False
         )

@@ -240,7 +240,9 @@ def test_a_lingering_agent_ends_within_two_seconds_of_sigterm(run_dir: Path) -> 
 
 
 def test_the_agent_does_not_hold_the_trainers_standard_output_open(run_dir: Path) -> None:
-    program = "import sys; from pathlib import Path; from tests.telemetry.trainers import Trainer; Trainer(Path(sys.argv[1])).end()"
+    program = (
+        "import sys, pathlib; from tests.telemetry import trainers as t; t.Trainer(pathlib.Path(sys.argv[1])).end()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, str(run_dir)], cwd=REPO, capture_output=True, timeout=30, check=True
     )

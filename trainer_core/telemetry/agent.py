@@ -13,6 +13,7 @@ import os
 import secrets
 import select
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from trainer_core.telemetry.rundir import AGENT_LOCK, RunLock, claim, held, hold
 ENDPOINT = "endpoint.json"
 LINGER_S = 600.0
 """Seconds an agent stays after its trainer; the environment variable HYBRID_AGENT_LINGER_S sets another value."""
-_TICK_MS, _BEAT_S, _SELF_TEST_S = 25, 1.0, 2.0
+_TICK_MS, _BEAT_S, _SELF_TEST_S = 25, 1.0, 10.0
 _FINAL = ("finished", "stopped", "failed")
 
 
@@ -78,7 +79,7 @@ class Agent:
         self._publish_endpoint(server)
 
     def _bound(self, kind: int, server: Key, domain: str) -> "zmq.Socket[Any]":
-        socket = self._context.socket(kind)
+        socket: zmq.Socket[Any] = self._context.socket(kind)
         socket.linger = 0
         socket.maxmsgsize = 4 * wire.MOST_REQUEST_BYTES
         if kind == zmq.XPUB:
@@ -96,7 +97,7 @@ class Agent:
         while not self.stopping:
             self.serve_once(_TICK_MS)
             self._tail()
-            now = self._clock()
+            now = time.monotonic()
             if now >= beat_due:
                 beat_due = now + _BEAT_S
                 self._watch_trainer(now)
@@ -108,7 +109,8 @@ class Agent:
         if self._gate.socket in ready:
             self._gate.answer()
         if self.news in ready:
-            self.news.recv(zmq.NOBLOCK)  # a subscription: nothing to do, the welcome goes by itself
+            with contextlib.suppress(zmq.Again):
+                self.news.recv_multipart(zmq.NOBLOCK)  # a subscription: nothing to do, the welcome goes by itself
         if self.asked in ready:
             self._serve(self.asked, wire.questions, self._answer)
         if self.ordered in ready:
@@ -136,6 +138,9 @@ class Agent:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 self._refused_frames += 1
                 reply = wire.Reply(token, problem=wire.Problem(f"not a request of this protocol: {error}"))
+            except sqlite3.Error as error:
+                print(f"a command could not be stored: {error}", file=sys.stderr)
+                return  # nothing was accepted; no answer means unknown, and the client asks again with the same id
         with contextlib.suppress(zmq.Again, zmq.ZMQError):  # a client that has gone or does not read loses its reply
             socket.send_multipart([client, wire.pack(reply)], zmq.NOBLOCK)
 
@@ -263,7 +268,7 @@ class Agent:
     # -- start and end ----------------------------------------------------------------------------------------------
 
     def _self_test(self, server: Key) -> None:
-        """A random key must be refused: CURVE without ZAP would let it in. Raises RunError-like UserError when not."""
+        """A random key must be refused: CURVE without ZAP would let it in. Raises UserError when it is not."""
         public, secret = zmq.curve_keypair()
         stranger = self._context.socket(zmq.DEALER)
         stranger.linger = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from trainer_core.spec.commands import AcceptedCommand, CommandRequest, CommandState, Refusal
+from trainer_core.spec.errors import RunError
 from trainer_core.telemetry.codec import PROTOCOL
 
 FILE = "commands.db"
@@ -30,7 +31,7 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 class CommandsWriter:
-    """The agent's side: a row is durable before its sender hears ACCEPTED."""
+    """The agent's side: a row is durable before its sender hears ACCEPTED. Raises RunError for another version."""
 
     def __init__(self, run_dir: Path) -> None:
         self._db = sqlite3.connect(Path(run_dir) / FILE, isolation_level=None, timeout=5.0)
@@ -38,6 +39,7 @@ class CommandsWriter:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._db.execute("INSERT OR IGNORE INTO meta VALUES('protocol', ?)", (str(PROTOCOL),))
+        _check_version(self._db, Path(run_dir) / FILE)
 
     def add(self, command: AcceptedCommand, state: CommandState, refusal: Refusal | None, detail: str) -> None:
         """Store a decision. Raises sqlite3.Error, and then nothing was accepted."""
@@ -102,6 +104,12 @@ def accepted(run_dir: Path, after_id: int = 0) -> list[tuple[int, AcceptedComman
         return [(d.id, d.command) for d in reader.decided(after_id) if d.state is CommandState.ACCEPTED]
     finally:
         reader.close()
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    (found,) = db.execute("SELECT value FROM meta WHERE key = 'protocol'").fetchone()
+    if found != str(PROTOCOL):
+        raise RunError(f"{path} was written by protocol version {found}; this program reads version {PROTOCOL}")
 
 
 def _decided(row: tuple[int, str, float, bytes, str, str | None, str]) -> Decided:

@@ -46,31 +46,17 @@ class JournalWriter:
         """Where a corrupt journal was moved to, when there was one."""
         if self.path.exists() and not _sound(self.path):
             self.set_aside = _move_aside(self.path)
+        if not self.path.exists():
+            _create(self.path)
         self._db = _connect(self.path)
+        stored = _meta_of(self._db, self.path)
+        _check_version(stored, self.path)
+        self.journal_id = stored["journal_id"]
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA wal_autocheckpoint=0")
-        self._db.executescript(_SCHEMA)
-        self._begin_meta()
         self.next_seq = self._newest() + 1
         self._batches = 0
-
-    def _begin_meta(self) -> None:
-        stored = dict(self._db.execute("SELECT key, value FROM meta"))
-        if stored:
-            _check_version(stored, self.path)
-        else:
-            stored = {
-                "protocol": str(PROTOCOL),
-                "journal_id": secrets.token_hex(8),
-                "created": repr(time.time()),
-                "step_fields": json.dumps(STEP_FIELDS),
-                "phases": json.dumps(PHASES),
-            }
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO meta VALUES(?, ?)", stored.items())
-            self._db.execute("COMMIT")
-        self.journal_id = stored["journal_id"]
 
     def append(self, items: Sequence[tuple[float, int, Record]]) -> tuple[int, int]:
         """Commit (time, attempt, record) items durably; returns the first and last seq. Raises sqlite3.Error."""
@@ -114,11 +100,9 @@ class JournalReader:
             raise JournalError(f"{run_dir} is not a run directory: it has no {FILE}")
         try:
             self._db = _connect_read_only(self.path)
-            stored = dict(self._db.execute("SELECT key, value FROM meta"))
         except sqlite3.Error as error:
             raise JournalError(f"{self.path} cannot be read: {error}") from None
-        if not stored:
-            raise JournalError(f"{self.path} is only being created: try again in a moment")
+        stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
         self.journal_id = stored["journal_id"]
         self._file = _identity(self.path)
@@ -190,6 +174,32 @@ class JournalReader:
         self._db.close()
 
 
+def _create(path: Path) -> None:
+    """An empty journal, made beside its place and moved there whole: no reader ever sees half of one."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    db = _connect(unfinished)
+    db.executescript(_SCHEMA)
+    meta = {
+        "protocol": str(PROTOCOL),
+        "journal_id": secrets.token_hex(8),
+        "created": repr(time.time()),
+        "step_fields": json.dumps(STEP_FIELDS),
+        "phases": json.dumps(PHASES),
+    }
+    db.executemany("INSERT INTO meta VALUES(?, ?)", meta.items())
+    db.close()
+    unfinished.rename(path)
+
+
+def _meta_of(db: sqlite3.Connection, path: Path) -> dict[str, str]:
+    try:
+        return dict(db.execute("SELECT key, value FROM meta"))
+    except sqlite3.Error as error:
+        db.close()
+        raise JournalError(f"{path} cannot be read: {error}") from None
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
@@ -222,8 +232,6 @@ def _sound(path: Path) -> bool:
         try:
             if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 return False
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'rows'").fetchone():
-                return True
             newest = db.execute(f"SELECT {_COLUMNS} FROM rows ORDER BY seq DESC LIMIT ?", (_CHECKED_AT_START,))
             return all(RawRow(*row).intact for row in newest)
         finally:

@@ -8,7 +8,6 @@ go (never events) and a Lost record says which.
 import itertools
 import os
 import sqlite3
-import struct
 import threading
 import time
 from collections import deque
@@ -26,7 +25,6 @@ from trainer_core.spec.records import (
     StepRecord,
 )
 from trainer_core.spec.severity import Severity
-from trainer_core.telemetry.codec import encode
 from trainer_core.telemetry.codec import CodecError, encode
 from trainer_core.telemetry.commands_db import CommandsReader, Decided
 from trainer_core.telemetry.journal import JournalWriter
@@ -61,8 +59,7 @@ class Reporter:
         self.lost = 0
         """Records dropped so far: steps the disk was too slow for, and what could not be written at all."""
         self.failures = 0
-        """Commits that failed and were tried again, and records that could not be encoded."""
-        self._commits = 0
+        """Commits that failed and were tried again."""
         self._pending: list[_Item] = []
         self._mark = self._settled = -1
         """Everything with a smaller order is in the pending batch or before it; is committed."""
