@@ -11,6 +11,8 @@ from trainer_core.spec.records import AttemptStarted
 
 BUDGET = 1000
 """Buckets of one line: twice as many points at most."""
+SHORT = 3
+"""Points of a piece that is drawn with markers."""
 LEAST = 10.0
 """Steps that are shown at least."""
 
@@ -61,11 +63,13 @@ class Line:
 
     @property
     def alone(self) -> Series:
-        """Points of ``kept`` without a neighbour: a line cannot show them, so they want a marker."""
+        """Points of ``kept`` in pieces too short for a line to show: they want markers."""
         measured = np.isfinite(self.kept.columns["y"])
-        left, right = np.append(False, measured[:-1]), np.append(measured[1:], False)
-        alone = measured & ~left & ~right
-        return Series({"x": self.kept.columns["x"][alone], "y": self.kept.columns["y"][alone]})
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], measured, [False]])))
+        short = np.zeros(len(measured), dtype=np.bool_)
+        for start, stop in zip(ends[0::2], ends[1::2], strict=True):
+            short[start:stop] = stop - start <= SHORT
+        return Series({"x": self.kept.columns["x"][short], "y": self.kept.columns["y"][short]})
 
     @property
     def caption(self) -> str:
