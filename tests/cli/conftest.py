@@ -6,10 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.conftest import Hybrid, end_agents
+from trainer_core.cli import main
 
 STEPS = 60
 PATIENCE_S = 60.0
@@ -33,6 +35,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory, hybrid: Hybrid) -> Iterat
     assert said.returncode == 0, said.stderr
     yield runs / "done"
     end_agents(runs)
+
+
+class Here(NamedTuple):
+    """What a command said that ran inside the test's own process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Here]:
+    """Run the command line without a new process: for the many cases that end before anything is trained."""
+
+    def call(*words: str | Path | int) -> Here:
+        monkeypatch.setattr(sys, "argv", ["hybrid", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Here(int(ended.value.code or 0), said.out, said.err)
+
+    return call
 
 
 @pytest.fixture

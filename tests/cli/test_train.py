@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import STEPS, until
+from tests.cli.conftest import STEPS, Here, until
 from tests.conftest import Hybrid
 
 
@@ -87,20 +88,25 @@ def _read_all(descriptor: int, patience_s: float) -> str:
     ],
 )
 def test_bad_input_is_one_sentence_exit_code_2_and_no_run(
-    hybrid: Hybrid, runs_dir: Path, words: list[str], named: list[str]
+    here: Callable[..., Here],
+    runs_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    named: list[str],
 ) -> None:
+    monkeypatch.chdir(runs_dir.parent)
     where = [] if "--resume" in words else ["--run-dir", "runs/x"]
-    said = hybrid("train", *words, *where, "--steps", 5, cwd=runs_dir.parent)
+    said = here("train", *words, *where, "--steps", 5)
     assert said.returncode == 2, said.stderr
     assert len(said.stderr.strip().splitlines()) == 1
     assert all(word in said.stderr for word in named), said.stderr
     assert not (runs_dir / "x" / "journal.db").exists()
 
 
-def test_an_empty_data_folder_is_refused(hybrid: Hybrid, runs_dir: Path, tmp_path: Path) -> None:
+def test_an_empty_data_folder_is_refused(here: Callable[..., Here], runs_dir: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    said = hybrid("train", "code_lm", "--data", empty, "--run-dir", runs_dir / "x")
+    said = here("train", "code_lm", "--data", empty, "--run-dir", runs_dir / "x")
     assert said.returncode != 0
     assert str(empty) in said.stderr and len(said.stderr.strip().splitlines()) == 1
 

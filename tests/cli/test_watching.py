@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_children_are_killed_when_they_do_not_end() -> None:
 def test_subprocess_is_the_module_not_a_folder_of_the_same_name(hybrid: Hybrid, tmp_path: Path, free_port: int) -> None:
     (tmp_path / "app.py").write_text("raise SystemExit('the wrong app')\n")
     process = subprocess.Popen(
-        ["hybrid", "dashboard", "--port", str(free_port), "--no-browser"],
+        [str(Path(sys.executable).with_name("hybrid")), "dashboard", "--port", str(free_port), "--no-browser"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

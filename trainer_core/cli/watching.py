@@ -16,7 +16,9 @@ from trainer_core.cli.output import need_extra
 from trainer_core.spec.errors import UserError
 
 DEFAULT_PORT = 8501
-DEMO_STEPS = 20_000
+DEMO_TASK = "code_lm"
+DEMO_STEPS = 4000
+"""Several minutes on a small machine: time to look and to steer."""
 TRAINER_PATIENCE_S = 20.0
 """Long enough to save a checkpoint."""
 DASHBOARD_PATIENCE_S = 5.0
@@ -81,9 +83,10 @@ def demo(
 ) -> None:
     """Train for real and watch it in the browser: the trainer and the dashboard, until Ctrl-C.
 
-    Trains a small CNN on scikit-learn's digits (nothing is downloaded) at a low learning rate, where predicted
-    steps are worth something: some are kept, some are undone. Move a threshold, force a full phase, roll back, and see
-    each command applied at a step. The dashboard stays up when the training has finished.
+    Trains a small GPT on the Python standard library's own source (nothing is downloaded) at a low learning rate.
+    There predicted steps are worth something for the first one or two thousand steps: most are kept, some are undone;
+    later the trainer finds that they no longer pay, and trains in full. Move a threshold, force a full phase, roll
+    back, and see each command applied at a step. The dashboard stays up when the training has finished.
 
     Exit code: 0 ended by you, 1 a process failed, 2 bad input (such as a port in use).
     """
@@ -111,8 +114,8 @@ def demo(
 
 
 def trainer_command(run_dir: Path, steps: int) -> list[str]:
-    """The command line of the demo's training: the digits task as it stands, which is the adaptive policy at 1e-4."""
-    return [*PYTHON, "trainer_core", "train", "digits", "--steps", str(steps), "--run-dir", str(run_dir)]
+    """The command line of the demo's training: the task as it stands, which is the adaptive policy at 1e-4."""
+    return [*PYTHON, "trainer_core", "train", DEMO_TASK, "--steps", str(steps), "--run-dir", str(run_dir)]
 
 
 def _answers(port: int, told: Told, dashboard: Child) -> bool:
