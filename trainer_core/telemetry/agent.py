@@ -86,6 +86,7 @@ class Agent:
             socket.setsockopt(zmq.XPUB_WELCOME_MSG, wire.TOPIC_WELCOME)
             socket.sndhwm = 2000
         secure_server(socket, server, domain)
+        self._gate.watch(socket)
         socket.bind("tcp://127.0.0.1:*")
         return socket
 
@@ -106,6 +107,7 @@ class Agent:
     def serve_once(self, timeout_ms: int) -> None:
         """Answer what has arrived."""
         ready = dict(self._poller.poll(timeout_ms))
+        self._gate.count_failed()
         if self._gate.socket in ready:
             self._gate.answer()
         if self.news in ready:

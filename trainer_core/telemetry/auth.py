@@ -72,9 +72,23 @@ class Gate:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run_dir: Path) -> None:
         self._run_dir = run_dir
         self.denied = 0
+        """Connections refused: by key, by role, or because they spoke no CURVE at all."""
+        self._monitors: list[zmq.Socket[bytes]] = []
         self.socket = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind(ZAP_ADDRESS)
+
+    def watch(self, socket: "zmq.Socket[bytes]") -> None:
+        """Also count who fails before a key is even shown: libzmq turns those away without asking ZAP."""
+        failed = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+        self._monitors.append(socket.get_monitor_socket(failed))
+
+    def count_failed(self) -> None:
+        """Take in what was turned away since the last call."""
+        for monitor in self._monitors:
+            while monitor.poll(0):
+                monitor.recv_multipart(zmq.NOBLOCK)
+                self.denied += 1
 
     def answer(self) -> None:
         """Answer one waiting ZAP request."""

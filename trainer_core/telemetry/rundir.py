@@ -85,7 +85,8 @@ def claim(run_dir: Path, file: str = RUN_LOCK, wait_s: float = _RETRY_S) -> RunL
             if time.monotonic() >= deadline:
                 holder = holder_of(Path(run_dir), file)
                 handle.close()
-                raise RunInUse(f"{run_dir} is in use by process {holder.get('pid', '?')}; it was left alone") from None
+                what = "in use" if file == RUN_LOCK else "already served"
+                raise RunInUse(f"{run_dir} is {what} by process {holder.get('pid', '?')}; it was left alone") from None
             time.sleep(0.02)
     nonce = secrets.token_hex(8)
     handle.seek(0)
