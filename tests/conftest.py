@@ -31,6 +31,13 @@ def _line(process: psutil.Process) -> str:
     return ""
 
 
+def _older(process: psutil.Process, before: set[int]) -> bool:
+    """Whether it, or a process it descends from, was there before: a browser starts its helpers when it likes."""
+    with contextlib.suppress(psutil.Error):
+        return not before.isdisjoint({process.pid, *(parent.pid for parent in process.parents())})
+    return False
+
+
 def _left(before: set[int], folder: Path) -> list[psutil.Process]:
     """Processes that were not there before: our children, and orphans that work in the test's folder."""
     ours = psutil.Process().children(recursive=True)
@@ -38,7 +45,7 @@ def _left(before: set[int], folder: Path) -> list[psutil.Process]:
     return [
         p
         for p in {*ours, *orphans}
-        if p.pid not in before and _live(p) and "multiprocessing.resource_tracker" not in _line(p)
+        if not _older(p, before) and _live(p) and "multiprocessing.resource_tracker" not in _line(p)
     ]
 
 

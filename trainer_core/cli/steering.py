@@ -122,7 +122,7 @@ def refused_here(request: CommandRequest, why: str) -> "CommandStatus":
         after=None,
         refusal=Refusal.RUN,
         detail=why,
-        actor=None,
+        actor="",
         state_rev=None,
     )
 
