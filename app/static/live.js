@@ -51,7 +51,10 @@ class Chart {
   }
 
   take(message) {
-    for (const key of ["traces", "layout", "title", "caption"]) if (key in message) this[key] = message[key];
+    for (const key of ["traces", "title", "caption"]) if (key in message) this[key] = message[key];
+    for (const [key, value] of Object.entries(message)) {
+      if (key.startsWith("layout.")) (this.layout ??= {})[key.slice("layout.".length)] = value;
+    }
     for (const [name, change] of Object.entries(message.columns ?? {})) {
       const held = this.columns[name] ??= {};
       for (const [column, added] of Object.entries(change.add)) {

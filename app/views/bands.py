@@ -38,7 +38,7 @@ def bands(snapshot: Snapshot, low: float, high: float) -> Bands:
     end = max(float(snapshot.last.step), float(starts[-1])) + 0.5
     first = max(0, int(np.searchsorted(starts, low, "right")) - 1)
     stop = int(np.searchsorted(starts, high, "right"))
-    begins = np.maximum(starts[first:stop] - 0.5, low)
+    begins = starts[first:stop] - 0.5  # not cut at ``low``: a window that slides on keeps its bands as they are
     ends = np.minimum(np.append(starts[first + 1 : stop] - 0.5, min(end, high) if stop == len(starts) else high), high)
     shown = codes[first:stop]
     merged = len(begins) > MOST
