@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -56,23 +56,9 @@ class Child:
         self._process.wait()
 
 
-def end_stranger(pid: int, patience_s: float) -> None:
-    """End a process that is not our child: SIGTERM, then SIGKILL after ``patience_s``."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-        ends = time.monotonic() + patience_s
-        while time.monotonic() < ends:
-            if not _alive(pid):
-                return
-            time.sleep(POLL_S)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def wait_until(holds: Callable[[], bool], patience_s: float) -> bool:
+    """Whether ``holds`` became true within ``patience_s``."""
+    ends = time.monotonic() + patience_s
+    while not (held := holds()) and time.monotonic() < ends:
+        time.sleep(POLL_S)
+    return held

@@ -1,7 +1,8 @@
 """``hybrid dashboard`` and ``hybrid demo``: the dashboard as a process of its own. Imports neither it nor torch."""
 
-import json
+import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from trainer_core.cli.children import Child, Told, end_stranger
+from trainer_core.cli.children import Child, Told, wait_until
 from trainer_core.cli.output import need_extra
 from trainer_core.spec.errors import UserError
 
@@ -144,9 +145,10 @@ def _end_agent(run_dir: Path) -> None:
     """The agent outlives its trainer by design; a demo that has ended needs it no longer."""
     from trainer_core.telemetry import rundir
 
-    try:
-        pid = json.loads((run_dir / "endpoint.json").read_text())["pid"]
-    except (OSError, ValueError, KeyError):
-        return
-    if rundir.status(run_dir).agent_alive:
-        end_stranger(pid, AGENT_PATIENCE_S)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        pid = rundir.holder_of(run_dir, rundir.AGENT_LOCK).get("pid")
+        if not rundir.held(run_dir, rundir.AGENT_LOCK) or not isinstance(pid, int):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        wait_until(lambda: not rundir.held(run_dir, rundir.AGENT_LOCK), AGENT_PATIENCE_S)
