@@ -15,9 +15,11 @@ from app.views.series import Window
 from app.views.settings import present_config
 from app.views.strip import strip as strip_view
 from app.wire import Sent
+from trainer_core.telemetry.rundir import RunStatus
 
 FIGURES = ("loss", "confidence", "gradient")
 MOST_ALERTS = 30
+NOT_READ = RunStatus("waiting", "nothing of this run has been read yet")
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,8 +73,8 @@ class Screen:
         values: Binds = {"feed.error": connection.error or ""}
         values["feed.via"] = "live" if connection.live else "from the journal file"
         values |= lifecycle.binds(lifecycle_view(snapshot))
-        if status is not None:
-            values |= strip.binds(strip_view(snapshot, status, str(self.feed.run_dir), now))
+        seen = status if status is not None else NOT_READ
+        values |= strip.binds(strip_view(snapshot, seen, str(self.feed.run_dir), now))
         return values
 
 

@@ -164,13 +164,13 @@ def _mode() -> str:
 @st.fragment(run_every=1.0)
 def now_line(feed: Feed) -> None:
     """One line of where the run is, so that nobody has to leave the page to see what a command did."""
+    if feed.connection.error:
+        st.error(f"Watching is troubled: {feed.connection.error}")
     if feed.status is None:
-        st.caption("Waiting for the first word of the run…")
+        st.caption("Nothing of this run has been read yet.")
         return
     now = strip(feed.snapshot(), feed.status, str(feed.run_dir), time.time())
     st.html(now_figure.html(now, _mode()))
-    if feed.connection.error:
-        st.error(f"Watching is troubled: {feed.connection.error}")
     if not st.session_state.get(ASKING) and st.session_state.get("form_state") != form_state(feed):
         st.rerun()
 

@@ -66,3 +66,14 @@ def test_an_unknown_run_in_the_address_is_said(
     test.query_params["run"] = "gone"
     shown = test.run()
     assert "There is no run called gone" in shown.warning[0].value
+
+
+@pytest.mark.parametrize("name", ["live", "control"])
+def test_a_damaged_journal_is_said_and_harms_no_page(runs_dir: Path, page: Callable[[str], AppTest], name: str) -> None:
+    (runs_dir / "broken").mkdir()
+    (runs_dir / "broken" / "journal.db").write_bytes(b"this is no database " * 500)
+    shown = page(name)
+    assert not shown.exception
+    assert shown.selectbox[0].value == "broken"
+    if name == "control":
+        assert "journal.db" in shown.error[0].value

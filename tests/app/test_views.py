@@ -13,7 +13,16 @@ from app.views.marks import marks
 from app.views.series import Window, line
 from app.views.strip import strip
 from tests.app.rows import Script, cycled
-from trainer_core.spec.commands import CommandState, ForcePhase, LockPrediction, Refusal, Rollback, SetThreshold
+from trainer_core.spec.commands import (
+    ApplyRemedy,
+    CommandState,
+    ForcePhase,
+    LockPrediction,
+    Refusal,
+    Rollback,
+    SetPhaseLength,
+    SetThreshold,
+)
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertRaised, AlertResolved, CheckpointSaved, PredictionEnded
 from trainer_core.spec.severity import Severity
@@ -123,6 +132,18 @@ def test_the_threshold_in_force_is_the_applied_one_not_the_queued_one() -> None:
     assert {live.setting.name: live.value for live in settings.live_settings(seen(script))}[
         "confidence_threshold"
     ] == 0.9
+
+
+def test_a_resumed_run_says_its_configuration_anew() -> None:
+    script = Script().start().steps(5)
+    script.command(
+        SetThreshold("confidence_threshold", 0.9), CommandState.APPLIED, "one", 1, before="0.85", after="0.9"
+    )
+    script.start()
+    assert {s.setting.name: s.value for s in settings.live_settings(seen(script))}["confidence_threshold"] == 0.85
+    script.command(SetPhaseLength(Phase.FULL, 70), CommandState.APPLIED, "two", 2)
+    script.command(ApplyRemedy("divergence_loop"), CommandState.APPLIED, "three", 3)
+    assert {s.setting.name: s.value for s in settings.live_settings(seen(script))}["full_steps"] == 140
 
 
 def test_every_state_of_a_command_has_its_own_sentence_and_only_applied_says_applied() -> None:
