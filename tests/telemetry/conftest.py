@@ -11,7 +11,7 @@ from tests.conftest import end_agents
 @pytest.fixture
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The empty directory of one run; an agent lingers for seconds instead of minutes."""
-    monkeypatch.setenv("HYBRID_AGENT_LINGER_S", "3")
+    monkeypatch.setenv("HYBRID_AGENT_LINGER_S", "2")
     folder = tmp_path / "runs" / "r"
     folder.mkdir(parents=True)
     yield folder

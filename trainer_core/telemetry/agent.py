@@ -31,12 +31,13 @@ from trainer_core.telemetry.auth import Gate, Key, make_keys, read_key, secure_c
 from trainer_core.telemetry.codec import PROTOCOL, CodecError, RawRow, decode_row
 from trainer_core.telemetry.desk import Desk
 from trainer_core.telemetry.journal import JournalError, JournalReader
-from trainer_core.telemetry.rundir import AGENT_LOCK, RunLock, claim, held, holder_of, status_from
+from trainer_core.telemetry.rundir import AGENT_LOCK, RunInUse, RunLock, claim, held, holder_of, status_from
 
 ENDPOINT = "endpoint.json"
 LINGER_S = 600.0
 """Seconds an agent stays after its trainer; the environment variable HYBRID_AGENT_LINGER_S sets another value."""
 _TICK_MS, _BEAT_S, _SELF_TEST_S = 25, 1.0, 10.0
+_TAKE_OVER_S = 10.0
 _FINAL = ("finished", "stopped", "failed")
 
 
@@ -47,7 +48,7 @@ class Agent:
         self, run_dir: Path, *, child: bool, linger_s: float = LINGER_S, clock: Callable[[], float] = time.time
     ) -> None:
         self.run_dir, self._child, self._linger_s, self._clock = Path(run_dir), child, linger_s, clock
-        self._lock: RunLock = claim(self.run_dir, AGENT_LOCK, wait_s=10.0 if child else 1.0)
+        self._lock = _lock_of(self.run_dir, child)
         self._journal = JournalReader(self.run_dir)
         make_keys(self.run_dir)
         self._epoch = secrets.token_hex(8)
@@ -318,6 +319,17 @@ class Agent:
         self.desk.close()
         self._journal.close()
         self._lock.close()
+
+
+def _lock_of(run_dir: Path, child: bool) -> RunLock:
+    """The agent's lock. A living trainer's child waits for an older agent to make way. Raises RunInUse."""
+    deadline = time.monotonic() + _TAKE_OVER_S
+    while True:
+        try:
+            return claim(run_dir, AGENT_LOCK)
+        except RunInUse:
+            if not child or not held(run_dir) or time.monotonic() > deadline:
+                raise
 
 
 def _token(body: bytes) -> int:
