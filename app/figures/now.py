@@ -4,6 +4,7 @@ from html import escape
 
 from app.theme import PHASE, TOKENS
 from app.views.strip import Strip
+from app.views.words import ABSENT
 
 
 def html(seen: Strip, mode: str) -> str:
@@ -16,14 +17,16 @@ def html(seen: Strip, mode: str) -> str:
         if seen.phase
         else ""
     )
+    speed = [seen.rate] if seen.rate != ABSENT else []
     facts = " · ".join(
-        [f"step {seen.step} of {seen.total}", seen.rate, f"confidence {seen.confidence}", f"alerts: {seen.alerts}"]
+        [f"step {seen.step} of {seen.total}", *speed, f"confidence {seen.confidence}", f"alerts: {seen.alerts}"]
     )
+    advice = f'<code style="flex-basis:100%;font-size:13px">{escape(seen.advice)}</code>' if seen.advice else ""
     return (
         f'<div data-testid="hy-now" style="display:flex;flex-wrap:wrap;gap:4px 10px;align-items:center;'
         f"padding:8px 12px;border:1px solid {colours['line']};border-left:4px solid {tone};border-radius:8px;"
         f'background:{colours["raised"]};font-size:14px;color:{colours["text"]}">'
         f'<b style="color:{tone};text-transform:capitalize">{escape(seen.state)}</b>{badge}'
         f'<span style="font-variant-numeric:tabular-nums">{escape(facts)}</span>'
-        f'<span style="color:{colours["muted"]}">{escape(seen.because)}</span></div>'
+        f'<span style="color:{colours["muted"]}">{escape(seen.because)}</span>{advice}</div>'
     )
