@@ -1,9 +1,11 @@
 """What reaches the agent badly changes nothing and is counted; who has no key is not heard at all."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import socket as socket_module
 import stat
 import subprocess
 import sys
@@ -144,6 +146,15 @@ def test_a_message_of_megabytes_is_cut_off_at_the_socket(trainer: Trainer) -> No
     with dealer(trainer.run_dir, "commands", "operator") as socket:
         socket.send(bytes(20_000_000))
         assert socket.poll(1500) == 0
+    unharmed(trainer)
+
+
+def test_a_storm_of_garbage_connections_leaves_the_agent_answering(trainer: Trainer) -> None:
+    host, port = endpoint(trainer.run_dir)["commands"].removeprefix("tcp://").split(":")
+    chance = random.Random(5)
+    for _ in range(1500):
+        with contextlib.suppress(OSError), socket_module.create_connection((host, int(port)), timeout=5) as stray:
+            stray.sendall(chance.randbytes(200))
     unharmed(trainer)
 
 
