@@ -1,9 +1,11 @@
 """HybridTrainer: the Python API. Puts engine, checkpoints and telemetry together around a model of the user's own."""
 
+import atexit
 import contextlib
 import hashlib
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -38,7 +40,7 @@ class HybridTrainer:
     unless ``resume`` is true. ``serve`` starts the agent that dashboards and ``hybrid send`` talk to.
 
     Raises UserError (ConfigError, RunError, CheckpointError) with one sentence for input that cannot be used.
-    Close it, or use it as a context manager: that writes how the run ended.
+    Use it as a context manager, or close it: that writes how the run ended (the end of the program does it otherwise).
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class HybridTrainer:
             self._release()
             raise
         self._begun = False
+        atexit.register(self._close_at_exit)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -169,10 +172,18 @@ class HybridTrainer:
         if self._closed:
             return
         self._closed = True
+        atexit.unregister(self._close_at_exit)
         try:
             self._session.close()
         finally:
             self._release()
+
+    def _close_at_exit(self) -> None:
+        """A script that ends without ``close`` has still said how its run ended."""
+        error = getattr(sys, "last_value", None)
+        if error is not None:
+            self._session.end("failed", f"{type(error).__name__}: {error}")
+        self.close()
 
     def __enter__(self) -> "HybridTrainer":
         return self
