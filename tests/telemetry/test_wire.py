@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket as socket_module
 import stat
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 import zmq
 
@@ -257,3 +259,13 @@ def test_the_agent_does_not_hold_the_trainers_standard_output_open(run_dir: Path
         [sys.executable, "-c", program, str(run_dir)], cwd=REPO, capture_output=True, timeout=30, check=True
     )
     assert done.stdout == b""
+
+
+def test_an_agent_whose_run_was_removed_ends(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_AGENT_LINGER_S", "600")
+    trainer = Trainer(run_dir)
+    until(lambda: (run_dir / "endpoint.json").exists())
+    agent = psutil.Process(endpoint(run_dir)["pid"])
+    trainer.end()
+    shutil.rmtree(run_dir)
+    until(lambda: not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE, within=5)

@@ -246,6 +246,8 @@ class Agent:
             self.stopping = True  # another trainer: it starts its own agent
         if self._trainer_alive:
             self._gone_since = None
+        elif not self._journal.in_place():
+            self.stopping = True  # the run directory was removed: there is nothing left to serve
         elif self._gone_since is None:
             self._gone_since = now
         elif now - self._gone_since > self._linger_s and self._child:
