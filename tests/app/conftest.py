@@ -138,9 +138,9 @@ def written_run(runs_dir: Path) -> Callable[[str, Script], Path]:
     return lambda name, script: write_run(runs_dir / name, script)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
+    """The system's Chromium; for a module only, because Playwright leaves an event loop running in this thread."""
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     assert executable, "these tests need Chromium: apt-get install chromium, or set CHROMIUM to its path"
     with sync_playwright() as playwright:

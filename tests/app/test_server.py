@@ -1,6 +1,5 @@
 """The server's edges: the port, foreign pages, malformed questions, the end."""
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -11,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from tests.app.conftest import Dashboard, write_run
 from tests.app.rows import cycled
@@ -56,15 +55,15 @@ def test_plotly_is_served_once_and_cached_for_ever(shared: Dashboard) -> None:
         assert got.headers["Content-Encoding"] == "gzip"
 
 
-async def _hear(url: str, origin: str | None, say: str | None = None) -> tuple[list[dict[str, object]], int]:
+def hear(url: str, origin: str | None, say: str | None = None) -> tuple[list[dict[str, object]], int]:
     """Messages until the server closes or has drawn, and the close code (0: still open)."""
     heard: list[dict[str, object]] = []
     try:
-        async with connect(url, origin=origin, open_timeout=10) as socket:  # type: ignore[arg-type]
+        with connect(url, origin=origin, open_timeout=10) as socket:  # type: ignore[arg-type]
             if say is not None:
-                await socket.send(say)
+                socket.send(say)
             while True:
-                heard.append(json.loads(await asyncio.wait_for(socket.recv(), 10)))
+                heard.append(json.loads(socket.recv(timeout=10)))
                 if heard[-1]["t"] == "draw" and say is None:
                     return heard, 0
     except InvalidStatus as refused:
@@ -89,7 +88,7 @@ def socket_url(shared: Dashboard) -> str:
 
 
 def test_the_socket_tells_its_own_page_everything(socket_url: str) -> None:
-    heard, code = asyncio.run(_hear(socket_url, socket_url.replace("ws:", "http:").split("/live")[0]))
+    heard, code = hear(socket_url, socket_url.replace("ws:", "http:").split("/live")[0])
     assert code == 0
     assert heard[0]["t"] == "bind"
     assert "draw" in [message["t"] for message in heard]
@@ -97,7 +96,7 @@ def test_the_socket_tells_its_own_page_everything(socket_url: str) -> None:
 
 @pytest.mark.parametrize("origin", [None, "http://evil.example", "null"])
 def test_the_socket_refuses_other_origins(socket_url: str, origin: str | None) -> None:
-    heard, code = asyncio.run(_hear(socket_url, origin))
+    heard, code = hear(socket_url, origin)
     assert (heard, code) == ([], 403)
 
 
@@ -114,11 +113,11 @@ def test_the_socket_refuses_other_origins(socket_url: str, origin: str | None) -
     ],
 )
 def test_a_malformed_question_closes_the_socket(socket_url: str, say: str) -> None:
-    _, code = asyncio.run(_hear(socket_url, socket_url.replace("ws:", "http:").split("/live")[0], say))
+    _, code = hear(socket_url, socket_url.replace("ws:", "http:").split("/live")[0], say)
     assert code == 1007
 
 
 def test_an_unknown_run_is_said(socket_url: str) -> None:
     url = socket_url.replace("run=run", "run=../other")
-    _, code = asyncio.run(_hear(url, socket_url.replace("ws:", "http:").split("/live")[0]))
+    _, code = hear(url, socket_url.replace("ws:", "http:").split("/live")[0])
     assert code == 4404
