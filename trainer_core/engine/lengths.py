@@ -12,8 +12,9 @@ _LONGEST_BACKOFF = 160
 class Lengths:
     """Windows and horizons of one run. ``config`` is read at each call, so live changes hold at once.
 
-    adaptive   kept: window / 1.5. refused or undone: window x 2 (up to full_steps), horizon / 4; from the third refusal
-               in a row on, the window doubles beyond full_steps: looking costs something, too.
+    adaptive   kept: window / 1.5. worse or undone: window x 2 (up to full_steps), horizon / 4; from the third refusal in
+               a row on, the window doubles beyond full_steps: looking costs something, too. Better, but not by enough to
+               be trusted: window x 1.5 (up to full_steps), and the same horizon again.
     document   full_steps and max_predict_steps; undone: full_steps x 2 for the next cycles, horizon / 2;
                kept: back by halves, horizon x 1.5.
     """
@@ -56,14 +57,17 @@ class Lengths:
         """The prediction was worth it."""
         self.refusals, self.last_kept = 0, True
         if self.adaptive:
-            self._window = max(1.0, self._window / 1.5)
+            self._window = max(1.0, min(self._window, config.hybrid_trainer_config.full_steps) / 1.5)
         else:
             self._window = max(1.0, self._window / 2)
             self._horizon *= 1.5
         self._clip(config)
 
-    def refused(self, config: Config) -> None:
-        """The probe said no: nothing was moved."""
+    def refused(self, config: Config, better: bool = False) -> None:
+        """The probe said no, or (``better``) a yes that is not sure enough: nothing was moved."""
+        if better and self.adaptive:
+            self._window = max(self._window, min(self._window * 1.5, config.hybrid_trainer_config.full_steps))
+            return None
         self.refusals += 1
         self.last_kept = False
         if not self.adaptive:

@@ -251,8 +251,9 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None) -> N
 
 def refused(engine: "Engine") -> None:
     """The probe did not earn a prediction: look again later, each time a little later."""
+    better = engine.proposed is not None and engine.proposed.probe.better
     engine.proposed = None
-    engine.lengths.refused(engine.config)
+    engine.lengths.refused(engine.config, better)
     wait = engine.lengths.full_needed(engine.config)
     engine.probe_at = engine.steps_in_phase + max(1, wait)
 

@@ -1,0 +1,215 @@
+"""Claims about prediction: Linear recovers what is linear, its Adam slope is Adam's own step, residuals correct."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from trainer_core.learning.parameters import Parameters
+from trainer_core.learning.predictors import make_predictor
+from trainer_core.learning.predictors.linear import Linear, adam_direction
+from trainer_core.learning.residuals import ResidualStore
+from trainer_core.spec.config import PredictorConfig
+from trainer_core.spec.errors import ConfigError
+
+
+def model() -> nn.Module:
+    """Two layers, seeded."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+def linear(config: PredictorConfig) -> tuple[Linear, Parameters]:
+    """A predictor over SGD, which keeps no moments."""
+    net = model()
+    parameters = Parameters(net)
+    return Linear(parameters, torch.optim.SGD(net.parameters(), 0.1), config), parameters
+
+
+def test_a_linear_trajectory_is_recovered_exactly() -> None:
+    predictor, parameters = linear(PredictorConfig())
+    slope = torch.linspace(-1, 1, parameters.count)
+    errors = [predictor.observe(slope.clone()).relative_error for _ in range(12)]
+    assert errors[0] is None
+    assert all(e is not None and float(e) < 1e-6 for e in errors[1:])
+    proposal = predictor.propose()
+    assert proposal is not None
+    assert torch.allclose(proposal.scaled(20), 20 * slope, rtol=1e-5)
+    assert proposal.step_norm == pytest.approx(float(slope.norm()))
+
+
+def test_a_noisy_trajectory_is_averaged_over_its_window() -> None:
+    predictor, parameters = linear(PredictorConfig(window=50))
+    generator = torch.Generator().manual_seed(0)
+    slope = torch.linspace(-1, 1, parameters.count)
+    for _ in range(400):
+        predictor.observe(slope + torch.randn(parameters.count, generator=generator))
+    proposal = predictor.propose()
+    assert proposal is not None
+    assert torch.nn.functional.cosine_similarity(proposal.step_P, slope, dim=0) > 0.95
+
+
+def test_pure_noise_is_shrunk_towards_standing_still() -> None:
+    predictor, parameters = linear(PredictorConfig(window=10))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        predictor.observe(torch.randn(parameters.count, generator=generator))
+    proposal = predictor.propose()
+    norm = 0.0 if proposal is None else proposal.step_norm
+    assert norm < 0.25 * parameters.count**0.5
+
+
+def test_nothing_is_proposed_before_anything_was_seen_or_when_nothing_moves() -> None:
+    predictor, parameters = linear(PredictorConfig())
+    assert predictor.propose() is None
+    predictor.observe(torch.zeros(parameters.count))
+    assert predictor.propose() is None
+
+
+def test_the_residual_is_actual_minus_predicted() -> None:
+    predictor, parameters = linear(PredictorConfig())
+    first, second = torch.ones(parameters.count), torch.full((parameters.count,), 3.0)
+    assert predictor.observe(first).residual_P is None
+    seen = predictor.observe(second)
+    assert seen.residual_P is not None and seen.relative_error is not None
+    assert torch.equal(seen.residual_P, second - first)
+    assert float(seen.relative_error) == pytest.approx(2 / 3)
+
+
+def test_a_predictor_goes_on_from_its_saved_state() -> None:
+    (one, parameters), (two, _) = linear(PredictorConfig()), linear(PredictorConfig())
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        one.observe(torch.randn(parameters.count, generator=generator))
+    two.load_state_dict(one.state_dict())
+    delta = torch.randn(parameters.count, generator=generator)
+    one.observe(delta.clone())
+    two.observe(delta.clone())
+    a, b = one.propose(), two.propose()
+    assert a is not None and b is not None and torch.equal(a.step_P, b.step_P)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_the_adam_slope_is_the_step_adamw_would_take_with_the_same_moments(steps: int, amsgrad: bool) -> None:
+    """A further step whose gradient is m_hat / c1 would move the moments; so the step just taken is compared."""
+    net = model()
+    parameters = Parameters(net)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=0.0, amsgrad=amsgrad)
+    for step in range(steps):
+        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        net(inputs).square().mean().backward()
+        before = parameters.read(parameters.empty())
+        optimizer.step()
+    taken = parameters.read(parameters.empty()) - before
+    direction = adam_direction(parameters, optimizer, noise_mask=0.0)
+    assert direction is not None
+    assert torch.allclose(direction, taken, rtol=1e-3, atol=2e-8)
+
+
+def test_the_noise_mask_leaves_out_coordinates_whose_gradient_is_mostly_noise() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    holder = nn.Module()
+    holder.w = parameter
+    optimizer = torch.optim.AdamW([parameter], 1e-2, weight_decay=0.0)
+    for step in range(100):
+        parameter.grad = torch.tensor([1.0, 1.0 if step % 2 else -1.0])
+        optimizer.step()
+    masked = adam_direction(Parameters(holder), optimizer, noise_mask=0.5)
+    assert masked is not None
+    assert masked[0] == pytest.approx(-1e-2, rel=1e-3) and masked[1] == 0
+
+
+def test_an_optimizer_without_moments_has_no_adam_slope_and_auto_falls_back_to_the_window() -> None:
+    net = model()
+    parameters = Parameters(net)
+    assert adam_direction(parameters, torch.optim.SGD(net.parameters(), 0.1), 0.0) is None
+    only = Linear(parameters, torch.optim.SGD(net.parameters(), 0.1), PredictorConfig(direction="optimizer"))
+    only.observe(torch.ones(parameters.count))
+    assert only.propose() is None
+
+
+def test_a_predictor_this_version_lacks_is_refused_by_name() -> None:
+    net = model()
+    with pytest.raises(ConfigError, match="RSSM"):
+        make_predictor(PredictorConfig(type="RSSM"), Parameters(net), torch.optim.SGD(net.parameters(), 0.1))
+
+
+# -- residuals ------------------------------------------------------------------------------------------------------
+
+
+def store(*entries: tuple[list[float], list[float]], memory_mb: float = 1.0) -> ResidualStore:
+    """A store of (residual, state) pairs."""
+    made = ResidualStore(len(entries[0][0]), memory_mb)
+    for residual, state in entries:
+        made.push(torch.tensor(residual), state)
+    return made
+
+
+def test_the_correction_is_the_weighted_sum_of_the_similar_residuals() -> None:
+    made = store(([1.0, 0.0], [1.0, 0.0]), ([0.0, 2.0], [0.0, 1.0]))
+    selection = made.select([1.0, 1.0], threshold=0.7, top_k=5)
+    assert (selection.history, selection.similar) == (2, 2)
+    assert [w.weight for w in selection.weights] == pytest.approx([0.5, 0.5])
+    correction = made.correction(selection)
+    assert correction is not None and correction.tolist() == pytest.approx([0.5, 1.0])
+    alone = made.select([1.0, 0.1], threshold=0.7, top_k=5)
+    assert [(w.residual_id, w.weight) for w in alone.weights] == [(0, 1.0)]
+
+
+def test_similarity_must_be_strictly_above_the_threshold() -> None:
+    made = store(([1.0], [1.0, 0.0]))
+    assert made.select([1.0, 0.0], threshold=1.0, top_k=5).similar == 0
+    assert made.select([-1.0, 0.0], threshold=0.0, top_k=5).weights == ()
+    assert made.correction(made.select([-1.0, 0.0], threshold=0.0, top_k=5)) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 60), st.integers(1, 8), st.integers(0, 10_000))
+def test_weights_are_positive_normalised_sorted_and_at_most_top_k(count: int, top_k: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    made = ResidualStore(3, 1.0)
+    for _ in range(count):
+        made.push(torch.randn(3, generator=generator), torch.randn(4, generator=generator).tolist())
+    selection = made.select(torch.randn(4, generator=generator).tolist(), 0.1, top_k)
+    weights = [w.weight for w in selection.weights]
+    assert len(weights) == min(top_k, selection.similar)
+    assert weights == sorted(weights, reverse=True) and all(w > 0 for w in weights)
+    assert not weights or sum(weights) == pytest.approx(1.0)
+    assert all(w.similarity > 0.1 for w in selection.weights)
+
+
+def test_memory_is_bounded_and_the_oldest_go_first() -> None:
+    made = ResidualStore(1024, memory_mb=10 * 2 * 1024 / 2**20)
+    assert made.capacity == 10
+    for number in range(25):
+        made.push(torch.full((1024,), float(number)), [1.0, float(number)])
+    assert len(made) == 10
+    ids = {w.residual_id for w in made.select([1.0, 24.0], -1.0, 100).weights}
+    assert ids <= set(range(15, 25)) and 24 in ids
+
+
+def test_a_model_too_large_for_the_memory_keeps_none_and_nothing_breaks() -> None:
+    made = ResidualStore(10_000_000, memory_mb=1.0)
+    made.push(torch.zeros(10_000_000), [1.0])
+    assert made.capacity == len(made) == 0
+    assert made.correction(made.select([1.0], 0.5, 5)) is None
+
+
+def test_a_state_that_is_no_number_is_neither_kept_nor_matched() -> None:
+    made = store(([1.0], [1.0, 0.0]))
+    made.push(torch.ones(1), [float("nan"), 0.0])
+    assert len(made) == 1
+    assert made.select([float("inf"), 0.0], 0.0, 5).weights == ()
+
+
+def test_a_store_comes_back_from_its_state() -> None:
+    made = store(([1.0, 0.0], [1.0, 0.0]), ([0.0, 2.0], [0.0, 1.0]))
+    again = ResidualStore(2, 1.0)
+    again.load_state_dict(made.state_dict())
+    selection = again.select([0.0, 1.0], 0.7, 5)
+    correction: Tensor | None = again.correction(selection)
+    assert [w.residual_id for w in selection.weights] == [1]
+    assert correction is not None and correction.tolist() == [0.0, 2.0]
