@@ -100,10 +100,10 @@ def test_zoom_survives_three_refreshes_without_a_remount(
     zoomed = page.evaluate(RANGES)
     assert len(set(zoomed)) == 1, "the three charts share one step axis"
     chart = page.evaluate_handle("document.querySelector('[data-figure=loss] .hy-plot .main-svg')")
-    page.get_by_role("button", name="log loss").click()
-    page.get_by_role("button", name="log loss").click()
-    redrawn(page, 1)
-    page.wait_for_timeout(1500)
+    for _ in range(3):  # each press makes the server send the charts anew
+        was = page.evaluate(REVISION)
+        page.get_by_role("button", name="log loss").click()
+        until(lambda was=was: page.evaluate(REVISION) > was, 30, "a refresh")  # type: ignore[misc]
     assert page.evaluate(RANGES) == zoomed
     assert page.evaluate("window.hybridMounts") == 1
     assert page.evaluate("chart => chart.isConnected", chart)
