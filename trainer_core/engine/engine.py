@@ -83,7 +83,7 @@ class Engine:
         self.flight: Flight | None = None
         self.snapshot: Snapshot | None = None
         self.roll_back: Callable[[str], None] | None = None
-        """Restores the last good checkpoint; set by whoever owns the files."""
+        """Restores the last good checkpoint, more careful settings with it; set by whoever owns the files."""
         self.schedule.apply(1)
 
     # -- one step ---------------------------------------------------------------------------------------------------
@@ -168,11 +168,7 @@ class Engine:
             raise TrainingFailed(
                 f"step {self.step_count}: {because}; {limit} automatic rollbacks (max_recoveries) did not help"
             )
-        scale = self.schedule.scale / 10.0
         self.roll_back(because)
-        self.schedule.scale = scale
-        optimizer = msgspec.structs.replace(self.config.optimizer, gradient_clip_norm=1.0)
-        self.config = msgspec.structs.replace(self.config, optimizer=optimizer)
         self.last_divergence = self.step_count
         self._forget_failure()
         if source is not Phase.FULL:

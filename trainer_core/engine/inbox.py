@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from trainer_core.engine.obey import Refused, apply
-from trainer_core.spec.commands import AcceptedCommand, CommandState, Pause, Refusal, Resume, Stop
+from trainer_core.spec.commands import (
+    AcceptedCommand,
+    Command,
+    CommandRequest,
+    CommandState,
+    Pause,
+    Refusal,
+    Resume,
+    Stop,
+    kind_of,
+)
 from trainer_core.spec.records import CommandChanged
 
 if TYPE_CHECKING:
@@ -61,6 +71,12 @@ class Inbox:
             return True
         self._apply(command)
         return True
+
+    def carry_out(self, command: Command, reason: str) -> None:
+        """Apply a command of the trainer's own now: the journal shows it as it shows an operator's."""
+        command_id = f"trainer-{self._session.engine.attempt}-{kind_of(command)}"
+        request = CommandRequest(command_id, command, reason=reason[:2000])
+        self._apply(AcceptedCommand(request, "trainer", self._clock()))
 
     def _apply(self, command: AcceptedCommand) -> None:
         self.end(command, CommandState.APPLYING)

@@ -15,7 +15,7 @@ from trainer_core.engine import predicting
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
-from trainer_core.spec.commands import AcceptedCommand
+from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
@@ -194,6 +194,9 @@ class Session:
 
     def _automatic_rollback(self, because: str) -> None:
         self._recovered_to = self._restore(None, because).step
+        clip = self.engine.config.optimizer.gradient_clip_norm
+        self.inbox.carry_out(ScaleLearningRate(0.1), because)
+        self.inbox.carry_out(SetGradientClip(min(clip, 1.0) if clip > 0 else 1.0), because)
 
     def roll_back(self, name: str | None, because: str) -> Entry:
         """Restore a checkpoint (None: the last good one) as a new attempt. Raises CheckpointError, changing nothing.
