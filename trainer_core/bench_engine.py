@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -87,8 +88,8 @@ def measure_overhead(pairs: int) -> Overhead:
         for index in range(_SETTLE + pairs):
             batch = task.batch(index)
             turns: list[Callable[[], object]] = [
-                lambda b=batch: _plain_step(task, plain_model, plain_optimizer, b),
-                lambda b=batch: trainer.step(b),
+                partial(_plain_step, task, plain_model, plain_optimizer, batch),
+                partial(trainer.step, batch),
             ]
             taken = [0.0, 0.0]
             for which in (0, 1) if index % 2 else (1, 0):

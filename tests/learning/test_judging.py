@@ -111,7 +111,7 @@ def most_sign_changes(losses: list[float]) -> int:
 
 
 def test_white_noise_rarely_counts_as_oscillation_and_a_real_oscillation_always_does() -> None:
-    """Every difference counted, almost all windows of noise would "oscillate"; counting the large ones, one in eight."""
+    """Every difference counted, almost every window of noise "oscillates"; counting the large ones, one in eight."""
     rng, curve = random.Random(0), LossCurve()
     noise = [2 + rng.gauss(0, 0.3) for _ in range(12 * 400)]
     counted, unfiltered = 0, 0

@@ -12,9 +12,9 @@ _LONGEST_BACKOFF = 160
 class Lengths:
     """Windows and horizons of one run. ``config`` is read at each call, so live changes hold at once.
 
-    adaptive   kept: window / 1.5. worse or undone: window x 2 (up to full_steps), horizon / 4; from the third refusal in
-               a row on, the window doubles beyond full_steps: looking costs something, too. Better, but not by enough to
-               be trusted: window x 1.5 (up to full_steps), and the same horizon again.
+    adaptive   kept: window / 1.5. worse or undone: window x 2 (up to full_steps), horizon / 4; from the third refusal
+               in a row on, the window doubles beyond full_steps: looking costs something, too. Better, but not by
+               enough to be trusted: window x 1.5 (up to full_steps), and the same horizon again.
     document   full_steps and max_predict_steps; undone: full_steps x 2 for the next cycles, horizon / 2;
                kept: back by halves, horizon x 1.5.
     """

@@ -1,0 +1,69 @@
+"""Claims about a killed trainer: kill -9, resume, and the weights are those of a run nobody interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import Hybrid
+from trainer_core.spec.records import AttemptStarted, CheckpointSaved, PredictedStretch, StepRecord
+from trainer_core.telemetry.journal import JournalReader
+
+SETTINGS = {"warmup_steps": 20, "checkpoint_every": 40, "validate_every": 0, "policy": "document", "full_steps": 10}
+WORDS = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+STEPS = 240
+
+
+def train(run_dir: Path, *more: str) -> list[str]:
+    """The command line of one digits run."""
+    return ["train", "digits", "--steps", str(STEPS), "--seed", "3", "--run-dir", str(run_dir), *more]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    """The weights of the last checkpoint."""
+    newest = max((run_dir / "checkpoints").glob(f"step-{STEPS:06d}*"))
+    return load_file(newest / "model.safetensors")
+
+
+def wait_for_second_checkpoint(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until the journal knows two checkpoints and a step after them."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        if (run_dir / "journal.db").exists():
+            rows = [row.record for row in JournalReader(run_dir).last_rows(5000)]
+            saved = [r.step for r in rows if isinstance(r, CheckpointSaved)]
+            if len(saved) >= 2 and any(isinstance(r, StepRecord) and r.step > saved[-1] + 3 for r in rows):
+                return
+        time.sleep(0.02)
+    raise AssertionError("no second checkpoint within 60 s")
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(runs_dir: Path, hybrid: Hybrid) -> None:
+    whole, killed = runs_dir / "whole", runs_dir / "killed"
+    assert hybrid(*train(whole), *WORDS).returncode == 0
+    command = [sys.executable, "-m", "trainer_core", *train(killed), *WORDS]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_second_checkpoint(killed, process)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    resumed = hybrid("train", "digits", "--run-dir", killed, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+
+    expected, actual = weights(whole), weights(killed)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+    rows = JournalReader(killed).last_rows(100_000)
+    assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
+    attempt = next(row.record for row in rows if isinstance(row.record, AttemptStarted))
+    assert attempt.attempt == 1 and attempt.abandoned_step >= attempt.step
+    steps = [r.record.step for r in rows if r.attempt == 1 and isinstance(r.record, StepRecord | PredictedStretch)]
+    assert (steps[0], steps[-1]) == (attempt.step + 1, STEPS)
