@@ -1,8 +1,11 @@
 """``hybrid send`` against a real run: the exit code says whether it was applied, the JSON where and what changed."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,26 @@ def test_a_dangerous_command_wants_yes_where_nobody_can_be_asked(hybrid: Hybrid,
         said = hybrid("send", run_dir, word)
         assert (said.returncode, said.stdout) == (2, "")
         assert "--yes" in said.stderr and len(said.stderr.strip().splitlines()) == 1
+    assert process.poll() is None
+    assert json.loads(hybrid("report", run_dir, "--json").stdout)["commands"] == []
+
+
+def test_on_a_terminal_a_dangerous_command_asks_and_no_means_no(hybrid: Hybrid, live: Live) -> None:
+    run_dir, process = live
+    master, slave = pty.openpty()
+    os.write(master, b"n\n")
+    asked = subprocess.run(
+        [sys.executable, "-m", "trainer_core", "send", str(run_dir), "stop"],
+        stdin=slave,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(master)
+    os.close(slave)
+    assert asked.returncode == 3
+    assert "Go on? [y/N]" in asked.stderr
     assert process.poll() is None
     assert json.loads(hybrid("report", run_dir, "--json").stdout)["commands"] == []
 

@@ -111,6 +111,18 @@ def test_an_empty_data_folder_is_refused(here: Callable[..., Here], runs_dir: Pa
     assert str(empty) in said.stderr and len(said.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("where", ["a-file", "a-file/x", "/proc/no/x"])
+def test_a_run_directory_that_cannot_be_made_is_one_sentence(
+    here: Callable[..., Here], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
+    said = here("train", "digits", "--steps", 5, "--run-dir", where)
+    assert said.returncode == 1
+    assert len(said.stderr.strip().splitlines()) == 1
+    assert where.split("/")[-2 if where.startswith("/") else 0] in said.stderr
+
+
 def test_a_run_directory_in_use_is_refused_and_the_other_run_goes_on(
     hybrid: Hybrid, live: tuple[Path, subprocess.Popen[str]]
 ) -> None:

@@ -42,9 +42,14 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. A UserError becomes one sentence on stderr and its exit code."""
+    """Run the command line. What a person can mend is one sentence on stderr and an exit code, not a traceback."""
     try:
         app()
     except UserError as error:
         print(f"hybrid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:  # not about a file that somebody named
+            raise
+        print(f"hybrid: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

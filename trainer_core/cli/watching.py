@@ -93,6 +93,8 @@ def demo(
     """
     need_extra("train", "torch", "numpy", "sklearn", "safetensors")
     need_extra("dashboard", "streamlit", "plotly")
+    if runs_dir.exists() and not runs_dir.is_dir():
+        raise UserError(f"{runs_dir}: is a file; give the directory that the new run goes into")
     chosen = free_port(port)
     run_dir = runs_dir / time.strftime("demo-%Y%m%d-%H%M%S")
     url = f"http://127.0.0.1:{chosen}/?run={run_dir.name}"
@@ -105,13 +107,12 @@ def demo(
                 if not no_browser:
                     webbrowser.open(url)
                 _stay(told, dashboard, trainer, run_dir)
-            failed = not told.to_end or trainer.code not in (None, 0)
+            code = trainer.code or (0 if told.to_end else dashboard.code or 1)
         finally:
             trainer.end(TRAINER_PATIENCE_S)
             _end_agent(run_dir)
             dashboard.end(DASHBOARD_PATIENCE_S)
-    if failed:
-        raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 def trainer_command(run_dir: Path, steps: int) -> list[str]:
