@@ -66,7 +66,11 @@ def train(
     torch.manual_seed(config.training.seed)
     work = make_task(task, config, data, device)
     model = work.model().to(device)
-    directory = run_dir if run_dir is not None else Path("runs") / f"{work.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = getattr(work, "name", task)
+    measure = getattr(work, "validate", None)
+    directory = (
+        run_dir if run_dir is not None else Path("runs") / f"{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     trainer = HybridTrainer(
         model,
         make_optimizer(config, model),
@@ -74,9 +78,9 @@ def train(
         config,
         directory,
         total_steps=config.training.max_steps,
-        validate=lambda: work.validate(model),
+        validate=(lambda: measure(model)) if measure is not None else None,
         resume=resume,
-        task=work.name,
+        task=name,
         on_record=on_record,
     )
     with trainer:

@@ -73,6 +73,16 @@ class Recorder:
             optimizer_seconds=outcome.optimizer_seconds,
             predict_seconds=outcome.predict_seconds + between_seconds,
             backward_passes=e.backward_passes,
+            loss_change=e.curve.relative_change,
+            update_ratio=signals.update_ratio,
+            horizon=e.flight.horizon if e.flight else e.lengths.horizon(e.config),
+            full_needed=e.probe_at,
+            since_divergence=None if e.last_divergence is None else max(0, e.step_count - e.last_divergence),
+            refusals=e.lengths.refusals,
+            predictions_kept=e.predictions_kept,
+            predictions_undone=e.predictions_undone,
+            brier=e.confidence.brier,
+            residuals=len(e.residuals),
             layer_grad_norms=outcome.layer_grad_norms,
         )
 

@@ -65,6 +65,24 @@ class StepRecord(_Record, frozen=True, tag="step"):
     """Predictor, probes, snapshots and correction inside this step."""
     backward_passes: int = 0
     """Since the run began, over all attempts."""
+    loss_change: float | None = None
+    """Relative change of the loss EMA over the last 20 steps: what WARMUP waits for."""
+    update_ratio: float | None = None
+    """Update norm of one step / its baseline."""
+    horizon: int | None = None
+    """Steps the next prediction would try, or the present one lasts."""
+    full_needed: int | None = None
+    """FULL steps before the next look at a proposal."""
+    since_divergence: int | None = None
+    """Steps since the last divergence; None: there was none."""
+    refusals: int | None = None
+    """Proposals refused in a row."""
+    predictions_kept: int | None = None
+    predictions_undone: int | None = None
+    brier: float | None = None
+    """Mean squared error of the stated confidences so far; None before the first outcome."""
+    residuals: int | None = None
+    """Residuals remembered."""
     layer_grad_norms: tuple[float, ...] | None = None
     """One per name in ``RunStarted.layers``; None when no backward pass ran."""
 

@@ -1,6 +1,9 @@
 """Ready workloads: data, model, loss, evaluation. A task knows nothing of phases, files of a run, or telemetry."""
 
 import importlib
+import inspect
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,12 +34,12 @@ class Task(Protocol):
         ...
 
     def validate(self, model: nn.Module) -> tuple[float, float | None]:
-        """(loss, accuracy or None) on held-out data; the model is in evaluation mode."""
+        """(loss, accuracy or None) on held-out data; the model is in evaluation mode. May be left out."""
         ...
 
 
 TaskFactory = Callable[..., Task]
-"""``make(config: Config, data: Path | None, device: torch.device) -> Task``."""
+"""``make(config: Config, data: Path | None, device: torch.device) -> Task``; a user's may take fewer of the three."""
 
 BUILT_IN = {"digits": "trainer_core.tasks.digits", "code_lm": "trainer_core.tasks.code_lm"}
 
@@ -57,17 +60,39 @@ def make_task(name: str, config: Config, data: Path | None, device: torch.device
     module_name, separator, function_name = name.partition(":")
     if not separator:
         raise UserError(f"{name}: no such task; give {', '.join(BUILT_IN)} or module:function")
-    try:
-        factory = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
-        raise UserError(f"{name}: cannot import {module_name}: {error}") from None
-    except AttributeError:
-        raise UserError(f"{name}: {module_name} has no {function_name}") from None
-    made: Task = factory(config, data, device)
-    missing = [part for part in ("model", "batch", "loss", "validate") if not callable(getattr(made, part, None))]
+    made: Task = _called(name, _function(name, module_name, function_name), config, data, device)
+    missing = [part for part in ("model", "batch", "loss") if not callable(getattr(made, part, None))]
     if missing:
         raise UserError(f"{name}: returned {type(made).__name__}, which has no {', '.join(missing)}")
     return made
+
+
+def _function(name: str, module_name: str, function_name: str) -> Callable[..., Any]:
+    """The user's function; modules in the working directory are found, as ``python -m`` finds them."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise UserError(f"{name}: cannot import {module_name}: {error}") from None
+    except (AttributeError, ValueError):
+        raise UserError(f"{name}: {module_name} has no {function_name or 'such function'}") from None
+    if not callable(function):
+        raise UserError(f"{name}: is {type(function).__name__}; a function that returns a task is needed")
+    called: Callable[..., Any] = function
+    return called
+
+
+def _called(name: str, function: Callable[..., Any], config: Config, data: Path | None, device: torch.device) -> Any:
+    """Call it with those of ``config``, ``data`` and ``device`` that it takes. Its own errors are its own to show."""
+    offered = {"config": config, "data": data, "device": device}
+    try:
+        signature = inspect.signature(function)
+        wanted = {key: value for key, value in offered.items() if key in signature.parameters}
+        signature.bind(**wanted)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: may take config, data and device, nothing else: {error}") from None
+    return function(**wanted)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
