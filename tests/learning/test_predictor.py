@@ -213,3 +213,13 @@ def test_a_store_comes_back_from_its_state() -> None:
     correction: Tensor | None = again.correction(selection)
     assert [w.residual_id for w in selection.weights] == [1]
     assert correction is not None and correction.tolist() == [0.0, 2.0]
+
+
+def test_a_full_store_takes_a_new_residual_without_touching_the_others() -> None:
+    made = ResidualStore(4, memory_mb=3 * 2 * 4 / 2**20)
+    for number in range(5):
+        made.push(torch.full((4,), float(number)), [float(number == k) for k in range(5)])
+    for number in (2, 3, 4):
+        state = [float(number == k) for k in range(5)]
+        correction = made.correction(made.select(state, 0.9, 1))
+        assert correction is not None and correction.tolist() == [float(number)] * 4

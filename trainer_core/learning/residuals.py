@@ -47,7 +47,10 @@ class ResidualStore:
         if self.capacity == 0 or not all(map(_finite, state)):
             return
         self._ids.append(self._next_id)
-        self._residuals.append(residual_P.to(torch.bfloat16))
+        if len(self._residuals) < self.capacity:
+            self._residuals.append(residual_P.to(torch.bfloat16))
+        else:  # the oldest one's memory takes the newest: allocating P every step costs more than copying it
+            self._residuals.append(self._residuals.popleft().copy_(residual_P))
         self._states.append(list(state))
         self._next_id += 1
 

@@ -37,11 +37,18 @@ class Linear:
         error: Tensor | None = None
         torch.sub(delta_P, self._slope_P, out=self._residual_P)
         if self._seen:
-            self._learn_shrinkage(delta_P)
+            if not self._follows_moments:
+                self._learn_shrinkage(delta_P)
             error = torch.linalg.vector_norm(self._residual_P) / torch.linalg.vector_norm(delta_P)
         self._seen += 1
         self._slope_P.add_(self._residual_P, alpha=1.0 / min(self._seen, self._config.window))
         return Observation(error, self._residual_P if self._seen > 1 else None)
+
+    @property
+    def _follows_moments(self) -> bool:
+        """Whether the optimizer's moments give the slope, so that the window's shrinkage is never asked for."""
+        state = self._optimizer.state.get(self._parameters.tensors[0], {})
+        return self._config.direction != "window" and "exp_avg" in state and "exp_avg_sq" in state
 
     def _learn_shrinkage(self, delta_P: Tensor) -> None:
         rate = 1.0 / min(self._seen, self._config.window)
