@@ -1,9 +1,7 @@
 """Fixtures for all tests: the command line as a process, run directories, and a check that no process is left."""
 
 import contextlib
-import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -65,10 +63,15 @@ def no_process_left(tmp_path: Path) -> Iterator[None]:
 
 
 def end_agents(runs_dir: Path) -> None:
-    """End the agents of all runs under ``runs_dir``: by design they outlive their trainers for a while."""
-    for endpoint in runs_dir.rglob("endpoint.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            os.kill(json.loads(endpoint.read_text())["pid"], signal.SIGTERM)
+    """End the agents of all runs under ``runs_dir``: by design they outlive their trainers for a while.
+
+    Found by their command line, not by endpoint.json: one that still waits for an earlier agent has no endpoint yet.
+    """
+    for process in psutil.process_iter():
+        line = _line(process)
+        if "trainer_core.telemetry.agent" in line and str(runs_dir) in line:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
 
 
 @pytest.fixture

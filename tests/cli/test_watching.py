@@ -83,10 +83,12 @@ def test_the_dashboard_of_a_demo_outlives_the_training(runs_dir: Path, start: St
     assert process.wait(30) == 0
 
 
-def test_children_are_killed_when_they_do_not_end() -> None:
+def test_children_are_killed_when_they_do_not_end(tmp_path: Path) -> None:
     from trainer_core.cli.children import Child
 
-    child = Child(["bash", "-c", "trap '' TERM; echo ready; while :; do read -t 1 < /dev/zero || :; done"])
+    deaf = tmp_path / "deaf"
+    child = Child(["bash", "-c", f"trap '' TERM; touch '{deaf}'; while :; do read -t 1 < /dev/zero || :; done"])
+    until(deaf.exists, "the child does not begin")
     child.end(patience_s=0.5)
     assert child.code == -signal.SIGKILL
 

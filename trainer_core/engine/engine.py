@@ -270,7 +270,8 @@ class Engine:
         """Take a measured step into the statistics and the signals."""
         if TRAITS[self.phase].backward:
             self.backward_passes += 1
-        finite = all(math.isfinite(x) for x in (outcome.loss, outcome.grad_norm or 0.0, outcome.update_norm))
+        grad_norm = None if self.precision.overflowed(outcome.loss, outcome.grad_norm) else outcome.grad_norm
+        finite = all(math.isfinite(x) for x in (outcome.loss, grad_norm or 0.0, outcome.update_norm))
         error = confidence = None
         deviation = self.curve.deviation(outcome.loss)
         if self.flight is not None and self.phase is Phase.PREDICT and outcome.predicted_loss is not None:
@@ -285,11 +286,11 @@ class Engine:
             update_ratio=self.update_ratio(outcome.update_norm),
             prediction_error=error,
             sign_changes=self.curve.sign_changes,
-            grad_norm=outcome.grad_norm,
+            grad_norm=grad_norm,
             grad_norm_baseline=self.grad_baseline.mean,  # before this step: a spike must not excuse itself
         )
-        if self.phase is not Phase.PREDICT and finite:
-            self.grad_baseline.update(outcome.grad_norm or 0.0)
+        if grad_norm is not None and finite:
+            self.grad_baseline.update(grad_norm)
             self.update_baseline.update(outcome.update_norm)
 
     def record(self, record: Record) -> None:

@@ -1,5 +1,6 @@
 """Mixed precision or none, behind three calls. Knows no phase."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,6 +32,12 @@ class Precision:
         else:
             self._scaler.scale(loss).backward()
             self._scaler.unscale_(optimizer)
+
+    def overflowed(self, loss: float, grad_norm: float | None) -> bool:
+        """Whether the scaler skipped the step, as it does while it finds its scale: no divergence, no measurement."""
+        return (
+            self._scaler is not None and grad_norm is not None and math.isfinite(loss) and not math.isfinite(grad_norm)
+        )
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Optimizer step; the scaler skips it when the scaled gradients overflowed."""

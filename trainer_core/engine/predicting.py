@@ -202,6 +202,7 @@ def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
     if batch is None:
         return undo(engine, because)
     test = against_snapshot(engine, batch)
+    because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch; {because}"
     if test.better:
         _close(engine, True, because, test)
     else:
