@@ -68,6 +68,8 @@ class Engine:
         self.confidence, self.lengths = Confidence(), Lengths(config)
         self.curve, self.grad_baseline, self.update_baseline = LossCurve(), Baseline(), Baseline()
         self.before_P, self.delta_P = self.parameters.empty(), self.parameters.empty()
+        self.before_state: list[tuple[int, int]] = []
+        """State of the parameters when ``before_P`` was last read in a full step."""
         self.recorder = Recorder(self, sink)
         self.phase = Phase.WARMUP
         self.step_count = self.steps_in_phase = self.batches = self.cycle = self.attempt = 0

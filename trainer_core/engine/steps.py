@@ -42,7 +42,9 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     clock, parameters, optimizer = engine.clock, engine.parameters, engine.optimizer
     start = clock()
     rate = engine.schedule.apply(engine.step_count + 1)
-    before_P = parameters.read(engine.before_P)
+    before_P = engine.before_P
+    if parameters.state() != engine.before_state:  # else the last step left them there, and nobody moved a weight since
+        parameters.read(before_P)
     copied = clock()
 
     optimizer.zero_grad(set_to_none=True)
@@ -59,9 +61,11 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     engine.precision.step(optimizer)
     optimizer_done = clock()
 
-    delta_P = parameters.read(engine.delta_P).sub_(before_P)
+    after_P = parameters.read(engine.delta_P)
+    delta_P = torch.sub(after_P, before_P, out=before_P)
+    engine.before_P, engine.delta_P, engine.before_state = after_P, delta_P, parameters.state()
     observation = engine.predictor.observe(delta_P)
-    numbers = [loss.detach().float(), total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(before_P)]
+    numbers = [loss.detach().float(), total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(after_P)]
     error = observation.relative_error
     measured = torch.stack([*numbers, numbers[0] * 0 if error is None else error])
     # One intended synchronisation a step: the transition table needs these numbers before the next batch.
