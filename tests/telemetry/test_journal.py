@@ -1,5 +1,7 @@
 """The journal's file format: what was written comes back, or the reader says that it cannot."""
 
+import contextlib
+import json
 import math
 import sqlite3
 import struct
@@ -14,6 +16,7 @@ from trainer_core.spec.errors import RunError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertRaised, Record, StepRecord, kind_of
 from trainer_core.telemetry import codec
+from trainer_core.telemetry.exports import frame
 from trainer_core.telemetry.journal import JournalError, JournalReader, JournalWriter
 from trainer_core.telemetry.reporter import Reporter
 
@@ -163,3 +166,20 @@ def test_readers_see_committed_rows_while_the_writer_writes(run_dir: Path) -> No
         assert reader.last_seq() == seq
     writer.close()
     assert len(reader.rows()) == 49
+
+
+def test_a_journal_of_fewer_fields_is_read_and_continued_in_its_own_layout(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path)
+    writer.close()
+    older = [f for f in codec.STEP_FIELDS if f not in ("brier", "horizon")] + ["of_a_later_version"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'step_fields'", (json.dumps(older),))
+    writer = JournalWriter(tmp_path)
+    writer.append([(1.0, 0, step_record(7, loss=math.nan, brier=0.1, horizon=20, grad_norm=2.0))])
+    writer.close()
+    (row,) = JournalReader(tmp_path).rows()
+    assert isinstance(row.record, StepRecord)
+    assert row.record.step == 7 and row.record.grad_norm == 2.0 and math.isnan(row.record.loss or 0.0)
+    assert row.record.brier is None and row.record.horizon is None
+    table = frame(tmp_path)
+    assert table["brier"].to_list() == [None] and table["grad_norm"].to_list() == [2.0]

@@ -37,7 +37,9 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Where the run lives; runs/TASK-TIME if not given.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint of --run-dir.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint of --run-dir.")
+    ] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of text to train code_lm on.")] = None,
 ) -> None:
     """Train a task, writing everything it does into a run directory that can be watched and steered meanwhile.

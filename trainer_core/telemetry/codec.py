@@ -2,7 +2,7 @@
 
 A step record is one little-endian block, because there are many of them and charts want columns:
 
-    u64 presence bitmap (bit i: field i is not None) | f64 per scalar field, in ``STEP_FIELDS`` order | u32 n | f32 x n
+    u64 presence bitmap (bit i: field i is not None) | f64 per field of the journal's ``step_fields`` | u32 n | f32 x n
 
 Integers below 2**53 are exact in f64; a phase is its index in ``PHASES``; NaN and None are different things and both
 survive. Every other record is MessagePack, tagged by its kind.
@@ -13,7 +13,7 @@ import struct
 import sys
 import types
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -28,7 +28,6 @@ _VECTOR = "layer_grad_norms"
 STEP_FIELDS: tuple[str, ...] = tuple(f for f in StepRecord.__struct_fields__ if f != _VECTOR)
 PHASES: tuple[Phase, ...] = tuple(Phase)
 _PHASE_INDEX = {phase: float(i) for i, phase in enumerate(PHASES)}
-_HEAD = struct.Struct(f"<Q{len(STEP_FIELDS)}d")
 _COUNT = struct.Struct("<I")
 _ENVELOPE = struct.Struct("<qdq")
 
@@ -62,55 +61,84 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-def encode(record: Record) -> tuple[str, bytes]:
+class StepLayout:
+    """The scalar fields of a step block in their order. Each journal names its own, so a later version still reads it.
+
+    A field this program does not know is passed over; one the layout does not have is None.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self.fields = tuple(fields)
+        self._head = struct.Struct(f"<Q{len(self.fields)}d")
+        hints = get_type_hints(StepRecord)
+        self._readers = [_reader(hints[field]) if field in hints else None for field in self.fields]
+        self._absent = {field: None for field in _REQUIRED if field not in self.fields}
+
+    def offset(self, field: str) -> tuple[int, int]:
+        """(bit, byte offset) of a field in a block, for readers that want whole columns. ValueError: it has none."""
+        index = self.fields.index(field)
+        return index, 8 + 8 * index
+
+    def encode(self, record: StepRecord) -> bytes:
+        """The block of a record."""
+        present, values = 0, []
+        for i, field in enumerate(self.fields):
+            value = getattr(record, field, None)
+            if value is None:
+                values.append(0.0)
+                continue
+            present |= 1 << i
+            values.append(_PHASE_INDEX[value] if isinstance(value, Phase) else float(value))
+        vector = record.layer_grad_norms
+        if vector is None:
+            return self._head.pack(present, *values)
+        packed = array.array("f", vector)
+        if sys.byteorder == "big":
+            packed.byteswap()
+        return self._head.pack(present, *values) + _COUNT.pack(len(packed)) + packed.tobytes()
+
+    def decode(self, body: bytes) -> StepRecord:
+        """The record of a block. Raises struct.error, ValueError, IndexError or TypeError for another layout's."""
+        present, *values = self._head.unpack_from(body)
+        fields: dict[str, Any] = dict(self._absent)
+        for i, (field, read) in enumerate(zip(self.fields, self._readers, strict=True)):
+            if read is not None:
+                fields[field] = read(values[i]) if present >> i & 1 else None
+        if len(body) > self._head.size:
+            (count,) = _COUNT.unpack_from(body, self._head.size)
+            fields[_VECTOR] = struct.unpack_from(f"<{count}f", body, self._head.size + _COUNT.size)
+            if len(body) != self._head.size + _COUNT.size + 4 * count:
+                raise ValueError("a step block of another length")
+        return StepRecord(**fields)
+
+
+def _reader(hint: Any) -> Callable[[float], Any]:
+    kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+    if Phase in kinds:
+        return lambda value: PHASES[int(value)]
+    return int if int in kinds else float
+
+
+_REQUIRED = tuple(f.name for f in msgspec.structs.fields(StepRecord) if f.required)
+PRESENT = StepLayout(STEP_FIELDS)
+"""The layout of this version, which new journals get."""
+
+
+def encode(record: Record, layout: StepLayout = PRESENT) -> tuple[str, bytes]:
     """(kind, body) of a record. Raises CodecError for what is none, or holds values of other types."""
     try:
         if isinstance(record, StepRecord):
-            return "step", _encode_step(record)
+            return "step", layout.encode(record)
         return kind_of(record), _encoder.encode(record)
     except (AttributeError, TypeError, ValueError, OverflowError, KeyError, struct.error) as error:
         raise CodecError(f"a {type(record).__name__} cannot be encoded: {error}") from None
 
 
-def _encode_step(record: StepRecord) -> bytes:
-    present, values = 0, []
-    for i, field in enumerate(STEP_FIELDS):
-        value = getattr(record, field)
-        if value is None:
-            values.append(0.0)
-            continue
-        present |= 1 << i
-        values.append(_PHASE_INDEX[value] if isinstance(value, Phase) else float(value))
-    vector = record.layer_grad_norms
-    if vector is None:
-        return _HEAD.pack(present, *values)
-    packed = array.array("f", vector)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return _HEAD.pack(present, *values) + _COUNT.pack(len(packed)) + packed.tobytes()
-
-
-def _readers() -> list[Callable[[float], Any]]:
-    hints = get_type_hints(StepRecord)
-    readers: list[Callable[[float], Any]] = []
-    for field in STEP_FIELDS:
-        hint = hints[field]
-        kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
-        if Phase in kinds:
-            readers.append(lambda value: PHASES[int(value)])
-        else:
-            readers.append(int if int in kinds else float)
-    return readers
-
-
-_STEP_READERS = _readers()
-
-
-def decode(kind: str, body: bytes) -> Record:
+def decode(kind: str, body: bytes, layout: StepLayout = PRESENT) -> Record:
     """The record of a body. Raises CodecError."""
     try:
         if kind == "step":
-            return _decode_step(body)
+            return layout.decode(body)
         record: Record = _decoder.decode(body)
     except (msgspec.MsgspecError, struct.error, ValueError, IndexError, TypeError) as error:
         raise CodecError(f"a {kind} record cannot be decoded: {error}") from None
@@ -119,25 +147,8 @@ def decode(kind: str, body: bytes) -> Record:
     return record
 
 
-def _decode_step(body: bytes) -> StepRecord:
-    present, *values = _HEAD.unpack_from(body)
-    fields: dict[str, Any] = {
-        field: _STEP_READERS[i](values[i]) if present >> i & 1 else None for i, field in enumerate(STEP_FIELDS)
-    }
-    if len(body) > _HEAD.size:
-        (count,) = _COUNT.unpack_from(body, _HEAD.size)
-        fields[_VECTOR] = struct.unpack_from(f"<{count}f", body, _HEAD.size + _COUNT.size)
-    return StepRecord(**fields)
-
-
-def decode_row(raw: RawRow) -> Row:
+def decode_row(raw: RawRow, layout: StepLayout = PRESENT) -> Row:
     """A checked row. Raises CodecError when the checksum does not hold or the body cannot be read."""
     if not raw.intact:
         raise CodecError(f"row {raw.seq} is damaged: its checksum does not hold")
-    return Row(raw.seq, raw.time, raw.attempt, decode(raw.kind, raw.body))
-
-
-def step_offset(field: str) -> tuple[int, int]:
-    """(bit, byte offset) of a scalar field in a step body, for readers that want whole columns."""
-    index = STEP_FIELDS.index(field)
-    return index, 8 + 8 * index
+    return Row(raw.seq, raw.time, raw.attempt, decode(raw.kind, raw.body, layout))

@@ -10,7 +10,7 @@ import polars as pl
 
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import StepRecord
-from trainer_core.telemetry.codec import PHASES, STEP_FIELDS, RawRow, step_offset
+from trainer_core.telemetry.codec import PHASES, STEP_FIELDS, RawRow, StepLayout
 from trainer_core.telemetry.journal import JournalReader
 
 _PAGE = 50_000
@@ -25,13 +25,13 @@ def frame(run_dir: Path | str) -> pl.DataFrame:
         while raw := reader.raw_rows(after, _PAGE):
             after = raw[-1].seq
             steps = [row for row in raw if row.kind == "step" and row.intact]
-            parts.append(_columns(steps))
-        return pl.concat(parts) if parts else _columns([])
+            parts.append(_columns(steps, reader.layout))
+        return pl.concat(parts) if parts else _columns([], reader.layout)
     finally:
         reader.close()
 
 
-def _columns(rows: list[RawRow]) -> pl.DataFrame:
+def _columns(rows: list[RawRow], layout: StepLayout) -> pl.DataFrame:
     table = pl.DataFrame(
         {
             "seq": [row.seq for row in rows],
@@ -44,12 +44,14 @@ def _columns(rows: list[RawRow]) -> pl.DataFrame:
     )
     present = pl.col("body").bin.head(8).bin.reinterpret(dtype=pl.UInt64, endianness="little")
     hints = get_type_hints(StepRecord)
-    fields = [_field(name, hints[name]) for name in STEP_FIELDS]
+    fields = [_field(name, hints[name], layout) for name in STEP_FIELDS]
     return table.with_columns(present.alias("present")).with_columns(fields).drop("body", "present")
 
 
-def _field(name: str, hint: object) -> pl.Expr:
-    bit, offset = step_offset(name)
+def _field(name: str, hint: object, layout: StepLayout) -> pl.Expr:
+    if name not in layout.fields:  # a journal of before there was this field
+        return pl.lit(None, dtype=pl.Int64 if "int" in str(hint) else pl.Float64).alias(name)
+    bit, offset = layout.offset(name)
     value = pl.col("body").bin.slice(offset, 8).bin.reinterpret(dtype=pl.Float64, endianness="little")
     known = pl.when(pl.col("present") & pl.lit(1 << bit, dtype=pl.UInt64) != 0).then(value)
     if name == "phase":

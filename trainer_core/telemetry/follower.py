@@ -153,7 +153,7 @@ class Follower:
         while (raw := self._early.pop(self.seq + 1, None)) is not None:
             self.seq += 1
             try:
-                rows.append(decode_row(raw))
+                rows.append(decode_row(raw, self._journal.layout))
             except CodecError:
                 self.damaged.add(raw.seq)
         return rows

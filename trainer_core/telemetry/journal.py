@@ -16,7 +16,17 @@ from typing import Any
 
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import Record, Row
-from trainer_core.telemetry.codec import PHASES, PROTOCOL, STEP_FIELDS, CodecError, RawRow, checksum, decode_row, encode
+from trainer_core.telemetry.codec import (
+    PHASES,
+    PROTOCOL,
+    STEP_FIELDS,
+    CodecError,
+    RawRow,
+    StepLayout,
+    checksum,
+    decode_row,
+    encode,
+)
 
 FILE = "journal.db"
 _CHECKPOINT_EVERY = 200
@@ -52,6 +62,7 @@ class JournalWriter:
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
         self.journal_id = stored["journal_id"]
+        self._layout = StepLayout(json.loads(stored["step_fields"]))
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA wal_autocheckpoint=0")
@@ -63,7 +74,7 @@ class JournalWriter:
         first = seq = self.next_seq
         rows = []
         for stamp, attempt, record in items:
-            kind, body = encode(record)
+            kind, body = encode(record, self._layout)
             rows.append((seq, stamp, attempt, kind, body, checksum(seq, stamp, attempt, kind, body)))
             seq += 1
         try:
@@ -105,6 +116,7 @@ class JournalReader:
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
         self.journal_id = stored["journal_id"]
+        self.layout = StepLayout(json.loads(stored["step_fields"]))
         self._file = _identity(self.path)
         self.damaged: set[int] = set()
         """Rows that were passed over because their checksum failed."""
@@ -157,7 +169,7 @@ class JournalReader:
     def _checked(self, raw: Iterable[RawRow]) -> Iterator[Row]:
         for row in raw:
             try:
-                yield decode_row(row)
+                yield decode_row(row, self.layout)
             except CodecError:
                 self.damaged.add(row.seq)
 
