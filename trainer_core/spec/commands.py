@@ -147,9 +147,6 @@ STICKY: tuple[type, ...] = (
 )
 """Settings that a resume applies again when they were accepted after its checkpoint; all others are one-shots."""
 
-TAKEN_WHILE_BUSY: tuple[type, ...] = (Pause, Stop)
-"""What is taken during a checkpoint or a rollback."""
-
 
 def kind_of(command: Command) -> str:
     """The tag of a command, e.g. ``"set-threshold"``."""

@@ -38,9 +38,6 @@ class Task(Protocol):
         ...
 
 
-TaskFactory = Callable[..., Task]
-"""``make(config: Config, data: Path | None, device: torch.device) -> Task``; a user's may take fewer of the three."""
-
 BUILT_IN = {"digits": "trainer_core.tasks.digits", "code_lm": "trainer_core.tasks.code_lm"}
 
 
