@@ -66,7 +66,13 @@ class HybridTrainer:
         self.engine = Engine(model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps)
         history = self._open(resume)
         checkpoints = Checkpoints(self.run_dir / "checkpoints", self.config.checkpoint.keep_last, self._skipped)
-        self._session = Session(self.engine, checkpoints, take_commands=self._take_commands, validate=validate)
+        self._session = Session(
+            self.engine,
+            checkpoints,
+            take_commands=self._take_commands,
+            validate=validate,
+            flush_records=self._flush_records,
+        )
         self._closed = False
         try:
             self._start(history, task)
@@ -268,6 +274,10 @@ class HybridTrainer:
 
     def _take_commands(self) -> Iterable[Any]:
         return self._reporter.take_commands() if self._reporter is not None else ()
+
+    def _flush_records(self) -> None:
+        if self._reporter is not None:
+            self._reporter.flush()
 
     def _skipped(self, name: str, because: str) -> None:
         self._session.skipped(name, because)

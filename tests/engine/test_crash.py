@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Hybrid
-from trainer_core.spec.records import AttemptStarted, CheckpointSaved, PredictedStretch, StepRecord
+from tests.engine.rig import EAGER, batch_of, network, per_sample
+from trainer_core import HybridTrainer
+from trainer_core.spec.records import AttemptStarted, CheckpointSaved, PredictedStretch, Record, StepRecord
 from trainer_core.telemetry.journal import JournalReader
 
 SETTINGS = {"warmup_steps": 20, "checkpoint_every": 40, "validate_every": 0, "policy": "document", "full_steps": 10}
@@ -67,3 +69,23 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(runs_dir: P
     assert attempt.attempt == 1 and attempt.abandoned_step >= attempt.step
     steps = [r.record.step for r in rows if r.attempt == 1 and isinstance(r.record, StepRecord | PredictedStretch)]
     assert (steps[0], steps[-1]) == (attempt.step + 1, STEPS)
+
+
+def test_a_checkpoint_is_not_there_before_the_records_of_its_steps_are(runs_dir: Path) -> None:
+    """Whoever is killed right after a checkpoint resumes from it: its steps must be in the journal by then."""
+    run_dir = runs_dir / "run"
+    known: list[tuple[int, int]] = []
+    """(step of a checkpoint, last step in the journal when it was saved)."""
+
+    def note(record: Record, attempt: int) -> None:
+        if isinstance(record, CheckpointSaved) and record.step:
+            rows = JournalReader(run_dir).last_rows(50)
+            known.append((record.step, max(r.record.step for r in rows if isinstance(r.record, StepRecord))))
+
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    settings = EAGER | {"checkpoint_every": 3, "warmup_steps": 100}
+    with HybridTrainer(model, optimizer, per_sample, settings, run_dir, serve=False, on_record=note) as trainer:
+        trainer.run((batch_of(i) for i in range(40)), steps=30)
+    assert [saved for saved, _ in known[:9]] == list(range(3, 30, 3))
+    assert all(last == saved for saved, last in known)

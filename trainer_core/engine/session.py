@@ -45,7 +45,7 @@ Validate = Callable[[], tuple[float, float | None]]
 
 
 class Session:
-    """One process's stretch of a run. ``take_commands`` and ``validate`` are passed in; so are the clocks."""
+    """One process's stretch of a run. Commands, validation, the journal's flush and the clocks are passed in."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Session:
         *,
         take_commands: Callable[[], Iterable[AcceptedCommand]] = tuple,
         validate: Validate | None = None,
+        flush_records: Callable[[], object] = lambda: None,
         wall_clock: Callable[[], float] = time.time,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -64,7 +65,7 @@ class Session:
         """(state, because) once the run has ended: finished, stopped or failed."""
         self.last_attempt = 0
         """Highest attempt number used so far; the next rollback takes the one after it."""
-        self._take_commands, self._wait = take_commands, wait
+        self._take_commands, self._flush_records, self._wait = take_commands, flush_records, wait
         self._best_validation, self._validations_without_gain = math.inf, 0
         self._validated_at = self._saved_at = 0
         self._configured = engine.config
@@ -176,9 +177,14 @@ class Session:
             self.engine.record(AlertResolved(step, alert.alert_id, alert.rule, "training goes on without it"))
 
     def save_checkpoint(self, because: str) -> Entry:
-        """Save now, whatever the phase. Raises OSError when the disk refuses; the run goes on with the older ones."""
+        """Save now, whatever the phase. Raises OSError when the disk refuses; the run goes on with the older ones.
+
+        The records of the steps it holds are committed first: a run that is killed right after it and resumed from it
+        has no hole in its journal.
+        """
         engine = self.engine
         start = engine.clock()
+        self._flush_records()
         entry = self.checkpoints.save(
             engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy
         )
@@ -255,7 +261,8 @@ class Session:
         engine.model.load_state_dict(weights)
         self.load_state_dict(state)
         self.paused = False
-        self._begin_attempt(parent, left, entry.name, because)
+        # A disk too slow for the journal may have let a checkpoint overtake it: the attempt did reach the checkpoint.
+        self._begin_attempt(parent, max(left, engine.step_count), entry.name, because)
         return entry
 
     def state_dict(self) -> dict[str, Any]:
