@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from trainer_core.hybrid_trainer import HybridTrainer
-from trainer_core.run import make_optimizer
+from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.config import Config
 from trainer_core.spec.loading import load
 from trainer_core.tasks import Task, make_task, task_defaults

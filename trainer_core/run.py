@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import msgspec
 import torch
 
 from trainer_core.hybrid_trainer import HybridTrainer
+from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.config import Config
 from trainer_core.spec.errors import ConfigError, RunError, TrainingFailed
 from trainer_core.spec.loading import Loaded, Tables, load, read_toml
@@ -125,20 +125,6 @@ def choose_device(config: Config) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("[training] device = 'cuda': this machine has no CUDA device; use 'cpu' or 'auto'")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of the built-in tasks."""
-    o = config.optimizer
-    rate = config.learning_rate.initial if config.learning_rate.initial is not None else 1e-3
-    parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
-    match o.type:
-        case "AdamW":
-            return torch.optim.AdamW(parameters, rate, (o.beta1, o.beta2), weight_decay=o.weight_decay)
-        case "Adam":
-            return torch.optim.Adam(parameters, rate, (o.beta1, o.beta2), weight_decay=o.weight_decay)
-        case "SGD":
-            return torch.optim.SGD(parameters, rate, momentum=o.beta1, weight_decay=o.weight_decay)
 
 
 @contextlib.contextmanager

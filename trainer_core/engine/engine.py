@@ -25,6 +25,7 @@ from trainer_core.engine.steps import STEPS, Outcome
 from trainer_core.learning.confidence import Confidence, calibrated
 from trainer_core.learning.loss import Batch, BatchLoss, LossFn, checked_batch
 from trainer_core.learning.loss_curve import Baseline, LossCurve
+from trainer_core.learning.optimizers import factored
 from trainer_core.learning.paired import Paired
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import Predictor, make_predictor
@@ -62,6 +63,8 @@ class Engine:
         self.parameters = Parameters(model, (p for group in optimizer.param_groups for p in group["params"]))
         self.total_steps = total_steps
         self.schedule = Schedule(optimizer, config)
+        self.muon = factored(optimizer)
+        """The optimizer that predicts its orthogonaliser, if one does."""
         self.precision = Precision(config.training, self.parameters.device)
         self.predictor: Predictor = make_predictor(config.predictor_config, self.parameters, optimizer)
         self.residuals = ResidualStore(self.parameters.count, config.predictor_config.residual_memory_mb)

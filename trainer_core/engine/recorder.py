@@ -83,6 +83,8 @@ class Recorder:
             predictions_undone=e.predictions_undone,
             brier=e.confidence.brier,
             residuals=len(e.residuals),
+            orthogonaliser_confidence=outcome.orthogonaliser_confidence,
+            orthogonaliser_predicted=outcome.orthogonaliser_predicted,
             layer_grad_norms=outcome.layer_grad_norms,
         )
 

@@ -35,6 +35,8 @@ class Outcome(msgspec.Struct, frozen=True):
     predicted_loss: float | None = None
     predicted_low: float | None = None
     predicted_high: float | None = None
+    orthogonaliser_confidence: float | None = None
+    orthogonaliser_predicted: int | None = None
 
 
 def full_step(engine: "Engine", batch: Batch) -> Outcome:
@@ -65,21 +67,27 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     delta_P = torch.sub(after_P, before_P, out=before_P)
     engine.before_P, engine.delta_P, engine.before_state = after_P, delta_P, parameters.state()
     observation = engine.predictor.observe(delta_P)
+    confidence = engine.muon.confidence if engine.muon else None
     numbers = [loss.detach().float(), total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(after_P)]
     error = observation.relative_error
-    measured = torch.stack([*numbers, numbers[0] * 0 if error is None else error])
+    absent = numbers[0] * 0
+    measured = torch.stack([*numbers, *(absent if x is None else x.float() for x in (error, confidence))])
     # One intended synchronisation a step: the transition table needs these numbers before the next batch.
-    loss_, grad_norm, update_norm, param_norm, relative, *layers = torch.cat(
+    loss_, grad_norm, update_norm, param_norm, relative, cosine, *layers = torch.cat(
         [measured, parameters.layer_norms(norms)]
     ).tolist()
     if observation.residual_P is not None:
         engine.residuals.push(observation.residual_P, engine.state_vector(loss_, grad_norm, update_norm))
+    if engine.muon and confidence is not None:
+        engine.muon.trust(cosine)
     end = clock()
     return Outcome(
         loss=loss_,
         learning_rate=rate,
         update_norm=update_norm,
         param_norm=param_norm,
+        orthogonaliser_confidence=None if confidence is None else cosine,
+        orthogonaliser_predicted=int(engine.muon.predicted) if engine.muon else None,
         grad_norm=grad_norm,
         layer_grad_norms=tuple(layers),
         relative_error=None if error is None else relative,

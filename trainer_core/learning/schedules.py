@@ -45,7 +45,7 @@ def _cyclic(step: int, s: LearningRateSchedule) -> float:
     half = s.cycle_length / 2
     cycle = math.floor(1 + step / s.cycle_length)
     height = max(0.0, 1.0 - abs(step / half - 2 * cycle + 1))
-    scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": 0.99994**step}[s.mode]
+    scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": s.gamma**step}[s.mode]
     return s.base_lr + (s.max_lr - s.base_lr) * height * scale
 
 

@@ -83,6 +83,10 @@ class StepRecord(_Record, frozen=True, tag="step"):
     """Mean squared error of the stated confidences so far; None before the first outcome."""
     residuals: int | None = None
     """Residuals remembered."""
+    orthogonaliser_confidence: float | None = None
+    """Muon: cos(step by the old orthogonaliser, step by the new one); None where the step did not compare them."""
+    orthogonaliser_predicted: int | None = None
+    """Muon: 1 if the step used an old orthogonaliser, 0 if its own; None where none is ever predicted."""
     layer_grad_norms: tuple[float, ...] | None = None
     """One per name in ``RunStarted.layers``; None when no backward pass ran."""
 

@@ -158,18 +158,34 @@ class LearningRateSchedule(Section, frozen=True):
     cycle_length: Annotated[int, steps("Cyclic: steps of one whole cycle.", low=2)] = 1000
     mode: Annotated[
         Literal["triangular", "triangular2", "exp_range"],
-        word("Cyclic: how the peak changes."),
+        word("Cyclic: how the peak changes: not, halved each cycle, or by gamma each step."),
     ] = "triangular"
+    gamma: Annotated[float, number("Cyclic, exp_range: factor on the peak per step.", 0.5, 1)] = 0.99994
 
 
 class OptimizerConfig(Section, frozen=True):
     type: Annotated[
-        Literal["AdamW", "Adam", "SGD"],
-        word("Which torch.optim optimizer the built-in tasks use."),
+        Literal["AdamW", "Adam", "SGD", "Muon"],
+        word("Which torch.optim optimizer the built-in tasks use; Muon moves the body's matrices, AdamW the rest."),
     ] = "AdamW"
     beta1: Annotated[float, number("Decay of the first moment (momentum, for SGD).", 0, 0.999999)] = 0.9
     beta2: Annotated[float, number("Decay of the second moment.", 0, 0.9999999)] = 0.999
     weight_decay: Annotated[float, number("Decoupled weight decay.", 0, 10)] = 0.01
+    muon_lr: (
+        Annotated[float, number("Muon: rate of the matrices; none: 0.02, or twice initial to match_rms_adamw.", 0, 100)]
+        | None
+    ) = None
+    muon_momentum: Annotated[float, number("Muon: decay of the momentum.", 0, 0.999999)] = 0.95
+    muon_scale: Annotated[
+        Literal["original", "match_rms_adamw"],
+        word("Muon: steps scaled by sqrt(max(1, rows/columns)), or to the size of AdamW's."),
+    ] = "original"
+    orthogonaliser_every: Annotated[
+        int, steps("Muon: steps that share one orthogonaliser; 1: each computes its own.", high=8)
+    ] = 1
+    orthogonaliser_confidence: Annotated[
+        float, share("Muon: cosine of old and new step below which orthogonalisers are not shared.")
+    ] = 0.5
     gradient_clip_norm: Annotated[
         float,
         number("Largest global gradient norm; 0: no clipping.", 0, 1e6, live=True),

@@ -1,0 +1,130 @@
+"""The optimizers a configuration can name, each one torch Optimizer. Knows no phase and no schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer_core.learning.orthogonaliser import FactoredMuon
+from trainer_core.spec.config import Config, OptimizerConfig
+from trainer_core.spec.errors import ConfigError
+
+Parameters = list[nn.Parameter]
+_FUSED_DEVICES = ("cuda", "cpu")
+_MUON_RATE = 0.02
+_DEFAULT_RATE = 1e-3
+
+
+def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that ``[optimizer] type`` names, over the trainable parameters of ``model``.
+
+    Raises ConfigError when it has none Muon is for."""
+    o = config.optimizer
+    rate = config.learning_rate.initial if config.learning_rate.initial is not None else _DEFAULT_RATE
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    betas = (o.beta1, o.beta2)
+    match o.type:
+        case "AdamW":
+            return torch.optim.AdamW(parameters, rate, betas, weight_decay=o.weight_decay, fused=_fused(parameters))
+        case "Adam":
+            return torch.optim.Adam(parameters, rate, betas, weight_decay=o.weight_decay, fused=_fused(parameters))
+        case "SGD":
+            return torch.optim.SGD(parameters, rate, momentum=o.beta1, weight_decay=o.weight_decay)
+        case "Muon":
+            return _muon(model, rate, o)
+
+
+def _muon(model: nn.Module, rate: float, o: OptimizerConfig) -> torch.optim.Optimizer:
+    matrices, rest = body_matrices(model)
+    if not matrices:
+        raise ConfigError(
+            f"[optimizer] type = 'Muon': {type(model).__name__} has no weight matrix between its input and its output "
+            "layer, which is what Muon is for; use 'AdamW'"
+        )
+    muon_rate = o.muon_lr
+    if muon_rate is None:
+        muon_rate = _MUON_RATE if o.muon_scale == "original" else 2 * rate
+    adamw = torch.optim.AdamW(
+        [{"params": rest}], rate, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=_fused(rest)
+    )
+    matrix_settings: dict[str, Any] = {
+        "lr": muon_rate,
+        "momentum": o.muon_momentum,
+        "weight_decay": o.weight_decay,
+        "adjust_lr_fn": o.muon_scale,
+    }
+    muon = FactoredMuon(matrices, o.orthogonaliser_every, o.orthogonaliser_confidence, **matrix_settings)
+    return Joined(adamw, muon)
+
+
+def body_matrices(model: nn.Module) -> tuple[Parameters, Parameters]:
+    """(weight matrices of the body, the rest) of the trainable parameters; Muon trains the first, AdamW the second.
+
+    A matrix of the body has two dimensions, belongs to no embedding (nor is tied to one), and is not the model's last
+    matrix, which maps to the outputs. Convolution kernels have more dimensions and are in the rest, like biases and
+    norms: Jordan et al. 2024 ("Muon: an optimizer for hidden layers"), and no claim is made for flattened kernels.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    embedded = {
+        id(p) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()
+    }
+    matrices = [p for p in trainable if p.dim() == 2]
+    body = {id(p) for p in matrices[:-1] if id(p) not in embedded}
+    return [p for p in trainable if id(p) in body], [p for p in trainable if id(p) not in body]
+
+
+def _fused(parameters: Parameters) -> bool | None:
+    """True where torch has the one-kernel version; None lets torch choose."""
+    usable = all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in parameters)
+    return True if usable and parameters else None
+
+
+class Joined(torch.optim.Optimizer):
+    """Several optimizers that behave as one: their groups in order, one state, one step, one state_dict.
+
+    The groups and the state are the inner optimizers' own objects, so a rate set here is the rate they use.
+    """
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self._parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        start = 0
+        for part in self._parts:
+            count = len(part.param_groups)
+            part.param_groups = self.param_groups[start : start + count]
+            part.state = self.state
+            start += count
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Each part's step. ``closure`` is evaluated once, before them."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave, in every part."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @property
+    def factored(self) -> FactoredMuon | None:
+        """The part whose orthogonaliser is predicted, if one's is."""
+        return factored(*self._parts)
+
+
+def factored(*optimizers: torch.optim.Optimizer) -> FactoredMuon | None:
+    """The first Muon among ``optimizers``, or joined in one of them, that predicts its orthogonaliser."""
+    for optimizer in optimizers:
+        if isinstance(optimizer, FactoredMuon) and optimizer.every > 1:
+            return optimizer
+        if isinstance(optimizer, Joined) and optimizer.factored is not None:
+            return optimizer.factored
+    return None
