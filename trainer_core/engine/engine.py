@@ -224,7 +224,7 @@ class Engine:
         self.model.eval()
         try:
             with self.precision.forward():
-                return self.loss.samples(self.model, batch)
+                return self.loss.samples(self.model, batch, self.config.training.accumulate)
         finally:
             for module in training:
                 module.training = True

@@ -4,12 +4,14 @@ WARMUP, FULL, CORRECT   forward, backward, optimizer, and the predictor watches
 PREDICT                 w <- w + d, then a forward pass to see what it did
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 import torch
 
+from trainer_core.engine.gradients import gradients
 from trainer_core.learning.loss import Batch
 from trainer_core.spec.phases import Phase
 
@@ -37,6 +39,9 @@ class Outcome(msgspec.Struct, frozen=True):
     predicted_high: float | None = None
     orthogonaliser_confidence: float | None = None
     orthogonaliser_predicted: int | None = None
+    micro_batches: int | None = None
+    micro_grad_variance: float | None = None
+    micro_grad_snr: float | None = None
 
 
 def full_step(engine: "Engine", batch: Batch) -> Outcome:
@@ -49,16 +54,10 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
         parameters.read(before_P)
     copied = clock()
 
-    optimizer.zero_grad(set_to_none=True)
-    with engine.precision.forward():
-        loss = engine.loss.mean(engine.model, batch)
-    forward_done = clock()
-    engine.precision.backward(loss, optimizer)
-    norms = parameters.gradient_norms()
-    total_norm = torch.linalg.vector_norm(norms)
+    found = gradients(engine, batch)
     clip = engine.config.optimizer.gradient_clip_norm
     if clip > 0:
-        torch.nn.utils.clip_grads_with_norm_(parameters.tensors, clip, total_norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters.tensors, clip, found.total_norm)
     backward_done = clock()
     engine.precision.step(optimizer)
     optimizer_done = clock()
@@ -68,13 +67,13 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     engine.before_P, engine.delta_P, engine.before_state = after_P, delta_P, parameters.state()
     observation = engine.predictor.observe(delta_P)
     confidence = engine.muon.confidence if engine.muon else None
-    numbers = [loss.detach().float(), total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(after_P)]
+    numbers = [found.loss, found.total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(after_P)]
     error = observation.relative_error
     absent = numbers[0] * 0
-    measured = torch.stack([*numbers, *(absent if x is None else x.float() for x in (error, confidence))])
+    measured = torch.stack([*numbers, *(absent if x is None else x.float() for x in (error, confidence, found.noise))])
     # One intended synchronisation a step: the transition table needs these numbers before the next batch.
-    loss_, grad_norm, update_norm, param_norm, relative, cosine, *layers = torch.cat(
-        [measured, parameters.layer_norms(norms)]
+    loss_, grad_norm, update_norm, param_norm, relative, cosine, noise, *layers = torch.cat(
+        [measured, parameters.layer_norms(found.norms_J)]
     ).tolist()
     if observation.residual_P is not None:
         engine.residuals.push(observation.residual_P, engine.state_vector(loss_, grad_norm, update_norm))
@@ -91,8 +90,11 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
         grad_norm=grad_norm,
         layer_grad_norms=tuple(layers),
         relative_error=None if error is None else relative,
-        forward_seconds=forward_done - copied,
-        backward_seconds=backward_done - forward_done,
+        micro_batches=found.micro_batches,
+        micro_grad_variance=None if found.noise is None else noise * grad_norm**2,
+        micro_grad_snr=None if found.noise is None else 1.0 / noise if noise else math.inf,
+        forward_seconds=found.forward_seconds,
+        backward_seconds=backward_done - copied - found.forward_seconds,
         optimizer_seconds=optimizer_done - backward_done,
         predict_seconds=(end - optimizer_done) + (copied - start),
         step_seconds=end - start,
@@ -109,7 +111,7 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     engine.parameters.add(flight.proposal.step_P)
     moved = clock()
     with torch.no_grad(), engine.precision.forward():
-        loss = engine.loss.mean(engine.model, batch)
+        loss = engine.loss.mean(engine.model, batch, engine.config.training.accumulate)
     weights_P = engine.parameters.read(engine.before_P)
     loss_, param_norm = torch.stack([loss.float(), torch.linalg.vector_norm(weights_P)]).tolist()
     end = clock()

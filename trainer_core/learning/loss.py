@@ -1,9 +1,8 @@
 """The user's loss function, called one way: per-sample values when it gives them, else a scalar. Trains nothing."""
 
 import inspect
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,16 @@ _CHUNKS = 8
 """Pieces a batch is cut into when the loss function only gives a mean: the pairs of the paired test."""
 
 
+class Piece(NamedTuple):
+    """A micro-batch."""
+
+    batch: Batch
+    share: float
+    """Its samples / the batch's."""
+    weight: float
+    """Factor on its loss in the batch's: the share, or 1 when the criterion sums."""
+
+
 class BatchLoss:
     """``loss_fn(model, batch)``, or a criterion ``loss_fn(model(inputs), targets)`` with ``batch = (inputs, targets)``.
 
@@ -42,6 +51,7 @@ class BatchLoss:
             raise UserError(f"loss_fn = {loss_fn!r}: must be a function of (model, batch) or a criterion module")
         self._loss_fn = loss_fn
         self._criterion = _is_criterion(loss_fn)
+        self._sums = getattr(loss_fn, "reduction", None) == "sum"
         self._per_sample: bool | None = None
 
     def raw(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -54,25 +64,50 @@ class BatchLoss:
         if not isinstance(loss, Tensor) or loss.dim() > 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise UserError(f"loss_fn returned {shape}: must be a tensor of no dimension, or one value per sample")
+        if not loss.is_floating_point():
+            raise UserError(f"loss_fn returned a tensor of {loss.dtype}: must be floating point")
         self._per_sample = loss.dim() == 1
         return loss
 
-    def mean(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The scalar that training minimizes."""
-        return self.raw(model, batch).mean()
+    def mean(self, model: nn.Module, batch: Batch, count: int = 1) -> Tensor:
+        """The scalar that training minimizes; ``count``: computed in so many pieces, never the whole batch at once."""
+        if count == 1:
+            return self.raw(model, batch).mean()
+        return torch.stack([self.raw(model, p.batch).mean() * p.weight for p in self.pieces(batch, count)]).sum()
 
-    def samples(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Several values whose mean is the batch's loss: per sample, or per chunk of the batch. Shape (n,)."""
-        if self._per_sample is not False:
-            loss = self.raw(model, batch)
-            if loss.dim() == 1:
-                return loss.float()
+    def pieces(self, batch: Batch, count: int) -> list[Piece]:
+        """The batch in ``count`` micro-batches, as equal as they can be, or fewer when it has fewer samples.
+
+        The weighted sum of their losses is the batch's. Raises UserError when a batch cannot be cut.
+        """
+        if count == 1:
+            return [Piece(batch, 1.0, 1.0)]
         size = batch_size(batch)
         if size is None:
+            raise UserError(
+                f"[training] accumulate = {count}: a {type(batch).__name__} without tensors cannot be cut into pieces"
+            )
+        count = min(count, size)
+        ends = [size * (i + 1) // count for i in range(count)]
+        spans = zip([0, *ends[:-1]], ends, strict=True)
+        return [
+            Piece(_slice(batch, a, b, size), (b - a) / size, 1.0 if self._sums else (b - a) / size) for a, b in spans
+        ]
+
+    def samples(self, model: nn.Module, batch: Batch, count: int = 1) -> Tensor:
+        """Several values whose mean is the batch's loss: per sample, or per piece of the batch. Shape (n,).
+
+        ``count``: never more than one of so many pieces of the batch at once.
+        """
+        if self._per_sample is not False:
+            losses = [self.raw(model, piece.batch) for piece in self.pieces(batch, count)]
+            if losses[0].dim() == 1:
+                return torch.cat(losses).float()
+        if batch_size(batch) is None:
             return self.raw(model, batch).reshape(1).float()
-        width = math.ceil(size / _CHUNKS)
-        chunks = [_slice(batch, start, start + width) for start in range(0, size, width)]
-        return torch.stack([self.mean(model, chunk) for chunk in chunks]).float()
+        pieces = self.pieces(batch, max(count, _CHUNKS))
+        values = [self.raw(model, piece.batch).mean() * (piece.weight * len(pieces)) for piece in pieces]
+        return torch.stack(values).float()
 
 
 def _is_criterion(loss_fn: LossFn) -> bool:
@@ -108,8 +143,9 @@ def checked_batch(batch: Batch, device: torch.device) -> Batch:
     return _map(batch, lambda t: t.to(device, non_blocking=True))
 
 
-def _slice(batch: Batch, start: int, stop: int) -> Batch:
-    return _map(batch, lambda t: t[start:stop] if t.dim() else t)
+def _slice(batch: Batch, start: int, stop: int, size: int) -> Batch:
+    """Samples start..stop of every tensor that has one entry per sample; others, such as class weights, stay whole."""
+    return _map(batch, lambda t: t[start:stop] if t.dim() and t.shape[0] == size else t)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

@@ -87,13 +87,13 @@ class Joined(torch.optim.Optimizer):
     """
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        self._parts = parts
+        self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
 
     def _share(self) -> None:
         start = 0
-        for part in self._parts:
+        for part in self.parts:
             count = len(part.param_groups)
             part.param_groups = self.param_groups[start : start + count]
             part.state = self.state
@@ -105,7 +105,7 @@ class Joined(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self._parts:
+        for part in self.parts:
             part.step()
         return loss
 
@@ -117,7 +117,7 @@ class Joined(torch.optim.Optimizer):
     @property
     def factored(self) -> FactoredMuon | None:
         """The part whose orthogonaliser is predicted, if one's is."""
-        return factored(*self._parts)
+        return factored(*self.parts)
 
 
 def factored(*optimizers: torch.optim.Optimizer) -> FactoredMuon | None:
@@ -128,3 +128,22 @@ def factored(*optimizers: torch.optim.Optimizer) -> FactoredMuon | None:
         if isinstance(optimizer, Joined) and optimizer.factored is not None:
             return optimizer.factored
     return None
+
+
+_SPARSE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
+
+
+def sparse_refusal(optimizer: torch.optim.Optimizer) -> str | None:
+    """Why ``optimizer`` cannot take sparse gradients, in a sentence; None when it can, or is not torch's own."""
+    if isinstance(optimizer, Joined):
+        return next((why for part in optimizer.parts if (why := sparse_refusal(part)) is not None), None)
+    name = type(optimizer).__name__
+    if isinstance(optimizer, _SPARSE):
+        if any(group.get("weight_decay") for group in optimizer.param_groups):
+            return f"{name} with weight decay cannot take sparse gradients (of Embedding sparse=True): use 0"
+        return None
+    if not type(optimizer).__module__.startswith(("torch.optim", "trainer_core")):
+        return None
+    return (
+        f"{name} cannot take sparse gradients (of Embedding sparse=True): use SGD, Adagrad, SparseAdam, or sparse=False"
+    )

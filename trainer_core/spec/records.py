@@ -83,6 +83,12 @@ class StepRecord(_Record, frozen=True, tag="step"):
     """Mean squared error of the stated confidences so far; None before the first outcome."""
     residuals: int | None = None
     """Residuals remembered."""
+    micro_batches: int | None = None
+    """Micro-batches the batch was cut into (gradient accumulation); None when no backward pass ran."""
+    micro_grad_variance: float | None = None
+    """Trace of the covariance of the gradient, estimated over this step's micro-batches; None with fewer than two."""
+    micro_grad_snr: float | None = None
+    """Squared norm of the gradient / micro_grad_variance: signal to noise; None with fewer than two micro-batches."""
     orthogonaliser_confidence: float | None = None
     """Muon: cos(step by the old orthogonaliser, step by the new one); None where the step did not compare them."""
     orthogonaliser_predicted: int | None = None

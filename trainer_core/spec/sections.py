@@ -261,8 +261,17 @@ class TrainingConfig(Section, frozen=True):
     ] = 0
     use_mixed_precision: Annotated[
         bool,
-        word("Autocast the forward pass (fp16 with loss scaling on CUDA, bf16 on CPU)."),
+        word("Autocast the forward pass to the type that precision says."),
     ] = False
+    precision: Annotated[
+        Literal["auto", "fp16", "bf16"],
+        word("Type of use_mixed_precision: fp16 (with loss scaling) or bf16; auto: fp16 on CUDA, bf16 on CPU."),
+    ] = "auto"
+    accumulate: Annotated[
+        int,
+        number("Micro-batches a batch is cut into; their gradients add up to the batch's.", 1, 65536, "micro-batches"),
+    ] = 1
+    compile: Annotated[bool, word("Compile the model's forward pass with torch.compile.")] = False
     loss_scale: Annotated[float, number("Initial loss scale for fp16.", 1, 2**24)] = 65536.0
     validate_every: Annotated[int, steps("Steps between validations; 0: only at the end.", low=0)] = 100
     early_stopping_patience: Annotated[
@@ -318,4 +327,7 @@ class ModelConfig(Section, frozen=True):
         Literal["LayerNorm", "BatchNorm", "none"],
         word("Normalization of the built-in models."),
     ] = "LayerNorm"
-    weight_init: Annotated[Literal["default", "xavier_uniform"], word("Initialization of weight matrices.")] = "default"
+    weight_init: Annotated[
+        Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"],
+        word("Initialization of weight matrices; default: the built-in model's own."),
+    ] = "default"

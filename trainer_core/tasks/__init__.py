@@ -99,9 +99,20 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def initialize(model: nn.Module, how: str) -> None:
-    """Apply the document's ``weight_init`` to every weight matrix; "default" keeps torch's own."""
-    if how != "xavier_uniform":
+    """Apply ``weight_init`` to every weight matrix and kernel; "default" keeps the model's own.
+
+    Glorot and Bengio 2010 (xavier), He et al. 2015 (kaiming, gain of ReLU): variance by the fan of the matrix.
+    """
+    if how == "default":
         return
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
+            _INITIAL[how](parameter)
+
+
+_INITIAL: dict[str, Callable[[Tensor], object]] = {
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "kaiming_uniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),
+    "kaiming_normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
+}

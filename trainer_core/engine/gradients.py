@@ -1,0 +1,113 @@
+"""The gradient of one step: of the whole batch, or of micro-batches that add up to it. Moves no weights.
+
+With micro-batches of n_i of N samples and their mean gradients g_i, the gradient is g = sum(n_i / N g_i), exactly that
+of the whole batch. They also show how noisy it is (m of them, all independent):
+    trace of the covariance of g:  v = (sum(n_i norm(g_i)^2) / N - norm(g)^2) / (m - 1)      unbiased
+    signal to noise:               norm(g)^2 / v
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import torch
+from torch import Tensor
+
+from trainer_core.learning.loss import Batch
+from trainer_core.learning.optimizers import sparse_refusal
+from trainer_core.spec.errors import UserError
+
+if TYPE_CHECKING:
+    from trainer_core.engine.engine import Engine
+
+
+class Gradients(msgspec.Struct, frozen=True):
+    """What forward and backward found; the gradients themselves are in ``p.grad``, unscaled and not yet clipped."""
+
+    loss: Tensor
+    """Mean over the batch, of no dimension, on the device."""
+    norms_J: Tensor
+    """L2 norm of each parameter's gradient."""
+    total_norm: Tensor
+    noise: Tensor | None
+    """Trace of the gradient's covariance over its squared norm; None with a single micro-batch."""
+    micro_batches: int
+    forward_seconds: float
+    backward_seconds: float
+
+
+def gradients(engine: "Engine", batch: Batch) -> Gradients:
+    """Forward and backward of ``batch`` in ``training.accumulate`` micro-batches.
+
+    Memory beyond a plain step, with more than one: one more gradient. Raises UserError for a loss or gradient that
+    cannot be used; no weight has moved then.
+    """
+    clock, parameters = engine.clock, engine.parameters
+    pieces = engine.loss.pieces(batch, engine.config.training.accumulate)
+    engine.optimizer.zero_grad(set_to_none=True)
+    losses: list[Tensor] = []
+    sums: list[Tensor | None] | None = None
+    squares: list[Tensor] = []
+    forward = 0.0
+    start = clock()
+    for piece in pieces:
+        begun = clock()
+        with engine.precision.forward():
+            loss = engine.loss.mean(engine.model, piece.batch)
+            loss = loss if piece.weight == 1.0 else loss * piece.weight
+        forward += clock() - begun
+        _check_loss(loss)
+        engine.precision.backward(loss)
+        losses.append(loss.detach().float())
+        if len(pieces) > 1:
+            squares.append(parameters.gradient_norms().square().sum() / piece.share)
+            sums = _moved_into(sums, parameters.tensors)
+    if sums is not None:
+        for p, total in zip(parameters.tensors, sums, strict=True):
+            p.grad = total
+    _check_sparse(engine)
+    noise = _noise(squares, parameters.gradient_norms().square().sum()) if squares else None
+    engine.precision.unscale(engine.optimizer)
+    norms_J = parameters.gradient_norms()
+    return Gradients(
+        loss=losses[0] if len(losses) == 1 else torch.stack(losses).sum(),
+        norms_J=norms_J,
+        total_norm=torch.linalg.vector_norm(norms_J),
+        noise=noise,
+        micro_batches=len(pieces),
+        forward_seconds=forward,
+        backward_seconds=clock() - start - forward,
+    )
+
+
+def _noise(squares: list[Tensor], total_square: Tensor) -> Tensor:
+    """v / norm(g)^2: a ratio, so a loss scale that is still on both cancels."""
+    spread = torch.stack(squares).sum() - total_square
+    return spread.clamp_min(0.0) / ((len(squares) - 1) * total_square)
+
+
+def _moved_into(sums: list[Tensor | None] | None, tensors: list[Tensor]) -> list[Tensor | None]:
+    """Add the gradients to ``sums`` and take them off the parameters."""
+    grads = [p.grad for p in tensors]
+    for p in tensors:
+        p.grad = None
+    if sums is None:
+        return grads
+    both = [(s, g) for s, g in zip(sums, grads, strict=True) if s is not None and g is not None]
+    if both and not any(s.is_sparse or g.is_sparse for s, g in both):
+        torch._foreach_add_([s for s, _ in both], [g for _, g in both])
+        return [g if s is None else s for s, g in zip(sums, grads, strict=True)]
+    return [g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
+
+
+def _check_loss(loss: Tensor) -> None:
+    if not loss.requires_grad:
+        raise UserError(
+            "the loss does not depend on any trainable parameter: loss_fn must not detach it or run under no_grad"
+        )
+
+
+def _check_sparse(engine: "Engine") -> None:
+    if any(p.grad is not None and p.grad.is_sparse for p in engine.parameters.tensors):
+        refusal = sparse_refusal(engine.optimizer)
+        if refusal is not None:
+            raise UserError(refusal)
