@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.engine.rig import EAGER, Rig, covered, same
+from trainer_core import spec
 from trainer_core.engine.snapshot import copied
 from trainer_core.learning.optimizers import Joined, body_matrices, make_optimizer
 from trainer_core.learning.orthogonaliser import FactoredMuon, inverse_root
@@ -66,7 +67,7 @@ def test_muon_takes_the_matrices_of_the_body_and_adamw_the_rest() -> None:
 
 
 def test_a_gpts_embeddings_head_norms_and_biases_are_adamws() -> None:
-    model = make_task("code_lm", resolve({}).config, None, torch.device("cpu")).model()
+    model = make_task("code_lm", resolve({}).config, Path(spec.__file__).parent, torch.device("cpu")).model()
     names = {id(p): name for name, p in model.named_parameters()}
     matrices = {names[id(p)] for p in body_matrices(model)[0]}
     assert matrices == {f"blocks.{i}.{part}.weight" for i in range(3) for part in ("qkv", "out", "up", "down")}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_core.engine import predicting
+from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
 from trainer_core.engine.precision import Precision
@@ -25,14 +26,14 @@ from trainer_core.engine.steps import STEPS, Outcome
 from trainer_core.learning.confidence import Confidence, calibrated
 from trainer_core.learning.loss import Batch, BatchLoss, LossFn, checked_batch
 from trainer_core.learning.loss_curve import Baseline, LossCurve
-from trainer_core.learning.optimizers import factored
+from trainer_core.learning.optimizers import check_optimizer, factored
 from trainer_core.learning.paired import Paired
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import Predictor, make_predictor
 from trainer_core.learning.residuals import ResidualStore
 from trainer_core.learning.schedules import Schedule
 from trainer_core.spec.config import Config
-from trainer_core.spec.errors import TrainingFailed, UserError
+from trainer_core.spec.errors import TrainingFailed
 from trainer_core.spec.phases import TRAITS, Phase
 from trainer_core.spec.records import PhaseChanged, Record, StepRecord
 from trainer_core.spec.signals import Signals
@@ -59,8 +60,10 @@ class Engine:
     ) -> None:
         self.model, self.optimizer, self.config, self.clock = model, optimizer, config, clock
         self.loss = BatchLoss(loss_fn)
-        _check_optimizer(optimizer)
+        check_optimizer(optimizer, model)
         self.parameters = Parameters(model, (p for group in optimizer.param_groups for p in group["params"]))
+        if config.training.compile:
+            compile_model(model)
         self.total_steps = total_steps
         self.schedule = Schedule(optimizer, config)
         self.muon = factored(optimizer)
@@ -362,11 +365,6 @@ _COUNTERS = (
     "locked",
     "corrected",
 )
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise UserError("LBFGS needs a closure and several evaluations a step: use a first-order torch.optim optimizer")
 
 
 def _random_state() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from trainer_core.learning.orthogonaliser import FactoredMuon
 from trainer_core.spec.config import Config, OptimizerConfig
-from trainer_core.spec.errors import ConfigError
+from trainer_core.spec.errors import ConfigError, UserError
 
 Parameters = list[nn.Parameter]
 _FUSED_DEVICES = ("cuda", "cpu")
@@ -130,6 +130,18 @@ def factored(*optimizers: torch.optim.Optimizer) -> FactoredMuon | None:
     return None
 
 
+def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Raises UserError for an optimizer that cannot train ``model`` one step at a time."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UserError("LBFGS needs a closure and several evaluations a step: use a first-order torch.optim optimizer")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    sparse = [m for m in model.modules() if getattr(m, "sparse", False) is True]
+    if any(id(p) in held and p.requires_grad for m in sparse for p in m.parameters(recurse=False)):
+        refusal = sparse_refusal(optimizer)
+        if refusal is not None:
+            raise UserError(refusal)
+
+
 _SPARSE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
 
 
@@ -144,6 +156,4 @@ def sparse_refusal(optimizer: torch.optim.Optimizer) -> str | None:
         return None
     if not type(optimizer).__module__.startswith(("torch.optim", "trainer_core")):
         return None
-    return (
-        f"{name} cannot take sparse gradients (of Embedding sparse=True): use SGD, Adagrad, SparseAdam, or sparse=False"
-    )
+    return f"{name} cannot take sparse gradients (of Embedding sparse=True): use SGD, Adagrad or SparseAdam"
