@@ -4,19 +4,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer_core.hybrid_trainer import HybridTrainer
+    from trainer_core.learning.predictors import LossPath, Observation, Predictor, Proposal, TrainingState
     from trainer_core.spec.config import Config
     from trainer_core.spec.errors import UserError
     from trainer_core.spec.loading import load
     from trainer_core.spec.phases import Phase
 
 __version__ = "0.1.0"
-__all__ = ["Config", "HybridTrainer", "Phase", "UserError", "load"]
+__all__ = [
+    "Config",
+    "HybridTrainer",
+    "LossPath",
+    "Observation",
+    "Phase",
+    "Predictor",
+    "Proposal",
+    "TrainingState",
+    "UserError",
+    "load",
+]
 
 _HOMES = {
     "HybridTrainer": "trainer_core.hybrid_trainer",
     "Config": "trainer_core.spec.config",
     "UserError": "trainer_core.spec.errors",
     "load": "trainer_core.spec.loading",
+    "LossPath": "trainer_core.learning.predictors",
+    "Observation": "trainer_core.learning.predictors",
+    "Predictor": "trainer_core.learning.predictors",
+    "Proposal": "trainer_core.learning.predictors",
+    "TrainingState": "trainer_core.learning.predictors",
     "Phase": "trainer_core.spec.phases",
 }
 

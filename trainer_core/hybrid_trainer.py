@@ -18,6 +18,7 @@ from trainer_core.engine.checkpoints import Checkpoints
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.session import Session, Validate
 from trainer_core.learning.loss import Batch, LossFn
+from trainer_core.learning.predictors import Predictor
 from trainer_core.resuming import History, read_history, unfinished_business
 from trainer_core.spec.config import Config
 from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, UserError
@@ -37,7 +38,8 @@ class HybridTrainer:
     ``loss_fn(model, batch)`` returns a scalar or per-sample losses (B,); a criterion such as ``nn.CrossEntropyLoss()``
     works too, with batches ``(inputs, targets)``. ``config`` is a Config, a mapping in the sections of the document, or
     the path of a TOML file; None keeps the optimizer's own learning rate, constant. ``run_dir`` must not hold a run
-    unless ``resume`` is true. ``serve`` starts the agent that dashboards and ``hybrid send`` talk to.
+    unless ``resume`` is true. ``serve`` starts the agent that dashboards and ``hybrid send`` talk to. ``predictor`` is
+    one of your own (``trainer_core.Predictor``) instead of the configured one.
 
     Raises UserError (ConfigError, RunError, CheckpointError) with one sentence for input that cannot be used.
     Use it as a context manager, or close it: that writes how the run ended (the end of the program does it otherwise).
@@ -57,13 +59,16 @@ class HybridTrainer:
         serve: bool = True,
         task: str = "custom",
         on_record: Callable[[Record, int], None] | None = None,
+        predictor: Predictor | None = None,
     ) -> None:
         self.config = _config(config)
         self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
         self._on_record = on_record
         self._reporter: Reporter | None = None
         # Whatever is wrong with model, optimizer or config is found before anything is written.
-        self.engine = Engine(model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps)
+        self.engine = Engine(
+            model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps, predictor=predictor
+        )
         history = self._open(resume)
         checkpoints = Checkpoints(self.run_dir / "checkpoints", self.config.checkpoint.keep_last, self._skipped)
         self._session = Session(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from trainer_core.engine.checkpoints import Checkpoints
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.session import Session
+from trainer_core.learning.predictors import Predictor
 from trainer_core.spec.commands import AcceptedCommand, Command, CommandRequest, CommandState
 from trainer_core.spec.loading import resolve
 from trainer_core.spec.phases import Phase
@@ -76,6 +77,8 @@ class Rig:
         scales: dict[int, float] | None = None,
         validate: Callable[[], tuple[float, float | None]] | None = None,
         wait: Callable[["Rig"], object] | None = None,
+        predictor: Predictor | None = None,
+        clock: Callable[[], float] = time.perf_counter,
         **settings: Any,
     ) -> None:
         torch.manual_seed(7)
@@ -94,6 +97,8 @@ class Rig:
             resolve(EAGER | settings).config,
             lambda record, attempt: self.records.append((record, attempt)),
             total_steps=steps,
+            predictor=predictor,
+            clock=clock,
         )
         self.session = Session(
             self.engine,

@@ -10,8 +10,11 @@ from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import make_predictor
 from trainer_core.learning.predictors.linear import Linear, adam_direction
 from trainer_core.learning.residuals import ResidualStore
+from trainer_core.learning.training_state import TrainingState
 from trainer_core.spec.config import PredictorConfig
 from trainer_core.spec.errors import ConfigError
+
+STATE = TrainingState()
 
 
 def model() -> nn.Module:
@@ -30,12 +33,12 @@ def linear(config: PredictorConfig) -> tuple[Linear, Parameters]:
 def test_a_linear_trajectory_is_recovered_exactly() -> None:
     predictor, parameters = linear(PredictorConfig())
     slope = torch.linspace(-1, 1, parameters.count)
-    errors = [predictor.observe(slope.clone()).relative_error for _ in range(12)]
+    errors = [predictor.observe(slope.clone(), STATE).relative_error for _ in range(12)]
     assert errors[0] is None
     assert all(e is not None and float(e) < 1e-6 for e in errors[1:])
-    proposal = predictor.propose()
+    proposal = predictor.propose(STATE)
     assert proposal is not None
-    assert torch.allclose(proposal.scaled(20), 20 * slope, rtol=1e-5)
+    assert torch.allclose(proposal.change(0, 20), 20 * slope, rtol=1e-5)
     assert proposal.step_norm == pytest.approx(float(slope.norm()))
 
 
@@ -44,8 +47,8 @@ def test_a_noisy_trajectory_is_averaged_over_its_window() -> None:
     generator = torch.Generator().manual_seed(0)
     slope = torch.linspace(-1, 1, parameters.count)
     for _ in range(400):
-        predictor.observe(slope + torch.randn(parameters.count, generator=generator))
-    proposal = predictor.propose()
+        predictor.observe(slope + torch.randn(parameters.count, generator=generator), STATE)
+    proposal = predictor.propose(STATE)
     assert proposal is not None
     assert torch.nn.functional.cosine_similarity(proposal.step_P, slope, dim=0) > 0.95
 
@@ -54,24 +57,24 @@ def test_pure_noise_is_shrunk_towards_standing_still() -> None:
     predictor, parameters = linear(PredictorConfig(window=10))
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
-        predictor.observe(torch.randn(parameters.count, generator=generator))
-    proposal = predictor.propose()
+        predictor.observe(torch.randn(parameters.count, generator=generator), STATE)
+    proposal = predictor.propose(STATE)
     norm = 0.0 if proposal is None else proposal.step_norm
     assert norm < 0.25 * parameters.count**0.5
 
 
 def test_nothing_is_proposed_before_anything_was_seen_or_when_nothing_moves() -> None:
     predictor, parameters = linear(PredictorConfig())
-    assert predictor.propose() is None
-    predictor.observe(torch.zeros(parameters.count))
-    assert predictor.propose() is None
+    assert predictor.propose(STATE) is None
+    predictor.observe(torch.zeros(parameters.count), STATE)
+    assert predictor.propose(STATE) is None
 
 
 def test_the_residual_is_actual_minus_predicted() -> None:
     predictor, parameters = linear(PredictorConfig())
     first, second = torch.ones(parameters.count), torch.full((parameters.count,), 3.0)
-    assert predictor.observe(first).residual_P is None
-    seen = predictor.observe(second)
+    assert predictor.observe(first, STATE).residual_P is None
+    seen = predictor.observe(second, STATE)
     assert seen.residual_P is not None and seen.relative_error is not None
     assert torch.equal(seen.residual_P, second - first)
     assert float(seen.relative_error) == pytest.approx(2 / 3)
@@ -81,12 +84,12 @@ def test_a_predictor_goes_on_from_its_saved_state() -> None:
     (one, parameters), (two, _) = linear(PredictorConfig()), linear(PredictorConfig())
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
-        one.observe(torch.randn(parameters.count, generator=generator))
+        one.observe(torch.randn(parameters.count, generator=generator), STATE)
     two.load_state_dict(one.state_dict())
     delta = torch.randn(parameters.count, generator=generator)
-    one.observe(delta.clone())
-    two.observe(delta.clone())
-    a, b = one.propose(), two.propose()
+    one.observe(delta.clone(), STATE)
+    two.observe(delta.clone(), STATE)
+    a, b = one.propose(STATE), two.propose(STATE)
     assert a is not None and b is not None and torch.equal(a.step_P, b.step_P)
 
 
@@ -127,8 +130,8 @@ def test_an_optimizer_without_moments_has_no_adam_slope_and_auto_falls_back_to_t
     parameters = Parameters(net)
     assert adam_direction(parameters, torch.optim.SGD(net.parameters(), 0.1), 0.0) is None
     only = Linear(parameters, torch.optim.SGD(net.parameters(), 0.1), PredictorConfig(direction="optimizer"))
-    only.observe(torch.ones(parameters.count))
-    assert only.propose() is None
+    only.observe(torch.ones(parameters.count), STATE)
+    assert only.propose(STATE) is None
 
 
 def test_a_predictor_this_version_lacks_is_refused_by_name() -> None:

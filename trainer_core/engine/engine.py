@@ -19,6 +19,7 @@ from trainer_core.engine import predicting
 from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
+from trainer_core.engine.observing import training_state
 from trainer_core.engine.precision import Precision
 from trainer_core.engine.recorder import Recorder
 from trainer_core.engine.snapshot import Snapshot
@@ -29,9 +30,10 @@ from trainer_core.learning.loss_curve import Baseline, LossCurve
 from trainer_core.learning.optimizers import check_optimizer, factored
 from trainer_core.learning.paired import Paired
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.predictors import Predictor, make_predictor
+from trainer_core.learning.predictors import Predictor, checked_predictor, make_predictor
 from trainer_core.learning.residuals import ResidualStore
 from trainer_core.learning.schedules import Schedule
+from trainer_core.learning.training_state import TrainingState
 from trainer_core.spec.config import Config
 from trainer_core.spec.errors import TrainingFailed
 from trainer_core.spec.phases import TRAITS, Phase
@@ -56,6 +58,7 @@ class Engine:
         sink: Sink,
         *,
         total_steps: int | None = None,
+        predictor: Predictor | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model, self.optimizer, self.config, self.clock = model, optimizer, config, clock
@@ -69,7 +72,11 @@ class Engine:
         self.muon = factored(optimizer)
         """The optimizer that predicts its orthogonaliser, if one does."""
         self.precision = Precision(config.training, self.parameters.device)
-        self.predictor: Predictor = make_predictor(config.predictor_config, self.parameters, optimizer)
+        self.predictor = (
+            make_predictor(config.predictor_config, self.parameters, optimizer)
+            if predictor is None
+            else checked_predictor(predictor)
+        )
         self.residuals = ResidualStore(self.parameters.count, config.predictor_config.residual_memory_mb)
         self.confidence, self.lengths = Confidence(), Lengths(config)
         self.curve, self.grad_baseline, self.update_baseline = LossCurve(), Baseline(), Baseline()
@@ -86,6 +93,8 @@ class Engine:
         self.last = Signals()
         """The measured part of the signals, as the last step left it."""
         self.last_state: list[float] = []
+        self.state = TrainingState()
+        """What predictors see: the training after the last step."""
         self.last_batch: Batch | None = None
         self.proposed: Flight | None = None
         self.flight: Flight | None = None
@@ -110,6 +119,7 @@ class Engine:
         self.batches += 1
         self.advance(1)
         self._learn(outcome)
+        self.state = training_state(self, outcome)
         return self.recorder.step(outcome, between)
 
     def _boundary(self, batch: Batch) -> None:
@@ -241,19 +251,6 @@ class Engine:
         mean = self.update_baseline.mean
         return update_norm / mean if mean else None
 
-    def state_vector(self, loss: float, grad_norm: float, update_norm: float) -> list[float]:
-        """The training state residuals are remembered by: (loss, EMA, sigma, log norms, log rate)."""
-        rate = self.schedule.planned(self.step_count + 1) * self.schedule.scale
-        self.last_state = [
-            loss,
-            self.curve.ema if self.curve.ema is not None else loss,
-            self.curve.sigma or 0.0,
-            math.log(max(grad_norm, 1e-12)) if grad_norm == grad_norm else math.nan,
-            math.log(max(update_norm, 1e-12)) if update_norm == update_norm else math.nan,
-            math.log(max(rate, 1e-12)),
-        ]
-        return self.last_state
-
     def signals(self) -> Signals:
         """All that the policy may see, now."""
         confidence = self.last.confidence
@@ -326,6 +323,7 @@ class Engine:
             "phase": self.phase.value,
             "last": msgspec.to_builtins(self.last),
             "last_state": list(self.last_state),
+            "state": msgspec.to_builtins(self.state),
             "gradient_clip_norm": self.config.optimizer.gradient_clip_norm,
             "recorder": self.recorder.state_dict(),
             "random": _random_state(),
@@ -346,6 +344,7 @@ class Engine:
         self.phase = Phase(state["phase"])
         self.last = msgspec.convert(state["last"], Signals)
         self.last_state = list(state["last_state"])
+        self.state = msgspec.convert(state["state"], TrainingState)
         self.proposed = None
         self.recorder.load_state_dict(state["recorder"])
         _set_random_state(state["random"])

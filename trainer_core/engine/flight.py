@@ -17,7 +17,9 @@ class Flight:
 
     Expected loss after k of H steps: base * (1 + (after / before - 1) * k / H), with the probe's before and after and
     base the loss EMA when it was entered. Band: 1.28 sqrt(SE^2 + (0.005 L)^2 + sigma^2); sigma, the batch noise, only
-    where a single batch is compared.
+    where a single batch is compared. A predictor that expects a curve q(k) of relative losses with deviations d(k)
+    gives the line its shape: + base * (q(k) - 1 - (q(H) - 1) * k / H), so that the end stays what the probe measured;
+    the band takes base * d(k) in.
     """
 
     def __init__(self, proposal: Proposal, horizon: int, probe: Paired, base: float, confidence: float) -> None:
@@ -37,8 +39,12 @@ class Flight:
         """(low, expected, high) loss after ``step`` steps."""
         ratio = self.probe.after / self.probe.before - 1.0 if self.probe.before > 0 else 0.0
         expected = self.base * (1.0 + ratio * step / self.horizon)
+        path, doubt = self.proposal.loss_path, 0.0
+        if path is not None:
+            (here, doubt), (end, _) = path.at(step), path.at(self.horizon)
+            expected += self.base * (here - 1.0 - (end - 1.0) * step / self.horizon)
         error = self.probe.standard_error if math.isfinite(self.probe.standard_error) else 0.0
-        band = _QUANTILE * math.sqrt(error**2 + (_FLOOR * expected) ** 2 + sigma**2)
+        band = _QUANTILE * math.sqrt(error**2 + (_FLOOR * expected) ** 2 + sigma**2 + (self.base * doubt) ** 2)
         return expected - band, expected, expected + band
 
     def measured(self, actual: float, expected: float) -> float | None:
@@ -59,8 +65,7 @@ class Flight:
     def state_dict(self) -> dict[str, Any]:
         p = self.probe
         return {
-            "step": self.proposal.step_P,
-            "step_norm": self.proposal.step_norm,
+            "proposal": self.proposal.state_dict(),
             "horizon": self.horizon,
             "probe": [p.before, p.after, p.gain, p.standard_error, p.z],
             "base": self.base,
@@ -72,7 +77,7 @@ class Flight:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device) -> "Flight":
-        proposal = Proposal(state["step"].to(device), state["step_norm"])
+        proposal = Proposal.from_state(state["proposal"], device)
         flight = cls(proposal, state["horizon"], Paired(*state["probe"]), state["base"], state["confidence"])
         flight.taken, flight.errors = state["taken"], list(state["errors"])
         flight.recent = [(a, e) for a, e in state["recent"]]

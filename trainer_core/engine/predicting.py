@@ -12,7 +12,7 @@ from trainer_core.engine.flight import Flight
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.paired import Paired, paired_test
-from trainer_core.learning.predictors import Proposal
+from trainer_core.learning.predictors.proposal import Proposal, checked_proposal
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import CorrectionApplied, PredictedStretch, PredictionEnded, PredictionProbed
 
@@ -33,7 +33,7 @@ def look(engine: "Engine", batch: Batch) -> None:
     propose.
     """
     start = engine.clock()
-    proposal = engine.predictor.propose()
+    proposal = checked_proposal(engine.predictor.propose(engine.state), engine.predictor, engine.before_P)
     horizon = min(engine.lengths.horizon(engine.config), engine.steps_left - 1)
     if proposal is None or horizon < 1:
         return
@@ -49,7 +49,7 @@ def look(engine: "Engine", batch: Batch) -> None:
         if second.z > test.z:
             horizon, test = shorter, second
     engine.parameters.write(weights_P)
-    confidence = engine.confidence.probed(test.z)
+    confidence = engine.confidence.probed(test.z, proposal.uncertainty)
     base = test.before if engine.lengths.adaptive or engine.curve.ema is None else engine.curve.ema
     engine.proposed = Flight(proposal, horizon, test, base, confidence)
     engine.record(
@@ -65,6 +65,7 @@ def look(engine: "Engine", batch: Batch) -> None:
             confidence=confidence,
             better=test.better,
             shadow=False,
+            uncertainty=proposal.uncertainty,
             seconds=engine.clock() - start,
         )
     )
@@ -73,7 +74,7 @@ def look(engine: "Engine", batch: Batch) -> None:
 def _at(engine: "Engine", proposal: Proposal, steps: int, batch: Batch) -> torch.Tensor:
     """Per-sample losses with the weights ``steps`` along the path from ``engine.before_P``."""
     engine.parameters.write(engine.before_P)
-    engine.parameters.add(proposal.step_P, steps)
+    engine.parameters.add(proposal.change(0, steps))
     return engine.samples(batch)
 
 
@@ -118,14 +119,13 @@ def glide(engine: "Engine") -> None:
     if steps < 1:
         return
     start = engine.clock()
-    engine.parameters.add(flight.proposal.step_P, steps)
+    engine.parameters.add(flight.proposal.change(flight.taken, flight.taken + steps))
     ends = [flight.expect(k, 0.0) for k in (flight.taken + 1, flight.taken + steps)]
-    first = engine.step_count + 1
+    first, last_norm = engine.step_count + 1, flight.proposal.norm_at(flight.taken + steps - 1)
+    length = flight.proposal.length(flight.taken, flight.taken + steps)
     engine.advance(steps)
     flight.taken += steps
-    engine.last = msgspec.structs.replace(
-        engine.last, update_ratio=engine.update_ratio(flight.proposal.step_norm), loss_deviation=None
-    )
+    engine.last = msgspec.structs.replace(engine.last, update_ratio=engine.update_ratio(last_norm), loss_deviation=None)
     engine.record(
         PredictedStretch(
             step=engine.step_count,
@@ -136,7 +136,7 @@ def glide(engine: "Engine") -> None:
             expected_loss=tuple(e for _, e, _ in ends),
             expected_low=tuple(e for e, _, _ in ends),
             expected_high=tuple(e for _, _, e in ends),
-            update_norm=flight.proposal.step_norm * steps,
+            update_norm=length,
             confidence=flight.confidence,
             seconds=engine.clock() - start,
             backward_passes=engine.backward_passes,

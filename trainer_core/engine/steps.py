@@ -12,7 +12,9 @@ import msgspec
 import torch
 
 from trainer_core.engine.gradients import gradients
+from trainer_core.engine.observing import residual_state
 from trainer_core.learning.loss import Batch
+from trainer_core.learning.predictors import checked_observation
 from trainer_core.spec.phases import Phase
 
 if TYPE_CHECKING:
@@ -65,7 +67,9 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     after_P = parameters.read(engine.delta_P)
     delta_P = torch.sub(after_P, before_P, out=before_P)
     engine.before_P, engine.delta_P, engine.before_state = after_P, delta_P, parameters.state()
-    observation = engine.predictor.observe(delta_P)
+    observation = checked_observation(
+        engine.predictor.observe(delta_P, engine.state), engine.predictor, parameters.count
+    )
     confidence = engine.muon.confidence if engine.muon else None
     numbers = [found.loss, found.total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(after_P)]
     error = observation.relative_error
@@ -76,7 +80,7 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
         [measured, parameters.layer_norms(found.norms_J)]
     ).tolist()
     if observation.residual_P is not None:
-        engine.residuals.push(observation.residual_P, engine.state_vector(loss_, grad_norm, update_norm))
+        engine.residuals.push(observation.residual_P, residual_state(engine, loss_, grad_norm, update_norm))
     if engine.muon and confidence is not None:
         engine.muon.trust(cosine)
     end = clock()
@@ -108,7 +112,7 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     clock = engine.clock
     start = clock()
     rate = engine.schedule.apply(engine.step_count + 1)
-    engine.parameters.add(flight.proposal.step_P)
+    engine.parameters.add(flight.proposal.change(flight.taken, flight.taken + 1))
     moved = clock()
     with torch.no_grad(), engine.precision.forward():
         loss = engine.loss.mean(engine.model, batch, engine.config.training.accumulate)
@@ -119,7 +123,7 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     return Outcome(
         loss=loss_,
         learning_rate=rate,
-        update_norm=flight.proposal.step_norm,
+        update_norm=flight.proposal.norm_at(flight.taken),
         param_norm=param_norm,
         forward_seconds=end - moved,
         predict_seconds=moved - start,

@@ -1,6 +1,7 @@
 """How far the evidence justifies trust in a prediction, as a calibrated probability. Knows no weights.
 
 Of a paired probe:      c = sigmoid(0.38 + 1.06 z)
+Of an ensemble whose members disagree by u (relative):    logit c - u^2 / 2
 Within PREDICT:    logit c_t = logit c_entry - max(0, zbar)^2 / 2,  zbar = sum((actual - expected) / sigma) / sqrt(n)
 over the last n <= 10 measured steps: the log-likelihood ratio against "the losses are as expected". A prediction that
 holds costs a quarter of a unit on average; one that drifts upwards loses trust quadratically.
@@ -45,9 +46,11 @@ class Confidence:
         """Mean over the last 8 probes; the prior when there was none."""
         return sum(self._probes) / len(self._probes) if self._probes else calibrated(0.0)
 
-    def probed(self, z: float) -> float:
-        """Record a probe and return its confidence."""
+    def probed(self, z: float, uncertainty: float | None = None) -> float:
+        """Record a probe and return its confidence; ``uncertainty``: the relative spread of an ensemble."""
         value = calibrated(z)
+        if uncertainty is not None:
+            value = sigmoid(logit(value) - 0.5 * uncertainty**2)
         self._probes.append(value)
         return value
 

@@ -191,6 +191,8 @@ class PredictionProbed(_Record, frozen=True, tag="probe"):
     shadow: bool
     """True: probed and put back, only to learn the confidence."""
     seconds: float
+    uncertainty: float | None = None
+    """Relative spread of an ensemble's members over the proposal; it lowers the confidence. None: no ensemble."""
 
 
 class PredictionEnded(_Record, frozen=True, tag="prediction"):

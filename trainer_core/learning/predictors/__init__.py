@@ -1,14 +1,18 @@
-"""What a predictor is, and which ones there are. A predictor sees weights and optimizer, never phases or files."""
+"""What a predictor is, and which ones there are. A predictor sees weights, optimizer and floats, never files."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import torch
 from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
+from trainer_core.learning.predictors.proposal import LossPath, Proposal
+from trainer_core.learning.training_state import TrainingState
 from trainer_core.spec.config import PredictorConfig
-from trainer_core.spec.errors import ConfigError
+from trainer_core.spec.errors import ConfigError, UserError
+
+__all__ = ["LossPath", "Observation", "Predictor", "Proposal", "Trainable", "TrainingState", "make_predictor"]
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -20,32 +24,69 @@ class Observation(msgspec.Struct, frozen=True):
     """actual - predicted, shape (P,); valid until the next call."""
 
 
-class Proposal(msgspec.Struct, frozen=True):
-    """A path of weight changes: after k steps the weights are w + k * step_P."""
-
-    step_P: Tensor
-    """Predicted change of one step, shape (P,), float32."""
-    step_norm: float
-
-    def scaled(self, steps: float) -> Tensor:
-        """Cumulative change after ``steps`` steps."""
-        return self.step_P * steps
-
-
 class Predictor(Protocol):
-    """Learns how weights move and proposes how they will."""
+    """Learns how weights move and proposes how they will. One of a user's own may be passed to the trainer."""
 
-    def observe(self, delta_P: Tensor) -> Observation:
-        """Learn from the weight change of one full step, shape (P,)."""
+    def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
+        """Learn from the weight change of one full step, shape (P,), float32, valid during the call only.
+
+        ``state`` is the training as the step *before* left it: this step's floats are not on the host yet. Nothing
+        here may wait for the device.
+        """
         ...
 
-    def propose(self) -> Proposal | None:
-        """The path from here; None when nothing is known yet."""
+    def propose(self, state: TrainingState) -> Proposal | None:
+        """The path from the present weights; None when nothing is known yet. ``state``: after the last step."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that going on bit for bit needs: tensors, numbers, strings, lists and dicts of them."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A predictor that also learns by gradient steps of its own, called between steps within a time budget."""
+
+    def train(self) -> None:
+        """One short unit of training on what was observed; returns at once when there is nothing to learn from."""
+        ...
+
+    @property
+    def unit_flops(self) -> float:
+        """Floating point operations of one ``train``, roughly: a first guess of its time. 0: nothing to do yet."""
+        ...
+
+
+_METHODS = ("observe", "propose", "state_dict", "load_state_dict")
+
+
+def checked_predictor(predictor: object) -> Predictor:
+    """``predictor`` when it has the methods of one. Raises UserError naming what is missing."""
+    missing = [name for name in _METHODS if not callable(getattr(predictor, name, None))]
+    if missing:
+        raise UserError(
+            f"predictor: {type(predictor).__name__} has no {', no '.join(f'{name}()' for name in missing)}; "
+            "see trainer_core.learning.predictors.Predictor"
+        )
+    return predictor  # type: ignore[return-value]
+
+
+def checked_observation(observation: object, predictor: object, count: int) -> Observation:
+    """``observation`` when it can be used. Raises UserError saying what is wrong with it."""
+    name = f"predictor {type(predictor).__name__}"
+    if not isinstance(observation, Observation):
+        raise UserError(f"{name}: observe() returned {type(observation).__name__} instead of an Observation")
+    error, residual_P = observation.relative_error, observation.residual_P
+    if error is not None and error.numel() != 1:
+        raise UserError(f"{name}: relative_error has shape {tuple(error.shape)} instead of ()")
+    if residual_P is not None and residual_P.shape != (count,):
+        raise UserError(f"{name}: residual_P has shape {tuple(residual_P.shape)} instead of ({count},)")
+    return observation
 
 
 def make_predictor(config: PredictorConfig, parameters: Parameters, optimizer: torch.optim.Optimizer) -> Predictor:

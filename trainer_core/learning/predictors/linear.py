@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.predictors import Observation, Proposal
+from trainer_core.learning.predictors import Observation, Proposal, TrainingState
 from trainer_core.spec.config import PredictorConfig
 
 
@@ -33,7 +33,7 @@ class Linear:
         self._seen = 0
 
     @torch.no_grad()
-    def observe(self, delta_P: Tensor) -> Observation:
+    def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
         error: Tensor | None = None
         torch.sub(delta_P, self._slope_P, out=self._residual_P)
         if self._seen:
@@ -61,7 +61,7 @@ class Linear:
         self._energy_J.lerp_(energy_J, rate)
 
     @torch.no_grad()
-    def propose(self) -> Proposal | None:
+    def propose(self, state: TrainingState) -> Proposal | None:
         step_P = None
         if self._config.direction != "window":
             step_P = adam_direction(self._parameters, self._optimizer, self._config.noise_mask)
@@ -69,8 +69,8 @@ class Linear:
             step_P = self._window_slope()
         if step_P is None:
             return None
-        norm = float(torch.linalg.vector_norm(step_P))
-        return Proposal(step_P, norm) if math.isfinite(norm) and norm > 0 else None
+        proposal = Proposal.along(step_P)
+        return proposal if math.isfinite(proposal.step_norm) and proposal.step_norm > 0 else None
 
     def _window_slope(self) -> Tensor:
         shrink_J = (self._overlap_J / self._energy_J.clamp_min(1e-30)).clamp(0.0, 1.0) if self._seen > 1 else None
