@@ -71,7 +71,7 @@ class Engine:
         self.schedule = Schedule(optimizer, config)
         self.muon = factored(optimizer)
         """The optimizer that predicts its orthogonaliser, if one does."""
-        self.precision = Precision(config.training, self.parameters.device)
+        self.precision = Precision(config.training, self.parameters.device, (p.dtype for p in self.parameters.tensors))
         self.predictor = (
             make_predictor(config.predictor_config, self.parameters, optimizer)
             if predictor is None

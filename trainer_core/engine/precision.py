@@ -1,6 +1,7 @@
 """Mixed precision or none, behind four calls. Knows no phase."""
 
 import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,10 +15,11 @@ from trainer_core.spec.errors import ConfigError
 class Precision:
     """``precision`` fp16 with dynamic loss scaling, bf16 without, or plain float32: ``use_mixed_precision`` is off.
 
-    auto: fp16 on CUDA, bf16 on CPU. Raises ConfigError when the device has no bf16.
+    auto: fp16 on CUDA, bf16 on CPU. Raises ConfigError when the device has no bf16, or the weights (their types) are
+    fp16 themselves.
     """
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainingConfig, device: torch.device, weights: Iterable[torch.dtype] = ()) -> None:
         self._device = device.type
         self._mixed = config.use_mixed_precision
         self._dtype = _dtype(config.precision, device.type)
@@ -30,6 +32,11 @@ class Precision:
         ):
             raise ConfigError("[training] precision = 'bf16': this GPU has no bfloat16; use 'fp16'")
         if self._mixed and self._dtype is torch.float16:
+            if torch.float16 in weights:
+                raise ConfigError(
+                    "[training] precision = 'fp16': the model's weights are float16 already, and scaled gradients need "
+                    "float32 weights; use model.float(), or use_mixed_precision = false"
+                )
             self._scaler = torch.amp.GradScaler(device.type, init_scale=config.loss_scale)
 
     def forward(self) -> AbstractContextManager[Any]:

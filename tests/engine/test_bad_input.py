@@ -1,0 +1,216 @@
+"""Claims about input nobody hopes for: it trains, or is refused in one sentence before a weight moves."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.engine.rig import EAGER, Rig, batch_of, network, per_sample
+from trainer_core.hybrid_trainer import HybridTrainer
+from trainer_core.learning.optimizers import make_optimizer
+from trainer_core.spec.errors import ConfigError, TrainingFailed, UserError
+from trainer_core.spec.loading import resolve
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import StepRecord
+
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def refused(rig: Rig, batch: Any, words: str, error: type[Exception] = UserError) -> None:
+    """The first step is refused with one sentence, and nothing has moved."""
+    before = rig.weights()
+    with pytest.raises(error, match=words) as caught:
+        rig.engine.step(batch)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(rig.weights(), before) and rig.engine.step_count == 0
+
+
+def test_a_loss_that_is_always_nan_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, loss=lambda model, batch: per_sample(model, batch) * math.nan).begin()
+    with pytest.raises(TrainingFailed, match=r"automatic rollbacks \(max_recoveries\) did not help") as failed:
+        rig.until(lambda: False)
+    assert "\n" not in str(failed.value)
+    assert all(s.loss is not None and math.isnan(s.loss) for s in rig.of(StepRecord))
+    assert (rig.engine.attempt == 5 and torch.equal(rig.weights(), before) is False) or not before.isnan().any()
+
+
+def test_a_loss_that_is_nan_once_costs_a_rollback_and_no_more(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=40, scales={5: math.nan}).begin().finish()
+    assert rig.session.ended == ("finished", "all 40 steps taken") and rig.engine.attempt == 1
+    assert torch.isfinite(rig.weights()).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda model, batch: per_sample(model, batch).detach(), "does not depend on any trainable parameter"),
+        (lambda model, batch: torch.zeros(()), "does not depend on any trainable parameter"),
+        (lambda model, batch: (model(batch[0]).argmax(1) == batch[1]).sum(), r"a tensor of torch\.int64"),
+        (lambda model, batch: model(batch[0]).sum().to(torch.complex64), r"a tensor of torch\.complex64"),
+    ],
+    ids=["detached", "constant", "a count", "complex"],
+)
+def test_a_loss_without_a_gradient_is_refused(tmp_path: Path, loss: Callable[..., Tensor], words: str) -> None:
+    refused(Rig(tmp_path, loss=loss).begin(), batch_of(0), words)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [(torch.zeros(0, 8), torch.zeros(0, dtype=torch.long)), {"x": torch.zeros(0, 8)}, [torch.zeros(0)]],
+    ids=["pair", "dictionary", "list"],
+)
+def test_a_batch_of_no_samples_is_refused(tmp_path: Path, batch: Any) -> None:
+    refused(Rig(tmp_path).begin(), batch, "the batch is empty")
+
+
+def test_an_empty_batch_in_the_middle_stops_there_and_training_can_go_on(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin().until_step(7)
+    with pytest.raises(UserError, match="the batch is empty"):
+        rig.engine.step((torch.zeros(0, 8), torch.zeros(0, dtype=torch.long)))
+    rig.until_step(20)
+    assert [s.batch for s in rig.of(StepRecord)] == list(range(1, len(rig.of(StepRecord)) + 1))
+
+
+class Table(nn.Module):
+    """An embedding with sparse gradients before an output layer; the tokens are the signs of the inputs."""
+
+    def __init__(self, sparse: bool = True) -> None:
+        super().__init__()
+        self.table = nn.Embedding(16, 4, sparse=sparse)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = (x > 0).long() + 2 * torch.arange(8)
+        return self.head(self.table(tokens).flatten(1))  # type: ignore[no-any-return]
+
+
+class Hidden(Table):
+    """The same, by a function: no module says that its gradients are sparse."""
+
+    def __init__(self) -> None:
+        super().__init__(sparse=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = (x > 0).long() + 2 * torch.arange(8)
+        return self.head(F.embedding(tokens, self.table.weight, sparse=True).flatten(1))  # type: ignore[no-any-return]
+
+
+TAKES_SPARSE: dict[str, Make] = {
+    "SGD": lambda ps: torch.optim.SGD(ps, 0.1),
+    "SGD momentum": lambda ps: torch.optim.SGD(ps, 0.05, momentum=0.9),
+    "Adagrad": lambda ps: torch.optim.Adagrad(ps, 0.05),
+}
+NEEDS_DENSE: dict[str, tuple[Make, str]] = {
+    "AdamW": (lambda ps: torch.optim.AdamW(ps, 1e-3), "AdamW cannot take sparse gradients"),
+    "RMSprop": (lambda ps: torch.optim.RMSprop(ps, 1e-3), "RMSprop cannot take sparse gradients"),
+    "SGD with decay": (lambda ps: torch.optim.SGD(ps, 0.1, weight_decay=0.1), "SGD with weight decay cannot take"),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("name", TAKES_SPARSE)
+def test_sparse_gradients_train_where_the_optimizer_takes_them(tmp_path: Path, name: str, pieces: int) -> None:
+    optimizer, dense = TAKES_SPARSE[name], Table(sparse=False)
+    torch.manual_seed(0)
+    table = Table()
+    dense.load_state_dict(table.state_dict())
+    common: dict[str, Any] = {"steps": 40, "optimizer": optimizer, "gradient_clip_norm": 0.5, "accumulate": pieces}
+    rig = Rig(tmp_path / "a", model=table, **common).begin().finish()
+    twin = Rig(tmp_path / "b", model=dense, **common).begin().finish()
+    assert {s.phase for s in rig.of(StepRecord)} == set(Phase)
+    assert rig.of(StepRecord)[0].grad_norm == pytest.approx(twin.of(StepRecord)[0].grad_norm, rel=1e-4)
+    if name != "SGD momentum":  # torch's sparse momentum is lazy: rows that no batch reached keep still
+        assert torch.allclose(rig.weights(), twin.weights(), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NEEDS_DENSE)
+def test_sparse_gradients_are_refused_before_the_run_where_it_does_not(tmp_path: Path, name: str) -> None:
+    optimizer, words = NEEDS_DENSE[name]
+    with pytest.raises(UserError, match=words) as caught:
+        Rig(tmp_path, model=Table(), optimizer=optimizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_sparse_gradients_nobody_announced_are_refused_before_a_weight_moves(tmp_path: Path) -> None:
+    refused(Rig(tmp_path, model=Hidden()).begin(), batch_of(0), "AdamW cannot take sparse gradients")
+
+
+def test_a_frozen_sparse_embedding_is_no_hindrance(tmp_path: Path) -> None:
+    table = Table()
+    table.table.requires_grad_(False)
+    assert Rig(tmp_path, model=table, steps=12).begin().finish().engine.step_count == 12
+
+
+class Mixed(nn.Module):
+    """float32, bfloat16 and float64 parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 16).bfloat16(), nn.Linear(16, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.b(F.relu(self.a(x)).bfloat16()))
+        return self.c(y.double()).float()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD", "Muon"])
+def test_parameters_of_several_types_train_through_every_phase_and_resume(tmp_path: Path, kind: str) -> None:
+    config = resolve({"optimizer": {"type": kind}, "initial_lr": 3e-3}).config
+
+    def rig(folder: Path) -> Rig:
+        torch.manual_seed(1)
+        model = Mixed()
+        return Rig(folder, model=model, optimizer=lambda _: make_optimizer(config, model), steps=30)
+
+    whole = rig(tmp_path / "whole").begin().finish()
+    assert {s.phase for s in whole.of(StepRecord)} == set(Phase)
+    assert [p.dtype for p in whole.model.parameters()][::2] == [torch.float32, torch.bfloat16, torch.float64]
+    first = rig(tmp_path / "cut").begin().until_step(12)
+    first.session.save_checkpoint("cut here")
+    second = rig(tmp_path / "cut")
+    second.session.resume(0, first.engine.step_count, "resumed")
+    assert torch.equal(second.finish().weights(), whole.weights())
+
+
+def test_half_precision_weights_under_a_loss_scale_are_refused_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="weights are float16 already") as caught:
+        Rig(tmp_path, model=network().half(), use_mixed_precision=True, precision="fp16")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_group_that_holds_nothing_is_passed_over(tmp_path: Path) -> None:
+    def with_empty(ps: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([{"params": []}, {"params": ps, "lr": 3e-3}], 1e-3)
+
+    rig = Rig(tmp_path, optimizer=with_empty, steps=30).begin().finish()
+    assert {s.phase for s in rig.of(StepRecord)} == set(Phase)
+
+
+def test_data_shorter_than_warmup_trains_and_says_that_it_never_left_it(tmp_path: Path) -> None:
+    batches = [batch_of(i) for i in range(6)]
+    model = network()
+    settings = EAGER | {"warmup_steps": 50}
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    with HybridTrainer(model, optimizer, per_sample, settings, tmp_path / "one pass", serve=False) as trainer:
+        assert trainer.run(batches) == 6
+        assert trainer.phase is Phase.WARMUP and trainer.outcome == ("finished", "the batches are used up")
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    with HybridTrainer(model, optimizer, per_sample, settings, tmp_path / "over and over", serve=False) as trainer:
+        assert trainer.run(batches, steps=300) == 300
+        assert trainer.engine.predictions_entered > 0, "the data is taken from its start again, so WARMUP does end"
+
+
+def test_no_data_at_all_is_refused(tmp_path: Path) -> None:
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    with (
+        pytest.raises(UserError, match="the data is empty"),
+        HybridTrainer(model, optimizer, per_sample, EAGER, tmp_path / "run", serve=False) as trainer,
+    ):
+        trainer.run([])
