@@ -36,7 +36,7 @@ def test_a_loss_that_is_always_nan_ends_the_run_in_one_sentence(tmp_path: Path) 
         rig.until(lambda: False)
     assert "\n" not in str(failed.value)
     assert all(s.loss is not None and math.isnan(s.loss) for s in rig.of(StepRecord))
-    assert (rig.engine.attempt == 5 and torch.equal(rig.weights(), before) is False) or not before.isnan().any()
+    assert rig.engine.attempt == 5 and rig.engine.recoveries == 6
 
 
 def test_a_loss_that_is_nan_once_costs_a_rollback_and_no_more(tmp_path: Path) -> None:
