@@ -25,6 +25,7 @@ from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, 
 from trainer_core.spec.loading import load, resolve, tables_of, to_toml
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
+from trainer_core.telemetry import baselines
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import claim
@@ -39,7 +40,8 @@ class HybridTrainer:
     works too, with batches ``(inputs, targets)``. ``config`` is a Config, a mapping in the sections of the document, or
     the path of a TOML file; None keeps the optimizer's own learning rate, constant. ``run_dir`` must not hold a run
     unless ``resume`` is true. ``serve`` starts the agent that dashboards and ``hybrid send`` talk to. ``predictor`` is
-    one of your own (``trainer_core.Predictor``) instead of the configured one.
+    one of your own (``trainer_core.Predictor``) instead of the configured one. ``plain`` locks prediction from the
+    start: a baseline. ``baseline`` names such a run for the report to compare this one with.
 
     Raises UserError (ConfigError, RunError, CheckpointError) with one sentence for input that cannot be used.
     Use it as a context manager, or close it: that writes how the run ended (the end of the program does it otherwise).
@@ -60,15 +62,20 @@ class HybridTrainer:
         task: str = "custom",
         on_record: Callable[[Record, int], None] | None = None,
         predictor: Predictor | None = None,
+        plain: bool = False,
+        baseline: str | Path | None = None,
     ) -> None:
         self.config = _config(config)
         self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
         self._on_record = on_record
         self._reporter: Reporter | None = None
-        # Whatever is wrong with model, optimizer or config is found before anything is written.
+        # Whatever is wrong with model, optimizer, config or baseline is found before anything is written.
         self.engine = Engine(
             model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps, predictor=predictor
         )
+        self.engine.locked = self._plain = plain
+        self._baseline: str | None = None
+        self._baseline, self.baseline_notes = self._checked_baseline(baseline, task)
         history = self._open(resume)
         checkpoints = Checkpoints(self.run_dir / "checkpoints", self.config.checkpoint.keep_last, self._skipped)
         self._session = Session(
@@ -221,11 +228,25 @@ class HybridTrainer:
         self._lock = claim(self.run_dir)
         try:
             history = read_history(self.run_dir) if resume else None
+            if history is not None:
+                self._goes_on_as(history)
             self._reporter = Reporter(self.run_dir)
         except BaseException:
             self._lock.close()
             raise
         return history
+
+    def _checked_baseline(self, baseline: str | Path | None, task: str) -> tuple[str | None, tuple[str, ...]]:
+        if baseline is None:
+            return None, ()
+        return baselines.checked(self.run_dir, Path(baseline), self._run_started(task, None))
+
+    def _goes_on_as(self, history: History) -> None:
+        """A resumed run stays plain or hybrid, and keeps its baseline unless it is given another."""
+        if self._plain and not history.plain:
+            raise RunError(f"{self.run_dir} was not begun as a plain baseline and cannot go on as one")
+        self._plain = history.plain
+        self._baseline = self._baseline or history.baseline
 
     def _start(self, history: History | None, task: str) -> None:
         engine, session = self.engine, self._session
@@ -269,6 +290,8 @@ class HybridTrainer:
             versions={"python": platform.python_version(), "torch": str(torch.__version__)},
             pid=os.getpid(),
             resumed_from=resumed_from,
+            plain=self._plain,
+            baseline=self._baseline,
         )
 
     def _say(self, record: Record, attempt: int) -> None:

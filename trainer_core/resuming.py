@@ -18,6 +18,7 @@ from trainer_core.spec.records import (
     CheckpointSaved,
     CommandChanged,
     PredictedStretch,
+    RunStarted,
     StepRecord,
 )
 from trainer_core.telemetry.commands_db import accepted
@@ -33,6 +34,8 @@ class History(msgspec.Struct):
     attempt: int = 0
     state_rev: int = 0
     backward_passes: int = 0
+    plain: bool = False
+    baseline: str | None = None
     open_alerts: tuple[tuple[str, str], ...] = ()
     """(alert id, rule) of alerts that were never resolved."""
     states: dict[str, CommandState] = {}
@@ -60,6 +63,9 @@ def read_history(run_dir: Path) -> History:
                     history.backward_passes = row.record.backward_passes
                 case AttemptStarted(step=step):
                     history.step = step
+                case RunStarted(plain=plain, baseline=baseline):
+                    history.plain = history.plain or plain
+                    history.baseline = baseline or history.baseline
                 case AlertRaised(alert_id=alert_id, rule=rule):
                     alerts[alert_id] = rule
                 case AlertResolved(alert_id=alert_id):

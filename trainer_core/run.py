@@ -45,10 +45,13 @@ def train(
     data: Path | None = None,
     on_record: OnRecord | None = None,
     on_start: Callable[[Path, Loaded], None] | None = None,
+    plain: bool = False,
+    baseline: Path | None = None,
 ) -> RunResult:
     """Train a task to its end, an operator's stop, or a signal (SIGINT and SIGTERM stop with a checkpoint).
 
-    ``resume`` goes on in ``run_dir`` with the configuration stored there, under the overrides given now.
+    ``resume`` goes on in ``run_dir`` with the configuration stored there, under the overrides given now. ``plain``
+    locks prediction from the start; ``baseline`` is such a run, to be compared with.
     Raises UserError for anything a person can mend.
     """
     if resume and run_dir is None:
@@ -82,10 +85,12 @@ def train(
         resume=resume,
         task=name,
         on_record=on_record,
+        plain=plain,
+        baseline=baseline,
     )
     with trainer:
         if on_start is not None:
-            on_start(directory, loaded)
+            on_start(directory, msgspec.structs.replace(loaded, notes=loaded.notes + trainer.baseline_notes))
         _loop(trainer, work)
         state, because = trainer.outcome
     return RunResult(state, trainer.step_count, directory, because)

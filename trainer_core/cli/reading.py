@@ -21,8 +21,10 @@ if TYPE_CHECKING:  # sqlite, polars and zmq are loaded by the commands that need
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A live or finished run.")]
-PAGE = 2000
-"""Rows read from a journal at a time."""
+Baseline = Annotated[
+    Path | None,
+    typer.Option("--baseline", metavar="RUN_DIR", help="Compare with this plain run (hybrid train TASK --plain)."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -70,16 +72,22 @@ def report(
     run_dir: RunDir,
     as_json: AsJson = False,
     everything: Annotated[bool, typer.Option("--all", help="Print every phase, not the first and last ones.")] = False,
+    baseline: Baseline = None,
 ) -> None:
-    """Print what a run did: phases, steps, events and the final statistics; or all figures with --json.
+    """Print what a run did: phases, steps, events, the final statistics and the ledger; or all figures with --json.
 
-    All values are measured; times of a baseline nobody ran are labelled as estimates. In JSON, null is "not
-    measured" and a number that is none is the string "NaN" or "Infinity".
+    With a baseline run (given here, or to hybrid train) the savings and the loss gap are measured; without one they
+    are estimates, labelled as such. In JSON, null is "not measured" and a number that is none is the string "NaN" or
+    "Infinity".
     """
+    from trainer_core.telemetry.baselines import chosen
     from trainer_core.telemetry.journal import JournalReader
 
     with closing(JournalReader(a_run(run_dir))) as reader:
-        figures = report_of(rows(reader))
+        base, note = chosen(run_dir, baseline)
+        if note:
+            err().print(f"note: {note}")
+        figures = report_of(rows(reader), base, str(run_dir))
         if as_json:
             print_json(figures)
         else:
@@ -90,10 +98,9 @@ def report(
 
 def rows(reader: "JournalReader") -> Iterator[Row]:
     """Every row of the journal, a page at a time."""
-    page = reader.rows(0, PAGE)
-    while page:
-        yield from page
-        page = reader.rows(page[-1].seq, PAGE)
+    from trainer_core.telemetry.baselines import rows_of
+
+    return rows_of(reader)
 
 
 def export(

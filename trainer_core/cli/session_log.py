@@ -4,11 +4,12 @@ Only measured values stand in it: what was not measured is left out of its line,
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from trainer_core.cli.progress import clock_text, event_line
+from trainer_core.cli.progress import event_line
+from trainer_core.cli.statistics import final_statistics
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AttemptStarted,
@@ -208,29 +209,3 @@ def _field(name: str, value: float | None, form: str) -> str:
 
 def _change(before: float | None, after: float | None) -> str:
     return "" if before is None or after is None else f" | Loss: {before:.3f} -> {after:.3f}"
-
-
-def final_statistics(report: Report) -> Sequence[str]:
-    """The last block. The loss gap needs a baseline run, and there is none: that is said, not guessed."""
-    heading = f"Final Statistics ({report.steps:,} steps):"
-    predictions = report.predictions
-    said = [heading, "─" * len(heading), f"Total time: {clock_text(report.wall_seconds)}"]
-    if report.estimate is not None:
-        e = report.estimate
-        said += [
-            f"Time in steps: {report.training_seconds:.1f} s (vs {e.baseline_seconds:.1f} s baseline: an estimate, "
-            f"{e.method})",
-            f"Speedup: {e.speedup:.1f}x (an estimate, at equal steps)",
-        ]
-    said.append(f"Backward passes: {report.backward_passes:,} (vs {report.steps:,} baseline)")
-    if report.backward_reduction is not None:
-        said.append(f"Backward reduction: {report.backward_reduction:.0%}")
-    said.append(f"Predictions: {predictions.entered} entered, {predictions.kept} kept, {predictions.undone} undone")
-    said.append("Final loss: " + ("not measured" if report.final_loss is None else f"{report.final_loss:.3f}"))
-    if report.validation_loss is not None:
-        accuracy = _field("Accuracy", report.validation_accuracy, ".1%")
-        said.append(f"Validation loss: {report.validation_loss:.3f}{accuracy}")
-    said.append("Loss gap: not measured (no baseline run)")
-    said.append(f"Attempts: {report.attempts} | Alerts: {len(report.alerts)} | Commands: {len(report.commands)}")
-    said.append(f"State: {report.state or 'unknown (the trainer said nothing)'}")
-    return said

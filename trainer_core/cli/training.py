@@ -41,6 +41,13 @@ def train(
         bool, typer.Option("--resume", help="Go on from the newest whole checkpoint of --run-dir.")
     ] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of text to train code_lm on.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="A plain baseline: prediction locked from the start, no probes.")
+    ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="RUN_DIR", help="A plain run of the same work: report compares with it."),
+    ] = None,
 ) -> None:
     """Train a task, writing everything it does into a run directory that can be watched and steered meanwhile.
 
@@ -52,6 +59,8 @@ def train(
     overrides = parsed(settings or [])
     if resume and run_dir is None:
         raise UserError("--resume: say which run with --run-dir DIR")
+    if plain and baseline is not None:
+        raise UserError("--plain --baseline: a baseline is not compared with another one; give one of the two")
     need_extra("train", "torch", "numpy", "sklearn", "safetensors")
     if ":" in task:
         sys.path.insert(0, os.getcwd())
@@ -75,6 +84,8 @@ def train(
             data=data,
             on_record=shown.take,
             on_start=announce,
+            plain=plain,
+            baseline=baseline,
         )
     out().print(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
     if result.state == "failed":

@@ -34,6 +34,8 @@ class Flight:
         """Relative loss errors of the measured steps."""
         self.recent: list[tuple[float, float]] = []
         """(actual, expected) of the last 5 measured steps."""
+        self.snapshot_seconds: float | None = None
+        """What the snapshot took; not part of the state, because a resumed flight's was taken by another process."""
 
     def expect(self, step: int, sigma: float) -> tuple[float, float, float]:
         """(low, expected, high) loss after ``step`` steps."""

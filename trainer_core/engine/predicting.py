@@ -100,10 +100,12 @@ def _stretch(
 def depart(engine: "Engine", batch: Batch) -> None:
     """FULL -> PREDICT: keep the weights to come back to; the proposal becomes the flight."""
     assert engine.proposed is not None, "PREDICT needs a probed proposal"
+    start = engine.clock()
     engine.snapshot = Snapshot(
         engine.parameters, engine.model, engine.optimizer, engine.config.hybrid_trainer_config.snapshot_device
     )
     engine.flight, engine.proposed = engine.proposed, None
+    engine.flight.snapshot_seconds = engine.clock() - start
     engine.lengths.entered(engine.flight.horizon)
     engine.confidence.enter(engine.flight.confidence)
     engine.curve.forget_oscillation()
@@ -146,6 +148,7 @@ def glide(engine: "Engine") -> None:
 
 def correct(engine: "Engine", batch: Batch) -> None:
     """PREDICT -> CORRECT: add what similar residuals imply, if a paired probe on ``batch`` says it helps."""
+    start = engine.clock()
     p = engine.config.predictor_config
     selection = engine.residuals.select(engine.last_state, p.similarity_threshold, p.top_k)
     correction_P = engine.residuals.correction(selection)
@@ -177,6 +180,7 @@ def correct(engine: "Engine", batch: Batch) -> None:
             gain=gain,
             applied=applied,
             because=because,
+            seconds=engine.clock() - start,
         )
     )
 
@@ -201,29 +205,31 @@ def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
         return
     if batch is None:
         return undo(engine, because)
+    start = engine.clock()
     test = against_snapshot(engine, batch)
     because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch; {because}"
     if test.better:
-        _close(engine, True, because, test)
+        _close(engine, True, because, test, start)
     else:
-        undo(engine, because, test)
+        undo(engine, because, test, start)
 
 
-def undo(engine: "Engine", because: str, test: Paired | None = None) -> None:
-    """Back to the snapshot, bit for bit."""
+def undo(engine: "Engine", because: str, test: Paired | None = None, start: float | None = None) -> None:
+    """Back to the snapshot, bit for bit. ``start``: when the verdict began; None: now."""
     if engine.flight is None or engine.snapshot is None:
         return
+    start = engine.clock() if start is None else start
     engine.snapshot.restore(engine.parameters, engine.model, engine.optimizer)
-    _close(engine, False, because, test)
+    _close(engine, False, because, test, start)
 
 
 def abandon(engine: "Engine", because: str) -> None:
     """A rollback ends a prediction under way: its checkpoint, not the snapshot, is what training returns to."""
     if engine.flight is not None:
-        _close(engine, False, because, None)
+        _close(engine, False, because, None, engine.clock())
 
 
-def _close(engine: "Engine", kept: bool, because: str, test: Paired | None) -> None:
+def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, start: float) -> None:
     flight = engine.flight
     assert flight is not None
     engine.confidence.resolved(flight.confidence, kept)
@@ -244,6 +250,8 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None) -> N
             loss_after=test.after if test else None,
             confidence=flight.confidence,
             mean_error=flight.mean_error,
+            snapshot_seconds=flight.snapshot_seconds,
+            seconds=engine.clock() - start,
         )
     )
     engine.flight = None

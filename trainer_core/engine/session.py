@@ -219,6 +219,7 @@ class Session:
 
     def _restore(self, name: str | None, because: str) -> Entry:
         engine = self.engine
+        start = engine.clock()
         device = engine.parameters.device
         entry, weights, state = (
             self.checkpoints.load(name, device) if name else self.checkpoints.load_newest(device, good=True)
@@ -239,15 +240,16 @@ class Session:
         engine.schedule.scale = scale
         engine.recorder.alarms.load_state_dict(alarms)
         engine.schedule.apply(engine.step_count + 1)
-        self._begin_attempt(parent, left, entry.name, because)
+        self._begin_attempt(parent, left, entry.name, because, start)
         return entry
 
-    def _begin_attempt(self, parent: int, left: int, checkpoint: str | None, because: str) -> None:
+    def _begin_attempt(self, parent: int, left: int, checkpoint: str | None, because: str, start: float) -> None:
         engine = self.engine
         self.last_attempt = max(self.last_attempt, parent) + 1
         engine.attempt = self.last_attempt
         self._validated_at = self._saved_at = engine.step_count
-        engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, checkpoint, because))
+        seconds = engine.clock() - start
+        engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, checkpoint, because, seconds))
 
     # -- resume -----------------------------------------------------------------------------------------------------
 
@@ -257,12 +259,13 @@ class Session:
         ``parent`` and ``left`` are the last attempt and step the journal has. Raises CheckpointError.
         """
         engine = self.engine
+        start = engine.clock()
         entry, weights, state = self.checkpoints.load_newest(engine.parameters.device, good=False)
         engine.model.load_state_dict(weights)
         self.load_state_dict(state)
         self.paused = False
         # A disk too slow for the journal may have let a checkpoint overtake it: the attempt did reach the checkpoint.
-        self._begin_attempt(parent, max(left, engine.step_count), entry.name, because)
+        self._begin_attempt(parent, max(left, engine.step_count), entry.name, because, start)
         return entry
 
     def state_dict(self) -> dict[str, Any]:

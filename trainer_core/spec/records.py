@@ -134,6 +134,10 @@ class RunStarted(_Record, frozen=True, tag="run-started"):
     versions: dict[str, str]
     pid: int
     resumed_from: str | None = None
+    plain: bool = False
+    """A plain baseline: prediction was locked before the first step, so nothing was ever probed."""
+    baseline: str | None = None
+    """The plain run this one is compared with: its directory, relative to this run's; None: none was given."""
 
 
 class RunState(_Record, frozen=True, tag="run-state"):
@@ -210,6 +214,10 @@ class PredictionEnded(_Record, frozen=True, tag="prediction"):
     """When it was entered."""
     mean_error: float | None
     """Mean relative loss error over the phase."""
+    snapshot_seconds: float | None = None
+    """Taking the snapshot to come back to; None: a run of before this was measured."""
+    seconds: float | None = None
+    """The verdict: its paired test, and going back where it was undone."""
 
 
 class ResidualWeight(msgspec.Struct, frozen=True):
@@ -234,6 +242,7 @@ class CorrectionApplied(_Record, frozen=True, tag="correction"):
     """Paired loss gain of the correction; None: nothing to probe."""
     applied: bool
     because: str
+    seconds: float | None = None
 
 
 class ValidationMeasured(_Record, frozen=True, tag="validation"):
@@ -315,6 +324,8 @@ class AttemptStarted(_Record, frozen=True, tag="attempt"):
     """The step that had been reached."""
     checkpoint: str | None
     because: str
+    seconds: float | None = None
+    """Reading the checkpoint and putting everything back."""
 
 
 class Annotated(_Record, frozen=True, tag="note"):

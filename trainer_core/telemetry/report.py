@@ -3,7 +3,6 @@
 Every figure is measured, save those under ``estimate``, which says of itself what it is.
 """
 
-import statistics
 from collections.abc import Iterable
 
 import msgspec
@@ -26,6 +25,8 @@ from trainer_core.spec.records import (
     StepRecord,
     ValidationMeasured,
 )
+from trainer_core.telemetry.comparison import Comparison, Told, compare
+from trainer_core.telemetry.savings import Ledger, LedgerTally
 
 
 class Predictions(msgspec.Struct, frozen=True):
@@ -83,6 +84,7 @@ class Estimate(msgspec.Struct, frozen=True):
     """baseline_seconds / training_seconds, at equal steps, not at equal loss."""
     full_steps_measured: int
     method: str = "steps x median measured cost of a full step"
+    basis: str = "estimate"
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -97,7 +99,7 @@ class Report(msgspec.Struct, frozen=True):
     wall_seconds: float
     """While a trainer process lived, pauses included, time between a crash and the resume not."""
     training_seconds: float
-    """Measured cost of all steps and predictions, abandoned ones included."""
+    """Measured cost of all steps, predictions and rollbacks, abandoned ones included: what the ledger charges."""
     steps_per_phase: dict[Phase, int]
     backward_passes: int
     """Over all attempts: abandoned work was paid for too."""
@@ -113,14 +115,24 @@ class Report(msgspec.Struct, frozen=True):
     commands: tuple[CommandLine, ...]
     lost_records: int
     estimate: Estimate | None
+    plain: bool
+    """A plain baseline: prediction was locked from the start."""
+    baseline: str | None
+    """The baseline run named when this one was started; relative to its directory."""
+    ledger: Ledger
+    comparison: Comparison | None
+    """With a paired baseline run; None: none was given."""
 
 
-def report(rows: Iterable[Row]) -> Report:
-    """The report of a run's rows, in the order of ``seq``."""
+def report(rows: Iterable[Row], base: Told | None = None, name: str = "the run") -> Report:
+    """The report of a run's rows, in the order of ``seq``; with ``base``, compared with that baseline.
+
+    Raises UserError when the two cannot be compared.
+    """
     tally = _Tally()
     for row in rows:
         tally.take(row)
-    return tally.report()
+    return tally.report(base, name)
 
 
 def spoken(command: CommandChanged) -> str:
@@ -169,8 +181,6 @@ class _Tally:
         self.state: str | None = None
         self.attempts: set[int] = set()
         self.wall = 0.0
-        self.training = 0.0
-        self.backward = 0
         self.lost = 0
         self.final_loss: float | None = None
         self.validation: ValidationMeasured | None = None
@@ -179,7 +189,9 @@ class _Tally:
         self.changes: list[PhaseChange] = []
         self.alerts: list[Alert] = []
         self.commands: dict[str, CommandLine] = {}
-        self.full_costs: list[float] = []
+        self.ledger = LedgerTally()
+        self.plain = False
+        self.baseline: str | None = None
         self._last_time: float | None = None
 
     def take(self, row: Row) -> None:
@@ -188,6 +200,7 @@ class _Tally:
             self.wall += max(0.0, row.time - self._last_time)
         self._last_time = row.time
         self.attempts.add(row.attempt)
+        self.ledger.take(row)
         match row.record:
             case StepRecord():
                 self._stepped(row.record)
@@ -198,14 +211,8 @@ class _Tally:
 
     def _stepped(self, record: StepRecord) -> None:
         self.path.went(record.step, record.step, record.phase)
-        self.backward = max(self.backward, record.backward_passes)
         if record.loss is not None:
             self.final_loss = record.loss
-        if record.step_seconds is None:
-            return
-        self.training += record.step_seconds
-        if record.phase in (Phase.WARMUP, Phase.FULL):
-            self.full_costs.append(record.step_seconds - (record.predict_seconds or 0.0))
 
     def _changed(self, record: PhaseChanged, attempt: int) -> None:
         self.entered += record.to_phase is Phase.PREDICT
@@ -217,14 +224,14 @@ class _Tally:
         match record:
             case PredictedStretch():
                 self.path.went(record.first_step, record.last_step, Phase.PREDICT)
-                self.backward = max(self.backward, record.backward_passes)
-                self.training += record.seconds
             case PredictionEnded():
                 self.verdicts.append(record.kept)
             case AttemptStarted():
                 self._went_back(record.step)
             case RunStarted():
                 self.started = record
+                self.plain = self.plain or record.plain
+                self.baseline = record.baseline or self.baseline
             case RunState():
                 self.state = record.state
             case ValidationMeasured():
@@ -244,20 +251,25 @@ class _Tally:
         if self.validation is not None and self.validation.step > step:
             self.validation = None
 
-    def report(self) -> Report:
+    def report(self, base: Told | None, name: str) -> Report:
         """The figures so far."""
         per_phase = self.path.per_phase()
         steps = sum(per_phase.values())
+        ledger = self.ledger.ledger()
+        comparison = None
+        if base is not None:
+            comparison = compare(Told(name, self.started, self.state, ledger, self.ledger.curve()), base)
+            ledger = msgspec.structs.replace(ledger, saved=comparison.saved or ledger.saved)
         return Report(
             run_id=self.started.run_id if self.started else None,
             task=self.started.task if self.started else None,
             state=self.state,
             steps=steps,
             wall_seconds=self.wall,
-            training_seconds=self.training,
+            training_seconds=ledger.charged_seconds,
             steps_per_phase=per_phase,
-            backward_passes=self.backward,
-            backward_reduction=1 - self.backward / steps if steps else None,
+            backward_passes=ledger.backward_passes,
+            backward_reduction=1 - ledger.backward_passes / steps if steps else None,
             predictions=Predictions(self.entered, self.verdicts.count(True), self.verdicts.count(False)),
             final_loss=self.final_loss,
             validation_loss=self.validation.loss if self.validation else None,
@@ -267,16 +279,17 @@ class _Tally:
             alerts=tuple(self.alerts),
             commands=tuple(self.commands.values()),
             lost_records=self.lost,
-            estimate=estimated(steps, self.training, self.full_costs),
+            estimate=self._estimate(),
+            plain=self.plain,
+            baseline=self.baseline,
+            ledger=ledger,
+            comparison=comparison,
         )
 
-
-def estimated(steps: int, training_seconds: float, full_costs: list[float]) -> Estimate | None:
-    """The baseline estimate; None where no full step was timed."""
-    if not full_costs or training_seconds <= 0:
-        return None
-    baseline = steps * statistics.median(full_costs)
-    return Estimate(baseline, baseline / training_seconds, len(full_costs))
+    def _estimate(self) -> Estimate | None:
+        """The baseline estimate; None where no full step was timed."""
+        own = self.ledger.ledger().saved
+        return None if own is None else Estimate(own.baseline_seconds, own.speedup, len(self.ledger.plain_costs))
 
 
 def alert_line(record: AlertRaised) -> Alert:
