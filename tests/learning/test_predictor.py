@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import make_predictor
-from trainer_core.learning.predictors.linear import Linear, adam_direction
+from trainer_core.learning.predictors.directions import adam_direction
+from trainer_core.learning.predictors.linear import Linear
 from trainer_core.learning.residuals import ResidualStore
 from trainer_core.learning.training_state import TrainingState
 from trainer_core.spec.config import PredictorConfig
@@ -134,10 +135,28 @@ def test_an_optimizer_without_moments_has_no_adam_slope_and_auto_falls_back_to_t
     assert only.propose(STATE) is None
 
 
-def test_a_predictor_this_version_lacks_is_refused_by_name() -> None:
+def test_an_ensemble_of_straight_lines_is_refused_with_what_to_do() -> None:
     net = model()
-    with pytest.raises(ConfigError, match="RSSM"):
-        make_predictor(PredictorConfig(type="RSSM"), Parameters(net), torch.optim.SGD(net.parameters(), 0.1))
+    config = PredictorConfig(type="Linear", ensemble_size=3)
+    with pytest.raises(ConfigError, match=r"ensemble_size = 3: .*use 1, or type = 'MLP' or 'RSSM'"):
+        make_predictor(config, Parameters(net), torch.optim.SGD(net.parameters(), 0.1))
+
+
+def test_parameters_without_adams_moments_take_the_window_slope_and_the_others_adams() -> None:
+    """As under Muon with AdamW for the rest: the first tensor has moments, the others have none."""
+    net = model()
+    parameters = Parameters(net)
+    optimizer = torch.optim.AdamW([parameters.tensors[0]], 1e-2, weight_decay=0.0)
+    parameters.tensors[0].grad = torch.ones_like(parameters.tensors[0])
+    optimizer.step()
+    predictor = Linear(parameters, optimizer, PredictorConfig())
+    for _ in range(5):
+        predictor.observe(torch.full((parameters.count,), 0.25), STATE)
+    proposal = predictor.propose(STATE)
+    assert proposal is not None
+    first, *others = proposal.step_P.split(parameters.sizes)
+    assert torch.allclose(first, torch.full_like(first, -1e-2), rtol=1e-3)
+    assert all(torch.allclose(part, torch.full_like(part, 0.25)) for part in others)
 
 
 # -- residuals ------------------------------------------------------------------------------------------------------

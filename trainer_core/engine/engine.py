@@ -20,6 +20,7 @@ from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
 from trainer_core.engine.observing import training_state
+from trainer_core.engine.pace import Pace
 from trainer_core.engine.precision import Precision
 from trainer_core.engine.recorder import Recorder
 from trainer_core.engine.snapshot import Snapshot
@@ -77,6 +78,7 @@ class Engine:
             if predictor is None
             else checked_predictor(predictor)
         )
+        self.pace = Pace(clock, config.predictor_config)
         self.residuals = ResidualStore(self.parameters.count, config.predictor_config.residual_memory_mb)
         self.confidence, self.lengths = Confidence(), Lengths(config)
         self.curve, self.grad_baseline, self.update_baseline = LossCurve(), Baseline(), Baseline()
@@ -120,7 +122,8 @@ class Engine:
         self.advance(1)
         self._learn(outcome)
         self.state = training_state(self, outcome)
-        return self.recorder.step(outcome, between)
+        trained = self.pace.after_step(self.predictor, self.step_count, between + outcome.step_seconds)
+        return self.recorder.step(outcome, between, trained)
 
     def _boundary(self, batch: Batch) -> None:
         """Take every transition that is due before the batch is trained on."""
@@ -311,6 +314,7 @@ class Engine:
             "precision": self.precision.state_dict(),
             "schedule": self.schedule.state_dict(),
             "predictor": self.predictor.state_dict(),
+            "pace": self.pace.state_dict(),
             "residuals": self.residuals.state_dict(),
             "confidence": self.confidence.state_dict(),
             "lengths": self.lengths.state_dict(),
@@ -333,7 +337,7 @@ class Engine:
         """Restore what ``state_dict`` gave. The attempt, the state_rev and the live settings are the caller's."""
         device = self.parameters.device
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in ("precision", "schedule", "predictor", "residuals", "confidence", "lengths", "curve"):
+        for name in ("precision", "schedule", "predictor", "pace", "residuals", "confidence", "lengths", "curve"):
             getattr(self, name).load_state_dict(state[name])
         self.grad_baseline.load_state_dict(state["grad_baseline"])
         self.update_baseline.load_state_dict(state["update_baseline"])

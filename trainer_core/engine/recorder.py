@@ -28,15 +28,18 @@ class Recorder:
         """Hand a record to the sink with the present attempt."""
         self._sink(record, self._engine.attempt)
 
-    def step(self, outcome: Outcome, between_seconds: float) -> StepRecord:
-        """Record a measured step; ``between_seconds`` went into probes and transitions before it."""
-        record = self._step_record(outcome, between_seconds)
+    def step(self, outcome: Outcome, between_seconds: float, trained: float | None = None) -> StepRecord:
+        """Record a measured step; ``between_seconds`` went into probes and transitions before it.
+
+        ``trained``: seconds of the predictor's own training after it; None when there was none.
+        """
+        record = self._step_record(outcome, between_seconds + (trained or 0.0), trained)
         self.say(record)
         self._explain()
         self.alarms.check(record, self._engine.last.finite, self._engine.config)
         return record
 
-    def _step_record(self, outcome: Outcome, between_seconds: float) -> StepRecord:
+    def _step_record(self, outcome: Outcome, between_seconds: float, trained: float | None) -> StepRecord:
         e = self._engine
         signals = e.last
         backward = TRAITS[e.phase].backward
@@ -72,6 +75,7 @@ class Recorder:
             backward_seconds=outcome.backward_seconds,
             optimizer_seconds=outcome.optimizer_seconds,
             predict_seconds=outcome.predict_seconds + between_seconds,
+            predictor_train_seconds=trained,
             backward_passes=e.backward_passes,
             loss_change=e.curve.relative_change,
             update_ratio=signals.update_ratio,

@@ -62,7 +62,9 @@ class StepRecord(_Record, frozen=True, tag="step"):
     backward_seconds: float | None = None
     optimizer_seconds: float | None = None
     predict_seconds: float | None = None
-    """Predictor, probes, snapshots and correction inside this step."""
+    """Predictor, its training, probes, snapshots and correction inside this step."""
+    predictor_train_seconds: float | None = None
+    """Of these, the learned predictor's training; None: it did not train at this step."""
     backward_passes: int = 0
     """Since the run began, over all attempts."""
     loss_change: float | None = None

@@ -115,6 +115,14 @@ class PredictorConfig(Section, frozen=True):
         share("Coordinates whose abs(mean)/rms of the gradient is below this are not moved (0: all move)."),
     ] = 0.5
     residual_memory_mb: Annotated[float, number("Memory for residual vectors, oldest out.", 0, 1e6, unit="MiB")] = 64.0
+    predictor_time_share: Annotated[
+        float,
+        share("MLP, RSSM: training may take this share of the measured time of the steps, and never more."),
+    ] = 0.05
+    predictor_train_every: Annotated[
+        int,
+        steps("MLP, RSSM: steps between two training units; 0: as often as predictor_time_share allows.", low=0),
+    ] = 0
     similarity_threshold: Annotated[
         float,
         share("Residuals from states less similar than this are not used.", live=True),

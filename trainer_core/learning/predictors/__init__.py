@@ -90,12 +90,16 @@ def checked_observation(observation: object, predictor: object, count: int) -> O
 
 
 def make_predictor(config: PredictorConfig, parameters: Parameters, optimizer: torch.optim.Optimizer) -> Predictor:
-    """The predictor that ``predictor_config.type`` names. Raises ConfigError for one this version does not have."""
-    from trainer_core.learning.predictors.linear import Linear
+    """The predictor that ``predictor_config.type`` names. Raises ConfigError for an ensemble of straight lines."""
+    if config.type == "Linear":
+        from trainer_core.learning.predictors.linear import Linear
 
-    if config.type != "Linear":
-        raise ConfigError(
-            f"[predictor_config] type = {config.type!r}: this version trains with the Linear predictor only; "
-            "add predictor_config.type=Linear to go on"
-        )
-    return Linear(parameters, optimizer, config)
+        if config.ensemble_size > 1:
+            raise ConfigError(
+                f"[predictor_config] ensemble_size = {config.ensemble_size}: Linear's members "
+                "would all be the same line; use 1, or type = 'MLP' or 'RSSM'"
+            )
+        return Linear(parameters, optimizer, config)
+    from trainer_core.learning.predictors.learned import Learned
+
+    return Learned(parameters, optimizer, config)

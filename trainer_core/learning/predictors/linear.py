@@ -1,5 +1,7 @@
 """Linear extrapolation: the weights go on as they went. Two slopes, both free or nearly so.
 
+Each tensor takes the optimizer's slope where the optimizer keeps moments, else the window's (``direction`` decides).
+
 Optimizer slope (Adam family), per coordinate:
     d = -lr * m_hat / (sqrt(v_hat) + eps)         m_hat, v_hat: the bias-corrected moments the optimizer already keeps
     d = 0 where abs(m_hat) / sqrt(v_hat) < noise_mask: there the gradient is mostly noise and Adam would move anyway
@@ -16,11 +18,12 @@ from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
+from trainer_core.learning.predictors.directions import adam_direction, has_moments
 from trainer_core.spec.config import PredictorConfig
 
 
 class Linear:
-    """See the module. Memory: two vectors of P beside the proposal."""
+    """See the module. Memory: 2 models: the running mean and the residual; a third while a proposal is followed."""
 
     def __init__(self, parameters: Parameters, optimizer: torch.optim.Optimizer, config: PredictorConfig) -> None:
         self._parameters = parameters
@@ -37,26 +40,29 @@ class Linear:
         error: Tensor | None = None
         torch.sub(delta_P, self._slope_P, out=self._residual_P)
         if self._seen:
-            if not self._follows_moments:
-                self._learn_shrinkage(delta_P)
+            self._learn_shrinkage(delta_P)
             error = torch.linalg.vector_norm(self._residual_P) / torch.linalg.vector_norm(delta_P)
         self._seen += 1
         self._slope_P.add_(self._residual_P, alpha=1.0 / min(self._seen, self._config.window))
         return Observation(error, self._residual_P if self._seen > 1 else None)
 
-    @property
-    def _follows_moments(self) -> bool:
-        """Whether the optimizer's moments give the slope, so that the window's shrinkage is never asked for."""
-        state = self._optimizer.state.get(self._parameters.tensors[0], {})
-        return self._config.direction != "window" and "exp_avg" in state and "exp_avg_sq" in state
+    def _windowed(self) -> list[int]:
+        """The parameter tensors whose slope is the window's: those without Adam's moments, unless a setting decides."""
+        count = len(self._parameters.sizes)
+        if self._config.direction != "auto":
+            return list(range(count)) if self._config.direction == "window" else []
+        moments = has_moments(self._parameters, self._optimizer)
+        return [j for j in range(count) if not moments[j]]
 
     def _learn_shrinkage(self, delta_P: Tensor) -> None:
+        windowed = self._windowed()
+        if not windowed:
+            return
         rate = 1.0 / min(self._seen, self._config.window)
-        slopes = self._slope_P.split(self._parameters.sizes)
-        overlap_J = torch.stack(
-            [torch.dot(d, s) for d, s in zip(delta_P.split(self._parameters.sizes), slopes, strict=True)]
-        )
-        energy_J = torch.stack([torch.dot(s, s) for s in slopes])
+        deltas, slopes = delta_P.split(self._parameters.sizes), self._slope_P.split(self._parameters.sizes)
+        zero, chosen, count = delta_P.new_zeros(()), set(windowed), len(deltas)
+        overlap_J = torch.stack([torch.dot(deltas[j], slopes[j]) if j in chosen else zero for j in range(count)])
+        energy_J = torch.stack([torch.dot(slopes[j], slopes[j]) if j in chosen else zero for j in range(count)])
         self._overlap_J.lerp_(overlap_J, rate)
         self._energy_J.lerp_(energy_J, rate)
 
@@ -65,20 +71,20 @@ class Linear:
         step_P = None
         if self._config.direction != "window":
             step_P = adam_direction(self._parameters, self._optimizer, self._config.noise_mask)
-        if step_P is None and self._config.direction != "optimizer" and self._seen:
-            step_P = self._window_slope()
+        if step_P is None and self._config.direction != "optimizer":
+            step_P = self._parameters.empty()
         if step_P is None:
             return None
+        self._fill_windowed(step_P)
         proposal = Proposal.along(step_P)
         return proposal if math.isfinite(proposal.step_norm) and proposal.step_norm > 0 else None
 
-    def _window_slope(self) -> Tensor:
-        shrink_J = (self._overlap_J / self._energy_J.clamp_min(1e-30)).clamp(0.0, 1.0) if self._seen > 1 else None
-        step_P = self._slope_P.clone()
-        if shrink_J is not None:
-            for part, shrink in zip(step_P.split(self._parameters.sizes), shrink_J, strict=True):
-                part.mul_(shrink)
-        return step_P
+    def _fill_windowed(self, step_P: Tensor) -> None:
+        """Write the shrunken window slope where the optimizer has no slope of its own."""
+        shrink_J = (self._overlap_J / self._energy_J.clamp_min(1e-30)).clamp(0.0, 1.0)
+        parts, slopes = step_P.split(self._parameters.sizes), self._slope_P.split(self._parameters.sizes)
+        for j in self._windowed():
+            torch.mul(slopes[j], shrink_J[j] if self._seen > 1 else 1.0, out=parts[j])
 
     def state_dict(self) -> dict[str, Any]:
         return {"slope": self._slope_P, "overlap": self._overlap_J, "energy": self._energy_J, "seen": self._seen}
@@ -88,26 +94,3 @@ class Linear:
         self._overlap_J.copy_(state["overlap"])
         self._energy_J.copy_(state["energy"])
         self._seen = state["seen"]
-
-
-@torch.no_grad()
-def adam_direction(parameters: Parameters, optimizer: torch.optim.Optimizer, noise_mask: float) -> Tensor | None:
-    """The step Adam's present moments would take, shape (P,); None when the optimizer keeps no such moments."""
-    settings = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    step_P = parameters.empty()
-    known = False
-    for view, p in zip(parameters.views(step_P), parameters.tensors, strict=True):
-        state = optimizer.state.get(p, {})
-        group = settings.get(id(p))
-        if group is None or "exp_avg" not in state or "exp_avg_sq" not in state or "betas" not in group:
-            continue
-        known = True
-        beta1, beta2 = group["betas"]
-        count = float(state["step"])
-        mean = state["exp_avg"].float() / (1 - beta1**count)
-        rms = (state.get("max_exp_avg_sq", state["exp_avg_sq"]).float() / (1 - beta2**count)).sqrt_()
-        torch.div(mean, rms + group["eps"], out=view)
-        view.mul_(-float(group["lr"]))
-        if noise_mask > 0:
-            view.masked_fill_(mean.abs() < noise_mask * rms, 0.0)
-    return step_P if known else None

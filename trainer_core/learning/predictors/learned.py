@@ -1,0 +1,233 @@
+"""A predictor that learns online how the weights move: basis, history and a network. Knows no clock: others pace it.
+
+observe   every step: one running sum; once a block: the basis anew, and what it came to, in inner products
+train     one gradient step of the network on the history, then its answer on the block that has just begun
+propose   the network's latest answer applied to the basis as it is now; before the first answer, the optimizer's step
+"""
+
+import math
+from collections import deque
+from typing import Any, Protocol
+
+import msgspec
+import torch
+from torch import Tensor
+
+from trainer_core.learning.parameters import Parameters
+from trainer_core.learning.predictors import LossPath, Observation, Proposal, TrainingState
+from trainer_core.learning.predictors.basis import Basis, RawBlock, combined
+from trainer_core.learning.predictors.encoding import cosines
+from trainer_core.learning.predictors.history import Blocks, History
+from trainer_core.learning.predictors.members import Answer, reaches, spread
+from trainer_core.learning.predictors.mlp import MLPNetwork
+from trainer_core.learning.predictors.rssm import RSSMNetwork
+from trainer_core.spec.config import PredictorConfig
+
+_FEWEST = 4
+"""Blocks before the network learns anything."""
+_SEED = 20
+_MOST_PENDING = 64
+_CLIP = 1.0
+
+
+class Network(Protocol):
+    """What the two networks have in common."""
+
+    rate: float
+    tensors: list[Tensor]
+
+    def loss(self, blocks: Blocks, half: int, window: int) -> Tensor:
+        """A scalar to descend."""
+        ...
+
+    def answer(self, blocks: Blocks, global_F: Tensor, group_JG: Tensor) -> Answer:
+        """On the block that has just begun."""
+        ...
+
+
+class Learned:
+    """MLP or RSSM, one or several members. Memory: 8 models, and the network (see there), float32.
+
+    Its random numbers are its own: the run's dropout and data are the same with and without it.
+    """
+
+    def __init__(self, parameters: Parameters, optimizer: torch.optim.Optimizer, config: PredictorConfig) -> None:
+        self._config = config
+        self._basis = Basis(parameters, optimizer, config)
+        self._history = History(self._basis.sizes, parameters.device)
+        self._generator = torch.Generator(device=parameters.device).manual_seed(_SEED)
+        self._pending: deque[tuple[RawBlock, list[TrainingState], list[TrainingState]]] = deque(maxlen=_MOST_PENDING)
+        self._before: list[TrainingState] = []
+        self._during: list[TrainingState] = []
+        self._network: Network | None = None
+        self._adam: torch.optim.Adam | None = None
+        self._answer: Answer | None = None
+        self.units = 0
+        """Gradient steps of the network so far."""
+
+    # -- observing --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
+        basis = self._basis
+        known = basis.blocks > 0
+        if state.step > 0:
+            self._during.append(state)
+        raw = basis.observe(delta_P)
+        residual_P = basis.residual_P
+        error = torch.linalg.vector_norm(residual_P) / torch.linalg.vector_norm(delta_P) if known else None
+        if basis.in_block == 0:
+            if raw is not None:
+                self._pending.append((raw, self._before, self._during))
+            self._before, self._during = self._during, []
+            self._expect()
+        return Observation(error, residual_P if known else None)
+
+    def _expect(self) -> None:
+        """What one step of the block that has just begun should do, on average over the block."""
+        weights_JB = self._weights(self._basis.gram_JBB)
+        if self._answer is not None:
+            mean_J = reaches(self._answer.log_rho_EJ, self._basis.window).mean(0) / self._basis.window
+            weights_JB = weights_JB * mean_J[:, None]
+        self._basis.predicted_P.copy_(combined(self._basis.vectors_BP, weights_JB, self._basis.sizes))
+
+    def _weights(self, gram_JBB: Tensor) -> Tensor:
+        """Coefficients (J, B) of the basis vectors themselves, the members' mean."""
+        _, norms_JB = cosines(gram_JBB)
+        main_J1 = norms_JB[:, :1]
+        scale_JB = torch.where(norms_JB > 0, main_J1 / norms_JB.clamp_min(1e-30), torch.zeros_like(norms_JB))
+        if self._answer is None:
+            first_JB = torch.zeros_like(scale_JB)
+            first_JB[:, 0] = 1.0
+            return first_JB
+        return self._answer.u_EJB.mean(0) * scale_JB.clamp_max(1e3)
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    @property
+    def unit_flops(self) -> float:
+        if len(self._history) + len(self._pending) < _FEWEST:
+            return 0.0
+        config, groups = self._config, len(self._basis.sizes)
+        if config.type == "RSSM":
+            return RSSMNetwork.flops(config, groups)
+        return MLPNetwork.flops(config.ensemble_size, groups)
+
+    def train(self) -> None:
+        """One gradient step and a new answer; waits for the device, so it belongs between steps."""
+        self._drain()
+        if len(self._history) < _FEWEST:
+            return
+        if self._network is None or self._adam is None:
+            self._network, self._adam = self._built()
+        blocks = self._history.stacked()
+        with torch.enable_grad():
+            loss = self._network.loss(blocks, self._basis.half, self._basis.window)
+            for tensor, gradient in zip(
+                self._network.tensors, torch.autograd.grad(loss, self._network.tensors), strict=True
+            ):
+                tensor.grad = gradient
+        torch.nn.utils.clip_grad_norm_(self._network.tensors, _CLIP)
+        self._adam.step()
+        self.units += 1
+        with torch.no_grad():
+            features = self._history.latest(self._basis.gram_JBB, self._before)
+            self._answer = self._network.answer(blocks, *features)
+
+    def _built(self) -> tuple[Network, torch.optim.Adam]:
+        config = self._config
+        network: Network = (
+            RSSMNetwork(config, self._generator)
+            if config.type == "RSSM"
+            else MLPNetwork(config.ensemble_size, self._generator)
+        )
+        return network, torch.optim.Adam(network.tensors, network.rate)
+
+    def _drain(self) -> None:
+        while self._pending:
+            self._history.add(*self._pending.popleft())
+
+    # -- proposing --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def propose(self, state: TrainingState) -> Proposal | None:
+        self._drain()
+        vectors_BP, gram_JBB = self._basis.now()
+        step_P = combined(vectors_BP, self._weights(gram_JBB), self._basis.sizes)
+        answer = self._answer
+        growth = [1.0] if answer is None else answer.log_rho_EJ.mean(0).exp().tolist()
+        proposal = Proposal.along(
+            step_P,
+            growth,
+            () if answer is None else self._basis.sizes,
+            uncertainty=self._spread(gram_JBB),
+            loss_path=None if answer is None else loss_path(answer, self._basis.window),
+        )
+        return proposal if math.isfinite(proposal.step_norm) and proposal.step_norm > 0 else None
+
+    def _spread(self, gram_JBB: Tensor) -> float | None:
+        if self._answer is None or self._config.ensemble_size == 1:
+            return None
+        return spread(self._answer, gram_JBB, self._basis.window)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The network only once it has learned: before, its seed makes it again."""
+        self._drain()
+        answer = self._answer
+        return {
+            "basis": self._basis.state_dict(),
+            "history": self._history.state_dict(),
+            "states": [[_plain(s) for s in states] for states in (self._before, self._during)],
+            "random": self._generator.get_state(),
+            "units": self.units,
+            "network": [t.detach() for t in self._network.tensors] if self._network is not None else None,
+            "adam": self._adam.state_dict() if self._adam is not None else None,
+            "answer": None
+            if answer is None
+            else [answer.u_EJB, answer.log_rho_EJ, list(answer.loss_K), list(answer.variance_K)],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._basis.load_state_dict(state["basis"])
+        self._history.load_state_dict(state["history"])
+        self._pending.clear()
+        self._before, self._during = ([_state(s) for s in states] for states in state["states"])
+        self._network, self._adam = None, None
+        if state["network"] is not None:
+            self._network, self._adam = self._built()
+            with torch.no_grad():
+                for tensor, saved in zip(self._network.tensors, state["network"], strict=True):
+                    tensor.copy_(saved)
+            self._adam.load_state_dict(state["adam"])
+        self._generator.set_state(state["random"].cpu())
+        self.units = state["units"]
+        device = self._basis.vectors_BP.device
+        self._answer = None
+        if state["answer"] is not None:
+            u_EJB, log_rho_EJ, loss_K, variance_K = state["answer"]
+            self._answer = Answer(u_EJB.to(device), log_rho_EJ.to(device), tuple(loss_K), tuple(variance_K))
+
+
+def loss_path(answer: Answer, window: int) -> LossPath:
+    """Log changes by block -> ratios by step, straight (in the logarithm) within a block; errors of blocks add up."""
+    ratios, deviations = [], []
+    total = variance = 0.0
+    for change, uncertain in zip(answer.loss_K, answer.variance_K, strict=True):
+        for step in range(1, window + 1):
+            part = step / window
+            ratio = math.exp(max(-5.0, min(5.0, total + part * change)))
+            ratios.append(ratio)
+            deviations.append(ratio * math.sqrt(variance + part * uncertain))
+        total, variance = total + change, variance + uncertain
+    return LossPath(tuple(ratios), tuple(deviations))
+
+
+def _plain(state: TrainingState) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(state)
+    return plain
+
+
+def _state(plain: dict[str, Any]) -> TrainingState:
+    return msgspec.convert(plain, TrainingState)
