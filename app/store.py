@@ -17,6 +17,7 @@ from trainer_core.spec.records import (
     AlertResolved,
     Annotated,
     AttemptStarted,
+    Checklist,
     CheckpointSaved,
     CommandChanged,
     Explained,
@@ -41,7 +42,7 @@ PATH_COLUMNS = ("step", "loss", "low", "high", "attempt", "cycle", "seq")
 CHARTED = ("loss", "confidence", "grad_norm")
 KEPT = (
     RunStarted, RunState, PhaseChanged, PredictionEnded, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved,
-    AttemptStarted, ValidationMeasured, Annotated,
+    AttemptStarted, ValidationMeasured, Annotated, Checklist,
 )  # fmt: skip
 """Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
 

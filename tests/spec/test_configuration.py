@@ -197,7 +197,8 @@ def drawn(setting: Setting) -> st.SearchStrategy[Any]:
     return st.floats(setting.low, setting.high)
 
 
-FREE = [s for s in ALL_SETTINGS if not (s.section == "divergence_config" and s.name[:9] in ("gradient_", "predictio"))]
+_JOINED = ("gradient_", "predictio", "grad_para")
+FREE = [s for s in ALL_SETTINGS if not (s.section in ("divergence_config", "health") and s.name[:9] in _JOINED)]
 
 
 @settings(max_examples=100, deadline=None)

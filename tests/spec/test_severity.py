@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trainer_core.spec.alerts import NOT_FINITE, RULES
 from trainer_core.spec.commands import Rollback
 from trainer_core.spec.config import Config, with_live_setting
-from trainer_core.spec.ladders import SIGNALS, ladders
+from trainer_core.spec.ladders import HEALTH_SIGNALS, SIGNALS, ladders
 from trainer_core.spec.records import StepRecord
 from trainer_core.spec.remedies import REMEDIES
 from trainer_core.spec.severity import Ladder, Severity
@@ -81,15 +81,19 @@ def test_the_limit_that_was_passed_is_the_one_that_is_named() -> None:
 
 def test_every_alert_rule_watches_a_field_that_exists_and_suggests_a_remedy_that_exists() -> None:
     for rule in (*RULES, NOT_FINITE):
-        assert rule.signal in StepRecord.__struct_fields__
-        assert rule.remedy in REMEDIES
+        assert rule.signal in StepRecord.__struct_fields__ or rule.signal in HEALTH_SIGNALS
+        assert {rule.remedy, rule.critical_remedy} <= {None, *REMEDIES} and (rule.remedy or rule.advice)
         assert rule is NOT_FINITE or rule.signal in LADDERS
 
 
 def test_remedies_are_the_documents_emergency_actions() -> None:
     config = Config()
     said = {name: [repr(c) for c in remedy(config)] for name, remedy in REMEDIES.items()}
-    assert said["nan_loss"] == [repr(Rollback()), "ScaleLearningRate(factor=0.1)"]
+    assert said["nan_loss"] == [
+        repr(Rollback()),
+        "ScaleLearningRate(factor=0.1)",
+        "SetGradientClip(max_norm=1.0)",
+    ]
     assert said["gradient_explosion"] == ["SetGradientClip(max_norm=1.0)", "ScaleLearningRate(factor=0.5)"]
-    assert said["divergence_loop"] == ["SetThreshold(name='full_steps', value=80)"]
+    assert said["divergence_loop"] == ["SetThreshold(name='full_steps', value=80.0)"]
     assert said["overfitting"] == ["SetWeightDecay(value=0.1)"]

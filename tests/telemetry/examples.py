@@ -2,13 +2,15 @@
 
 import math
 
-from trainer_core.spec.commands import CommandState, SetThreshold
+from trainer_core.spec.commands import CommandState, Rollback, ScaleLearningRate, SetThreshold
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
     Annotated,
     AttemptStarted,
+    Checklist,
+    ChecklistItem,
     CheckpointSaved,
     CheckpointSkipped,
     CommandChanged,
@@ -74,6 +76,21 @@ ONE_OF_EACH: tuple[Record, ...] = (
     ValidationMeasured(21, math.nan, None, 0.1),
     AlertRaised(22, "a1", "grad_norm", Severity.CRITICAL, "grad_norm", math.nan, 100.0, "not a number"),
     AlertResolved(23, "a1", "grad_norm", "healthy again"),
+    AlertRaised(
+        23,
+        "a2",
+        "plateau",
+        Severity.WARNING,
+        "steps_without_gain",
+        501.0,
+        500.0,
+        "flat",
+        "loss_plateau",
+        (ScaleLearningRate(2.0), Rollback()),
+        "a local minimum",
+        "a learning rate warmup",
+    ),
+    Checklist(23, "warmup", (ChecklistItem("baseline", True, "1.5"), ChecklistItem("predictor", None, "silent"))),
     CommandChanged(
         24, None, "c" * 8, SetThreshold("confidence_threshold", 0.9), CommandState.APPLIED, "operator", 1, "0.85", "0.9"
     ),

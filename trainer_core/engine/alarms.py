@@ -1,13 +1,28 @@
-"""Alert rules against step records: a rung held long enough is raised, healthy steps resolve it. Changes no run."""
+"""Alert rules against signals: a rung held long enough is raised, healthy steps resolve it. Changes no run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from trainer_core.spec.alerts import NOT_FINITE, RULES, AlertRule
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
+from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertRaised, AlertResolved, Record, StepRecord
+from trainer_core.spec.remedies import REMEDIES
 from trainer_core.spec.severity import Ladder, Severity
+
+_BROKEN = Ladder(critical_above=0.5)
+_NOT_FINITE = "NaN or Inf in loss, gradient or update"
+
+
+class OpenAlert(msgspec.Struct, frozen=True):
+    """An alert that is open and what would be done about it."""
+
+    alert_id: str
+    rule: str
+    remedy: str | None
 
 
 class _Watch:
@@ -21,6 +36,7 @@ class _Watch:
         self.open: str | None = None
         self.open_level = Severity.HEALTHY
         self.silent_until = 0
+        self.resolved_at: int | None = None
 
     def see(self, severity: Severity) -> None:
         if severity is Severity.HEALTHY:
@@ -28,6 +44,21 @@ class _Watch:
         else:
             self.level = severity if self.held == 0 else min(self.level, severity)
             self.held, self.healthy = self.held + 1, 0
+
+    def cooling(self, step: int, cooldown: int) -> bool:
+        """Whether the last alert was resolved less than ``cooldown`` steps ago; a rollback before it ends that."""
+        return self.resolved_at is not None and 0 <= step - self.resolved_at < cooldown
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """A rule with its limits under the present settings."""
+
+    rule: AlertRule
+    watch: _Watch
+    ladder: Ladder
+    low: float
+    high: float
+    """Lowest and highest healthy value."""
 
 
 class Alarms:
@@ -38,47 +69,88 @@ class Alarms:
         self._attempt = attempt
         self._watches = {rule.name: _Watch() for rule in (*RULES, NOT_FINITE)}
         self._number = 0
+        self._config: Config | None = None
+        self._rows: dict[Phase, list[_Row]] = {}
+        self._not_finite = _Row(NOT_FINITE, self._watches[NOT_FINITE.name], _BROKEN, -0.5, 0.5)
 
-    def check(self, record: StepRecord, finite: bool, config: Config) -> None:
-        """Look at one measured step."""
-        limits = ladders(config)
-        for rule in RULES:
-            value = getattr(record, rule.signal)
-            if value is not None and record.phase in rule.phases:
-                self._look(rule, limits[rule.signal], float(value), record.step)
+    def check(
+        self, record: StepRecord, finite: bool, config: Config, health: Mapping[str, float | None] | None = None
+    ) -> None:
+        """Look at one measured step and the signals derived from it."""
+        if config is not self._config:
+            self._read(config)
+        signals = health or {}
+        for row in self._rows[record.phase]:
+            name = row.rule.signal
+            value = signals[name] if name in signals else getattr(record, name, None)
+            if value is not None:
+                self._look(row, value, record.step)
         if config.divergence_config.nan_check_enabled:
-            broken = Ladder(critical_above=0.5)
-            self._look(
-                NOT_FINITE, broken, 0.0 if finite else 1.0, record.step, "NaN or Inf in loss, gradient or update"
-            )
+            self._look(self._not_finite, 0.0 if finite else 1.0, record.step)
 
-    def _look(self, rule: AlertRule, ladder: Ladder, value: float, step: int, message: str = "") -> None:
-        watch = self._watches[rule.name]
-        severity = min(ladder.classify(value), rule.worst)
-        watch.see(severity)
+    def _read(self, config: Config) -> None:
+        """Take the limits from the settings as they are now."""
+        limits = ladders(config)
+        sides = {rule.name: limits[rule.signal].side(rule.above) for rule in RULES}
+        rows = [_Row(r, self._watches[r.name], sides[r.name], *sides[r.name].healthy) for r in RULES]
+        self._rows = {phase: [row for row in rows if phase in row.rule.phases] for phase in Phase}
+        self._config = config
+
+    def _look(self, row: _Row, value: float, step: int) -> None:
+        watch, rule = row.watch, row.rule
+        if row.low <= value <= row.high:
+            if watch.open is None:  # nearly always
+                watch.held, watch.level, watch.healthy = 0, Severity.HEALTHY, watch.healthy + 1
+                return
+            watch.see(Severity.HEALTHY)
+        else:
+            watch.see(min(row.ladder.classify(value), rule.worst))
         if watch.open is not None and watch.healthy >= rule.recovery:
             resolved = f"{rule.name} healthy for {rule.recovery} steps"
             self._say(AlertResolved(step, watch.open, rule.name, resolved))
-            watch.open, watch.open_level = None, Severity.HEALTHY
-        elif watch.held >= rule.hold and watch.level > watch.open_level and step >= watch.silent_until:
-            self._raise(rule, watch, ladder, value, step, message)
+            watch.open, watch.open_level, watch.resolved_at = None, Severity.HEALTHY, step
+            return
+        quiet = step < watch.silent_until or (watch.open is None and watch.cooling(step, self._cooldown(rule)))
+        if watch.held >= rule.hold and watch.level > watch.open_level and not quiet:
+            self._raise(row, value, step)
 
-    def _raise(self, rule: AlertRule, watch: _Watch, ladder: Ladder, value: float, step: int, message: str) -> None:
+    def _cooldown(self, rule: AlertRule) -> int:
+        if rule.cooldown is not None:
+            return rule.cooldown
+        assert self._config is not None
+        return self._config.health.alert_cooldown
+
+    def _raise(self, row: _Row, value: float, step: int) -> None:
+        rule, watch = row.rule, row.watch
+        assert self._config is not None
         if watch.open is None:
             self._number += 1
             watch.open = f"alert-{self._attempt()}-{self._number}"
         watch.open_level = watch.level
-        limit = ladder.limit(watch.level, value)
-        words = message or f"{rule.name} {value:.3g} is past its {watch.level.name.lower()} limit"
-        if limit is not None and not message:
-            words += f" {limit:.3g}"
-        shown = None if message else value
+        limit = row.ladder.limit(watch.level, value)
+        words = f"{rule.name} {value:.3g} is past its {watch.level.name.lower()} limit"
+        words += f" {limit:.3g}" if limit is not None else ""
+        shown: float | None = value
+        if rule is NOT_FINITE:
+            words, shown, limit = _NOT_FINITE, None, None
+        remedy = remedy_of(rule, watch.level)
+        advice = f"; for the next run: {rule.advice}" if rule.advice else ""
         self._say(
             AlertRaised(
-                step, watch.open, rule.name, watch.level, rule.signal, shown, None if message else limit,
-                f"{words}; likely: {rule.causes}", rule.remedy,
+                step=step,
+                alert_id=watch.open,
+                rule=rule.name,
+                severity=watch.level,
+                signal=rule.signal,
+                value=shown,
+                limit=limit,
+                message=f"{words}; likely: {rule.causes}{advice}",
+                remedy=remedy,
+                commands=REMEDIES[remedy](self._config) if remedy is not None else (),
+                causes=rule.causes,
+                advice=rule.advice,
             )
-        )  # fmt: skip
+        )
 
     def silence(self, rule: str, until_step: int) -> bool:
         """Raise nothing for ``rule`` before ``until_step``; False when there is no such rule."""
@@ -92,16 +164,33 @@ class Alarms:
         """Whether an alert of this id is open."""
         return any(watch.open == alert_id for watch in self._watches.values())
 
+    def open_alerts(self) -> list[OpenAlert]:
+        """Every open alert, in the order of the rules."""
+        return [
+            OpenAlert(watch.open, rule.name, remedy_of(rule, watch.open_level))
+            for rule in (*RULES, NOT_FINITE)
+            for watch in [self._watches[rule.name]]
+            if watch.open is not None
+        ]
+
     def state_dict(self) -> dict[str, Any]:
         watches = {
-            name: [w.held, int(w.level), w.healthy, w.open, int(w.open_level), w.silent_until]
+            name: [w.held, int(w.level), w.healthy, w.open, int(w.open_level), w.silent_until, w.resolved_at]
             for name, w in self._watches.items()
         }
         return {"number": self._number, "watches": watches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._number = max(self._number, state["number"])
-        for name, (held, level, healthy, open_, open_level, silent) in state["watches"].items():
+        for name, (held, level, healthy, open_, open_level, silent, resolved_at) in state["watches"].items():
             w = self._watches[name]
             w.held, w.level, w.healthy = held, Severity(level), healthy
             w.open, w.open_level, w.silent_until = open_, Severity(open_level), silent
+            w.resolved_at = resolved_at
+
+
+def remedy_of(rule: AlertRule, level: Severity) -> str | None:
+    """The remedy that a rule suggests at a level."""
+    if level is Severity.CRITICAL and rule.critical_remedy is not None:
+        return rule.critical_remedy
+    return rule.remedy

@@ -72,24 +72,26 @@ class Inbox:
         self._apply(command)
         return True
 
-    def carry_out(self, command: Command, reason: str) -> None:
-        """Apply a command of the trainer's own now: the journal shows it as it shows an operator's."""
-        command_id = f"trainer-{self._session.engine.attempt}-{kind_of(command)}"
+    def carry_out(self, command: Command, reason: str, actor: str = "trainer", command_id: str | None = None) -> bool:
+        """Apply a command of the trainer's own now, as the journal shows an operator's; whether it was applied."""
+        command_id = command_id or f"trainer-{self._session.engine.attempt}-{kind_of(command)}"
         request = CommandRequest(command_id, command, reason=reason[:2000])
-        self._apply(AcceptedCommand(request, "trainer", self._clock()))
+        return self._apply(AcceptedCommand(request, actor, self._clock()))
 
-    def _apply(self, command: AcceptedCommand) -> None:
+    def _apply(self, command: AcceptedCommand) -> bool:
         self.end(command, CommandState.APPLYING)
         try:
             before, after = apply(command.request.command, self._session, command.actor)
         except Refused as refused:
             self.end(command, CommandState.REJECTED, refusal=Refusal.PRECONDITION, detail=str(refused))
+            return False
         except OSError as error:
             self.end(command, CommandState.FAILED, detail=f"{type(error).__name__}: {error}")
-        else:
-            self._session.engine.state_rev += 1
-            self._supersede(command)
-            self.end(command, CommandState.APPLIED, before=before, after=after)
+            return False
+        self._session.engine.state_rev += 1
+        self._supersede(command)
+        self.end(command, CommandState.APPLIED, before=before, after=after)
+        return True
 
     def _supersede(self, command: AcceptedCommand) -> None:
         """A stop ends what still waits; a pause or resume ends an earlier waiting one of the other kind."""

@@ -189,17 +189,24 @@ def _remedy(session: "Session", name: str, actor: str) -> BeforeAfter:
         raise Refused(f"there is no remedy {name}; there are: {', '.join(REMEDIES)}")
     engine = session.engine
     commands = REMEDIES[name](engine.config)
-    kept = engine.config, engine.schedule.scale
-    done = []
+    if not commands:
+        raise Refused(f"the remedy {name} would change nothing: what it sets is at its bound already")
+    kept = engine.config, engine.schedule.scale, engine.probe_at
+    decays = [group.get("weight_decay") for group in engine.optimizer.param_groups]
+    was, done = [], []
     try:
         for command in sorted(commands, key=lambda c: isinstance(c, Rollback)):
-            _, after = apply(command, session, actor)
+            before, after = apply(command, session, actor)
+            was.append(f"{kind_of(command)} {before}")
             done.append(f"{kind_of(command)} -> {after}")
     except Refused:
-        engine.config, engine.schedule.scale = kept
+        engine.config, engine.schedule.scale, engine.probe_at = kept
+        for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
+            if decay is not None:
+                group["weight_decay"] = decay
         engine.schedule.apply(engine.step_count + 1)
         raise
-    return None, "; ".join(done)
+    return "; ".join(was), "; ".join(done)
 
 
 def _running(session: "Session") -> str:

@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.engine.alarms import Alarms
+from trainer_core.engine.checklists import Checklists
+from trainer_core.engine.health import Health
 from trainer_core.engine.steps import Outcome
 from trainer_core.spec.phases import TRAITS, Phase
-from trainer_core.spec.records import Explained, Record, StepRecord
+from trainer_core.spec.records import Explained, PhaseChanged, Record, StepRecord
 from trainer_core.spec.transitions import explain
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ class Recorder:
     def __init__(self, engine: "Engine", sink: "Sink") -> None:
         self._engine = engine
         self._sink = sink
+        self.health, self.checklists = Health(), Checklists()
         self.alarms = Alarms(self.say, lambda: engine.attempt)
         self._explained: tuple[bool, ...] | None = None
         self._since_explained = 0
@@ -27,6 +30,11 @@ class Recorder:
     def say(self, record: Record) -> None:
         """Hand a record to the sink with the present attempt."""
         self._sink(record, self._engine.attempt)
+        self.health.hear(record)
+        if isinstance(record, PhaseChanged):
+            checklist = self.checklists.phase(record, self._engine.config)
+            if checklist is not None:
+                self.say(checklist)
 
     def step(self, outcome: Outcome, between_seconds: float, trained: float | None = None) -> StepRecord:
         """Record a measured step; ``between_seconds`` went into probes and transitions before it.
@@ -36,8 +44,16 @@ class Recorder:
         record = self._step_record(outcome, between_seconds + (trained or 0.0), trained)
         self.say(record)
         self._explain()
-        self.alarms.check(record, self._engine.last.finite, self._engine.config)
+        self._judge_health(record)
         return record
+
+    def _judge_health(self, record: StepRecord) -> None:
+        config, finite = self._engine.config, self._engine.last.finite
+        signals = self.health.signals(record, config, self._engine.locked)
+        self.alarms.check(record, finite, config, signals)
+        checklist = self.checklists.step(record, config, finite)
+        if checklist is not None:
+            self.say(checklist)
 
     def _step_record(self, outcome: Outcome, between_seconds: float, trained: float | None) -> StepRecord:
         e = self._engine
@@ -111,9 +127,12 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         return {"explained": self._explained and list(self._explained), "since": self._since_explained,
-                "alarms": self.alarms.state_dict()}  # fmt: skip
+                "alarms": self.alarms.state_dict(), "health": self.health.state_dict(),
+                "checklists": self.checklists.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._explained = tuple(state["explained"]) if state["explained"] is not None else None
         self._since_explained = state["since"]
         self.alarms.load_state_dict(state["alarms"])
+        self.health.load_state_dict(state["health"])
+        self.checklists.load_state_dict(state["checklists"])

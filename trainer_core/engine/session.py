@@ -1,7 +1,7 @@
 """A run around the engine: checkpoints, pause and stop, validation, commands at the boundary. Knows no sockets.
 
 ``after_step`` is the boundary: everything that is not training happens there, in this order: validation, checkpoint,
-commands, waiting while paused.
+remedies that apply themselves, commands, waiting while paused.
 """
 
 import math
@@ -15,6 +15,7 @@ from trainer_core.engine import predicting
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
+from trainer_core.engine.remedying import Remedying
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
 from trainer_core.spec.phases import Phase
@@ -60,6 +61,7 @@ class Session:
     ) -> None:
         self.engine, self.checkpoints, self.validate = engine, checkpoints, validate
         self.inbox = Inbox(self, wall_clock)
+        self.remedying = Remedying(self)
         self.paused = False
         self.ended: tuple[str, str] | None = None
         """(state, because) once the run has ended: finished, stopped or failed."""
@@ -92,6 +94,8 @@ class Session:
             self._save_if_possible(f"every {every}")
         if engine.steps_left <= 0:
             self.end("finished", f"all {engine.total_steps} steps taken")
+        if self.ended is None:
+            self.remedying.apply_due()
         self.commands()
 
     def commands(self) -> None:
@@ -275,12 +279,14 @@ class Session:
             "engine": self.engine.state_dict(),
             "live": {name: value for name, value in now.items() if value != before[name]},
             "validation": [self._best_validation, self._validations_without_gain],
+            "remedying": self.remedying.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave, changed settings included. Raises ConfigError when they do not fit."""
         self.engine.load_state_dict(state["engine"])
         self._best_validation, self._validations_without_gain = state["validation"]
+        self.remedying.load_state_dict(state["remedying"])
         self.engine.config = with_live_settings(self.engine.config, state["live"])
 
     def skipped(self, name: str, because: str) -> None:

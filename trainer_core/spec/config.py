@@ -1,6 +1,6 @@
 """The whole configuration, and every setting as forms, docs, messages and commands see it. Knows no file format.
 
-The numbers themselves are in ``spec.sections``.
+The numbers themselves are in ``spec.sections`` and ``spec.health``.
 """
 
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from trainer_core.spec.errors import ConfigError
+from trainer_core.spec.health import HealthConfig
 from trainer_core.spec.sections import (
     CheckpointConfig,
     DatasetConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "DatasetConfig",
     "DivergenceConfig",
+    "HealthConfig",
     "HybridTrainerConfig",
     "LearningRateConfig",
     "LearningRateSchedule",
@@ -56,6 +58,7 @@ class Config(Section, frozen=True):
     learning_rate_schedule: LearningRateSchedule = LearningRateSchedule()
     optimizer: OptimizerConfig = OptimizerConfig()
     divergence_config: DivergenceConfig = DivergenceConfig()
+    health: HealthConfig = HealthConfig()
     training: TrainingConfig = TrainingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     dataset: DatasetConfig = DatasetConfig()

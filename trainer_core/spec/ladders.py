@@ -9,8 +9,26 @@ SIGNALS = (
     "grad_norm",
     "prediction_error",
     "update_ratio",
+    "grad_param_ratio",
+    "grad_variance",
+    "sign_changes",
 )
-"""Names of the ladders, which are also the field names of StepRecord where they have one."""
+"""Ladders whose name is a field of StepRecord."""
+
+HEALTH_SIGNALS = (
+    "grad_growth",
+    "layer_norm_high",
+    "layer_norm_low",
+    "steps_without_gain",
+    "divergence_rate",
+    "divergences_in_a_row",
+    "full_share",
+    "overfitting",
+    "validation_gap",
+    "underfitting",
+    "implied_rate",
+)
+"""Ladders of what the engine's health statistics derive from the records."""
 
 
 def ladders(config: Config) -> dict[str, Ladder]:
@@ -39,4 +57,26 @@ def ladders(config: Config) -> dict[str, Ladder]:
             critical_above=d.update_explosion_factor,
             critical_below=d.update_vanishing_factor,
         ),
+        "sign_changes": Ladder(warning_above=d.max_sign_changes),
+        "grad_growth": Ladder(warning_above=d.update_explosion_factor),
+        "layer_norm_high": Ladder(warning_above=d.gradient_norm_extreme_high),
+        "layer_norm_low": Ladder(caution_below=d.gradient_norm_extreme_low),
+        **_health(config),
+    }
+
+
+def _health(config: Config) -> dict[str, Ladder]:
+    """Warning signs and troubleshooting symptoms (methodology, "Warning Signs", "Troubleshooting Guide")."""
+    c = config.health
+    return {
+        "grad_param_ratio": Ladder(caution_above=c.grad_param_ratio_high, caution_below=c.grad_param_ratio_low),
+        "grad_variance": Ladder(warning_above=c.gradient_variance_high),
+        "steps_without_gain": Ladder(warning_above=c.plateau_steps),
+        "divergence_rate": Ladder(warning_above=c.divergence_rate_limit),
+        "divergences_in_a_row": Ladder(critical_above=c.divergences_in_a_row),
+        "full_share": Ladder(caution_above=c.full_share_limit),
+        "overfitting": Ladder(warning_above=c.overfitting_validations),
+        "validation_gap": Ladder(caution_above=c.validation_gap),
+        "underfitting": Ladder(warning_above=c.underfitting_validations),
+        "implied_rate": Ladder(warning_above=c.implied_rate_limit),
     }

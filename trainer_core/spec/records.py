@@ -269,6 +269,12 @@ class AlertRaised(_Record, frozen=True, tag="alert-raised"):
     message: str
     remedy: str | None = None
     """Name in ``spec.remedies``."""
+    commands: tuple[Command, ...] = ()
+    """What the remedy would send now; empty when there is none, or when it would change nothing."""
+    causes: str = ""
+    """What the document says is behind it."""
+    advice: str = ""
+    """Settings changes that can only be made in the next run, in words."""
 
 
 class AlertResolved(_Record, frozen=True, tag="alert-resolved"):
@@ -276,6 +282,24 @@ class AlertResolved(_Record, frozen=True, tag="alert-resolved"):
     alert_id: str
     rule: str
     message: str
+
+
+class ChecklistItem(msgspec.Struct, frozen=True):
+    """One line of a checklist."""
+
+    item: str
+    met: bool | None
+    """None: not measured yet."""
+    detail: str
+    """The numbers that were compared."""
+
+
+class Checklist(_Record, frozen=True, tag="checklist"):
+    """A checklist of the document at one step: "warmup", "before training" or "during training"."""
+
+    step: int
+    name: str
+    items: tuple[ChecklistItem, ...]
 
 
 class CommandChanged(_Record, frozen=True, tag="command"):
@@ -358,6 +382,7 @@ Record = (
     | ValidationMeasured
     | AlertRaised
     | AlertResolved
+    | Checklist
     | CommandChanged
     | CheckpointSaved
     | CheckpointSkipped

@@ -289,6 +289,7 @@ class TrainingConfig(Section, frozen=True):
             0,
             1_000_000,
             unit="validations",
+            live=True,
         ),
     ] = 0
 

@@ -46,6 +46,19 @@ class Ladder(msgspec.Struct, frozen=True):
             (Severity.CAUTION, self.caution_above, self.caution_below),
         )
 
+    def side(self, above: bool) -> "Ladder":
+        """The upper limits alone, or the lower ones alone."""
+        if above:
+            return Ladder(self.caution_above, self.warning_above, self.critical_above)
+        return Ladder(None, None, None, self.caution_below, self.warning_below, self.critical_below)
+
+    @property
+    def healthy(self) -> tuple[float, float]:
+        """(lowest, highest) healthy value, both healthy themselves."""
+        above = [limit for _, limit, _ in self.rungs() if limit is not None]
+        below = [limit for _, _, limit in self.rungs() if limit is not None]
+        return max(below, default=-math.inf), min(above, default=math.inf)
+
     def limit(self, severity: Severity, value: float) -> float | None:
         """The limit of ``severity`` that ``value`` passed, or None when it passed none (or is NaN)."""
         for rung, above, below in self.rungs():
