@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from trainer_core.engine import predicting
+from trainer_core.engine import looking, predicting
 from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
@@ -25,11 +25,10 @@ from trainer_core.engine.precision import Precision
 from trainer_core.engine.recorder import Recorder
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.engine.steps import STEPS, Outcome
-from trainer_core.learning.confidence import Confidence, calibrated
+from trainer_core.learning.confidence import Confidence
 from trainer_core.learning.loss import Batch, BatchLoss, LossFn, checked_batch
 from trainer_core.learning.loss_curve import Baseline, LossCurve
 from trainer_core.learning.optimizers import check_optimizer, factored
-from trainer_core.learning.paired import Paired
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import Predictor, checked_predictor, make_predictor
 from trainer_core.learning.residuals import ResidualStore
@@ -100,6 +99,8 @@ class Engine:
         self.last_batch: Batch | None = None
         self.proposed: Flight | None = None
         self.flight: Flight | None = None
+        self.shadow: Flight | None = None
+        """A refused proposal, to be measured once more on the next batch."""
         self.snapshot: Snapshot | None = None
         self.roll_back: Callable[[str], None] | None = None
         """Restores the last good checkpoint, more careful settings with it; set by whoever owns the files."""
@@ -129,14 +130,14 @@ class Engine:
         """Take every transition that is due before the batch is trained on."""
         glided = False
         for _ in range(_MOST_TRANSITIONS):
-            looking = self._look_due()
-            if looking:
-                predicting.look(self, batch)
+            due = self._look_due()
+            if due:
+                looking.look(self, batch)
             decision = decide(self.phase, self.signals(), self.config)
             if decision is not None:
                 self.enter(decision, batch)
-            elif looking:
-                predicting.refused(self)
+            elif due:
+                looking.refused(self)
             if self.phase is Phase.PREDICT and not glided:
                 glided = True
                 predicting.glide(self)
@@ -245,9 +246,10 @@ class Engine:
             for module in training:
                 module.training = True
 
-    def trusted(self, test: Paired) -> bool:
-        """Whether a probe's confidence clears the threshold."""
-        return calibrated(test.z) > self.config.hybrid_trainer_config.confidence_threshold
+    def implied_rate(self, flight: Flight) -> float:
+        """The learning rate that a prediction amounts to: rate * (1 + steps predicted / full steps before them)."""
+        rate = self.schedule.planned(self.step_count + 1) * self.schedule.scale
+        return rate * (1.0 + flight.taken / flight.window)
 
     def update_ratio(self, update_norm: float) -> float | None:
         """Update norm of one step over its baseline; None without a baseline."""
@@ -322,6 +324,7 @@ class Engine:
             "grad_baseline": self.grad_baseline.state_dict(),
             "update_baseline": self.update_baseline.state_dict(),
             "flight": self.flight.state_dict() if self.flight else None,
+            "shadow": self.shadow.state_dict() if self.shadow else None,
             "snapshot": self.snapshot.state_dict() if self.snapshot else None,
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "phase": self.phase.value,
@@ -342,6 +345,7 @@ class Engine:
         self.grad_baseline.load_state_dict(state["grad_baseline"])
         self.update_baseline.load_state_dict(state["update_baseline"])
         self.flight = Flight.from_state(state["flight"], device) if state["flight"] else None
+        self.shadow = Flight.from_state(state["shadow"], device) if state["shadow"] else None
         self.snapshot = Snapshot.from_state(state["snapshot"], device) if state["snapshot"] else None
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer_core.learning.paired import Paired
 from trainer_core.learning.predictors import Proposal
@@ -28,6 +29,10 @@ class Flight:
         self.probe = probe
         self.base = base
         self.confidence = confidence
+        self.window = 1
+        """FULL steps before it was probed."""
+        self.arrival: tuple[Any, Tensor] | None = None
+        """The probe's batch and its per-sample losses (N,) at the horizon; not saved."""
         self.taken = 0
         """Steps moved so far."""
         self.errors: list[float] = []
@@ -72,6 +77,7 @@ class Flight:
             "probe": [p.before, p.after, p.gain, p.standard_error, p.z],
             "base": self.base,
             "confidence": self.confidence,
+            "window": self.window,
             "taken": self.taken,
             "errors": list(self.errors),
             "recent": [list(pair) for pair in self.recent],
@@ -81,6 +87,7 @@ class Flight:
     def from_state(cls, state: dict[str, Any], device: torch.device) -> "Flight":
         proposal = Proposal.from_state(state["proposal"], device)
         flight = cls(proposal, state["horizon"], Paired(*state["probe"]), state["base"], state["confidence"])
+        flight.window = state["window"]
         flight.taken, flight.errors = state["taken"], list(state["errors"])
         flight.recent = [(a, e) for a, e in state["recent"]]
         return flight

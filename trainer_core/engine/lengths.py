@@ -5,6 +5,10 @@ from typing import Any
 from trainer_core.spec.config import Config
 
 _FIRST_HORIZON = 20
+RATIO = 1.5
+"""Factor between two horizons that are tried: doubling and quartering overlooks the one that pays (docs/log.md)."""
+_HESITATIONS = 2
+"""Refusals in a row at the shortest horizon before the windows between looks may grow beyond full_steps."""
 _LONGEST_BACKOFF = 160
 """A look costs up to three forward passes, about one full step: at most 1 % of the steps, once in so many."""
 
@@ -12,9 +16,8 @@ _LONGEST_BACKOFF = 160
 class Lengths:
     """Windows and horizons of one run. ``config`` is read at each call, so live changes hold at once.
 
-    adaptive   kept: window / 1.5. worse or undone: window x 2 (up to full_steps), horizon / 4; from the third refusal
-               in a row on, the window doubles beyond full_steps: looking costs something, too. Better, but not by
-               enough to be trusted: window x 1.5 (up to full_steps), and the same horizon again.
+    adaptive   kept: window / 1.5. refused or undone: horizon / 1.5, and the window doubles (up to full_steps; from the
+               third such refusal in a row on, up to 160) only where the horizon is already at its shortest.
     document   full_steps and max_predict_steps; undone: full_steps x 2 for the next cycles, horizon / 2;
                kept: back by halves, horizon x 1.5.
     """
@@ -24,7 +27,7 @@ class Lengths:
         self.adaptive = h.policy == "adaptive"
         self._window = float(min(h.min_full_steps, h.full_steps)) if self.adaptive else 1.0
         self._horizon = float(_FIRST_HORIZON if self.adaptive else h.max_predict_steps)
-        self.refusals = 0
+        self.refusals = self._at_floor = 0
         self.last_kept = True
 
     def full_needed(self, config: Config) -> int:
@@ -39,13 +42,17 @@ class Lengths:
         low, high = self._bounds(config)
         return max(low, min(high, round(self._horizon)))
 
+    def shortest(self, config: Config) -> int:
+        """Steps the shortest prediction may have."""
+        return self._bounds(config)[0]
+
     def correct_needed(self, config: Config) -> int:
         """Validating full steps in CORRECT."""
         return 1 if self.adaptive else config.hybrid_trainer_config.correct_steps
 
     def look_again(self, config: Config) -> None:
         """What was refused may be wanted now (an operator moved the threshold): forget the refusals."""
-        self.refusals = 0
+        self.refusals = self._at_floor = 0
         if self.adaptive:
             self._window = min(self._window, float(config.hybrid_trainer_config.full_steps))
 
@@ -55,28 +62,27 @@ class Lengths:
 
     def kept(self, config: Config) -> None:
         """The prediction was worth it."""
-        self.refusals, self.last_kept = 0, True
+        self.refusals, self._at_floor, self.last_kept = 0, 0, True
         if self.adaptive:
-            self._window = max(1.0, min(self._window, config.hybrid_trainer_config.full_steps) / 1.5)
+            self._window = max(1.0, min(self._window, config.hybrid_trainer_config.full_steps) / RATIO)
         else:
             self._window = max(1.0, self._window / 2)
             self._horizon *= 1.5
         self._clip(config)
 
-    def refused(self, config: Config, better: bool = False) -> None:
-        """The probe said no, or (``better``) a yes that is not sure enough: nothing was moved."""
-        if better and self.adaptive:
-            self._window = max(self._window, min(self._window * 1.5, config.hybrid_trainer_config.full_steps))
-            return None
+    def refused(self, config: Config, tried: int | None = None) -> None:
+        """The probe said no, ``tried`` being the shortest horizon it was asked about: nothing was moved."""
         self.refusals += 1
         self.last_kept = False
         if not self.adaptive:
             self._horizon /= 2
             return self._clip(config)
-        h = config.hybrid_trainer_config
-        ceiling = h.full_steps if self.refusals < 3 else _LONGEST_BACKOFF
-        self._window = min(max(self._window, 1.0) * 2, float(ceiling))
-        self._horizon /= 4
+        self._horizon = min(self._horizon, float(tried or self._horizon)) / RATIO
+        if self._horizon < self._bounds(config)[0]:
+            self._at_floor += 1
+            h = config.hybrid_trainer_config
+            ceiling = h.full_steps if self._at_floor <= _HESITATIONS else _LONGEST_BACKOFF
+            self._window = max(self._window, min(max(self._window, 1.0) * 2, float(ceiling)))
         return self._clip(config)
 
     def undone(self, config: Config) -> None:
@@ -101,9 +107,11 @@ class Lengths:
             "window": self._window,
             "horizon": self._horizon,
             "refusals": self.refusals,
+            "at_floor": self._at_floor,
             "last_kept": self.last_kept,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._window, self._horizon = state["window"], state["horizon"]
-        self.refusals, self.last_kept = state["refusals"], state["last_kept"]
+        self.refusals, self._at_floor = state["refusals"], state["at_floor"]
+        self.last_kept = state["last_kept"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
-from trainer_core.engine import predicting
+from trainer_core.engine import looking
 from trainer_core.spec.commands import (
     AcknowledgeAlert,
     Annotate,
@@ -123,7 +123,7 @@ def _force(session: "Session", phase: Phase) -> BeforeAfter:
     if phase is Phase.PREDICT:
         if engine.last_batch is None or engine.steps_left < 2:
             raise Refused("a prediction needs a batch to be probed on and at least two steps left")
-        predicting.look(engine, engine.last_batch)
+        looking.look(engine, engine.last_batch)
         if engine.proposed is None:
             raise Refused("the predictor has nothing to propose yet")
     row = row_for(before, phase)

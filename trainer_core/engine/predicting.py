@@ -1,4 +1,4 @@
-"""What happens on the way between phases: probe, snapshot, glide, correct, judge, undo. Decides by paired tests.
+"""What happens on the way between phases: snapshot, glide, correct, judge, undo. Decides by paired tests.
 
 The transition table says when; this module says how.
 """
@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
-from trainer_core.engine.flight import Flight
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.loss import Batch
-from trainer_core.learning.paired import Paired, paired_test
-from trainer_core.learning.predictors.proposal import Proposal, checked_proposal
+from trainer_core.learning.paired import Paired, paired_test, pooled_gain
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import CorrectionApplied, PredictedStretch, PredictionEnded, PredictionProbed
+from trainer_core.spec.records import CorrectionApplied, PredictedStretch, PredictionEnded
 
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
@@ -23,78 +21,9 @@ _CORRECTION_SPAN = 10
 """A correction is the mean residual of one step, applied for at most this many steps' worth."""
 _CORRECTION_Z = 1.0
 """A correction must be this many standard errors better on its batch."""
-
-
-def look(engine: "Engine", batch: Batch) -> None:
-    """Probe the predictor's proposal on a batch that no weights have seen; leaves the weights as they were.
-
-    Tries the present horizon; longer ones while they improve and the last prediction was kept (adaptive policy); a
-    quarter of it where the first was not trusted. Sets ``engine.proposed``, or leaves it None when there is nothing to
-    propose.
-    """
-    start = engine.clock()
-    proposal = checked_proposal(engine.predictor.propose(engine.state), engine.predictor, engine.before_P)
-    horizon = min(engine.lengths.horizon(engine.config), engine.steps_left - 1)
-    if proposal is None or horizon < 1:
-        return
-    weights_P = engine.parameters.read(engine.before_P)
-    before_N = engine.samples(batch)
-    after_N = _at(engine, proposal, horizon, batch)
-    test = paired_test(before_N, after_N)
-    if engine.lengths.adaptive and test.better and engine.lengths.last_kept:
-        horizon, test = _stretch(engine, proposal, horizon, test, (before_N, after_N), batch)
-    elif not engine.trusted(test) and horizon >= 4:
-        shorter = max(1, horizon // 4)
-        second = paired_test(before_N, _at(engine, proposal, shorter, batch))
-        if second.z > test.z:
-            horizon, test = shorter, second
-    engine.parameters.write(weights_P)
-    confidence = engine.confidence.probed(test.z, proposal.uncertainty)
-    base = test.before if engine.lengths.adaptive or engine.curve.ema is None else engine.curve.ema
-    engine.proposed = Flight(proposal, horizon, test, base, confidence)
-    engine.record(
-        PredictionProbed(
-            step=engine.step_count,
-            cycle=engine.cycle,
-            horizon=horizon,
-            loss_before=test.before,
-            loss_after=test.after,
-            gain=test.gain,
-            gain_se=test.standard_error,
-            z=test.z,
-            confidence=confidence,
-            better=test.better,
-            shadow=False,
-            uncertainty=proposal.uncertainty,
-            seconds=engine.clock() - start,
-        )
-    )
-
-
-def _at(engine: "Engine", proposal: Proposal, steps: int, batch: Batch) -> torch.Tensor:
-    """Per-sample losses with the weights ``steps`` along the path from ``engine.before_P``."""
-    engine.parameters.write(engine.before_P)
-    engine.parameters.add(proposal.change(0, steps))
-    return engine.samples(batch)
-
-
-def _stretch(
-    engine: "Engine",
-    proposal: Proposal,
-    horizon: int,
-    test: Paired,
-    losses: tuple[torch.Tensor, torch.Tensor],
-    batch: Batch,
-) -> tuple[int, Paired]:
-    """Double the horizon while the loss on the probe batch still falls."""
-    before_N, best_N = losses
-    limit = min(engine.config.hybrid_trainer_config.max_predict_steps, engine.steps_left - 1)
-    while 2 * horizon <= limit:
-        longer_N = _at(engine, proposal, 2 * horizon, batch)
-        if not paired_test(best_N, longer_N).better:
-            break
-        horizon, best_N, test = 2 * horizon, longer_N, paired_test(before_N, longer_N)
-    return horizon, test
+_HARM_Z = -1.0
+"""A prediction is undone when a second batch says it did harm: worse by more than one standard error. To undo whatever
+is not better there as well throws away two of five good ones (docs/log.md)."""
 
 
 def depart(engine: "Engine", batch: Batch) -> None:
@@ -161,7 +90,7 @@ def correct(engine: "Engine", batch: Batch) -> None:
         correction_P.mul_(min(taken, _CORRECTION_SPAN))
         magnitude = float(torch.linalg.vector_norm(correction_P))
         weights_P = engine.parameters.read(engine.before_P)
-        before_N = engine.samples(batch)
+        before_N = _arrived(engine, batch)
         engine.parameters.add(correction_P)
         test = paired_test(before_N, engine.samples(batch))
         gain, applied = test.gain, test.z > _CORRECTION_Z
@@ -185,6 +114,16 @@ def correct(engine: "Engine", batch: Batch) -> None:
     )
 
 
+def _arrived(engine: "Engine", batch: Batch) -> torch.Tensor:
+    """Per-sample losses where the prediction ended; the probe has them when it was on this batch and ran its course."""
+    flight = engine.flight
+    if flight is not None and flight.arrival is not None and flight.taken == flight.horizon:
+        seen, losses_N = flight.arrival
+        if seen is batch:
+            return losses_N
+    return engine.samples(batch)
+
+
 def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
     """Snapshot (before) and present weights (after) on the same batch; leaves the present weights in place."""
     assert engine.snapshot is not None, "nothing to compare with"
@@ -197,7 +136,7 @@ def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
 
 
 def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
-    """A prediction ends: keep it when the paired test says the loss fell, else go back to the snapshot.
+    """A prediction ends: undo it when the paired test on a batch of its own says that it did harm, else keep it.
 
     Without a batch (a command right after a resume) there is no test, and nothing unproven is kept.
     """
@@ -207,8 +146,8 @@ def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
         return undo(engine, because)
     start = engine.clock()
     test = against_snapshot(engine, batch)
-    because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch; {because}"
-    if test.better:
+    because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch (z = {test.z:.2f}); {because}"
+    if test.z > _HARM_Z:
         _close(engine, True, because, test, start)
     else:
         undo(engine, because, test, start)
@@ -232,7 +171,8 @@ def abandon(engine: "Engine", because: str) -> None:
 def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, start: float) -> None:
     flight = engine.flight
     assert flight is not None
-    engine.confidence.resolved(flight.confidence, kept)
+    better = kept if test is None else pooled_gain(flight.probe, test) > 0
+    engine.confidence.resolved(flight.confidence, better)
     if kept:
         engine.lengths.kept(engine.config)
         engine.predictions_kept += 1
@@ -252,19 +192,12 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, star
             mean_error=flight.mean_error,
             snapshot_seconds=flight.snapshot_seconds,
             seconds=engine.clock() - start,
+            better=better,
+            implied_rate=engine.implied_rate(flight),
         )
     )
     engine.flight = None
     engine.snapshot = None
-
-
-def refused(engine: "Engine") -> None:
-    """The probe did not earn a prediction: look again later, each time a little later."""
-    better = engine.proposed is not None and engine.proposed.probe.better
-    engine.proposed = None
-    engine.lengths.refused(engine.config, better)
-    wait = engine.lengths.full_needed(engine.config)
-    engine.probe_at = engine.steps_in_phase + max(1, wait)
 
 
 def phase_entered(engine: "Engine", phase: Phase, batch: Batch | None) -> None:

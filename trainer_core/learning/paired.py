@@ -49,3 +49,12 @@ def paired_test(before_N: Tensor, after_N: Tensor) -> Paired:
     else:
         z = gain / max(error, 1e-12)
     return Paired(before, after, gain, error, max(-Z_LIMIT, min(Z_LIMIT, z)))
+
+
+def pooled_gain(first: Paired, second: Paired) -> float:
+    """Mean gain of two independent tests, each weighted by its inverse variance; -inf when one is not finite."""
+    gains = [(t.gain, max(t.standard_error, 1e-12)) for t in (first, second)]
+    if not all(math.isfinite(gain) and math.isfinite(error) for gain, error in gains):
+        return -math.inf
+    weights = [error**-2 for _, error in gains]
+    return sum(w * gain for w, (gain, _) in zip(weights, gains, strict=True)) / sum(weights)

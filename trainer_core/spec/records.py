@@ -220,6 +220,10 @@ class PredictionEnded(_Record, frozen=True, tag="prediction"):
     """Taking the snapshot to come back to; None: a run of before this was measured."""
     seconds: float | None = None
     """The verdict: its paired test, and going back where it was undone."""
+    better: bool | None = None
+    """Whether its probe and its validation, pooled, say that the loss fell: what the confidence is measured against."""
+    implied_rate: float | None = None
+    """The learning rate it amounted to: rate * (1 + steps predicted / full steps before them)."""
 
 
 class ResidualWeight(msgspec.Struct, frozen=True):

@@ -65,10 +65,11 @@ class HybridTrainerConfig(Section, frozen=True):
     min_full_steps: Annotated[
         int,
         steps(
-            "Shortest FULL window of the adaptive policy; full_steps when that is less.",
+            "Shortest FULL window of the adaptive policy, beside the one full step of CORRECT; "
+            "full_steps when that is less.",
             live=True,
         ),
-    ] = 2
+    ] = 1
     max_predict_steps: Annotated[int, steps("Longest prediction horizon.", live=True)] = 40
     min_predict_steps: Annotated[
         int,
@@ -81,6 +82,12 @@ class HybridTrainerConfig(Section, frozen=True):
         int,
         steps("Validating full steps in CORRECT (document policy).", high=1000, live=True),
     ] = 5
+    trust_region: Annotated[
+        float,
+        number(
+            "Largest change of one tensor in one prediction, as a share of its norm; 0: no bound.", 0, 1e6, live=True
+        ),
+    ] = 0.0
     forward_every: Annotated[
         int,
         steps(

@@ -14,7 +14,12 @@ from trainer_core.spec.loading import Tables
 from trainer_core.tasks import initialize
 
 DEFAULTS: Tables = {
-    "hybrid_trainer_config": {"warmup_steps": 100, "max_predict_steps": 40, "min_predict_steps": 4},
+    "hybrid_trainer_config": {
+        "warmup_steps": 100,
+        "min_full_steps": 1,
+        "max_predict_steps": 15,
+        "min_predict_steps": 4,
+    },
     "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},
     "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 100, "stable_steps": 1_000_000},

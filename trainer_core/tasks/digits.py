@@ -13,10 +13,15 @@ from trainer_core.spec.loading import Tables
 from trainer_core.tasks import epoch_order, initialize
 
 DEFAULTS: Tables = {
-    "hybrid_trainer_config": {"warmup_steps": 50, "max_predict_steps": 640, "min_predict_steps": 4},
-    "predictor_config": {"noise_mask": 0.0},
+    "hybrid_trainer_config": {
+        "warmup_steps": 20,
+        "max_predict_steps": 640,
+        "min_predict_steps": 4,
+        "confidence_threshold": 0.8,
+    },
+    "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},
-    "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 50, "stable_steps": 1_000_000},
+    "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 20, "stable_steps": 1_000_000},
     "training": {"batch_size": 64, "max_steps": 3000, "threads": 1},
 }
 """The document's small-preset learning rate: far below this network's best one, where prediction pays most."""
