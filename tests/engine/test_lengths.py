@@ -1,26 +1,130 @@
-"""The windows and horizons the adaptive policy learns."""
+"""Claims about the windows and horizons that the adaptive policy learns, and the line search that finds a horizon."""
 
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.rig import Rig
+from trainer_core.engine import looking
 from trainer_core.engine.lengths import Lengths
+from trainer_core.learning.predictors import Observation, Proposal, TrainingState
 from trainer_core.spec.config import Config
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import PredictionEnded, PredictionProbed
 
 CONFIG = Config()
+H = CONFIG.hybrid_trainer_config
 
 
-def test_refusals_space_the_looks_out_and_a_lower_threshold_brings_them_back() -> None:
+def test_a_refusal_shortens_the_horizon_first_and_only_at_the_shortest_the_window_grows() -> None:
     lengths = Lengths(CONFIG)
-    at_first = lengths.full_needed(CONFIG)
+    seen = [(lengths.horizon(CONFIG), lengths.full_needed(CONFIG))]
     for _ in range(20):
-        lengths.refused(CONFIG, better=False)
-    assert at_first < CONFIG.hybrid_trainer_config.full_steps < lengths.full_needed(CONFIG) <= 160
+        lengths.refused(CONFIG)
+        seen.append((lengths.horizon(CONFIG), lengths.full_needed(CONFIG)))
+    assert seen[0] == (20, 1)
+    grown = next(i for i, (_, window) in enumerate(seen) if window > 1)
+    assert all(window == 1 for _, window in seen[:grown]) and seen[grown][0] == H.min_predict_steps
+    assert [horizon for horizon, _ in seen] == sorted((horizon for horizon, _ in seen), reverse=True)
+    assert H.full_steps < lengths.full_needed(CONFIG) <= 160
+
+
+def test_a_lower_threshold_forgets_the_refusals() -> None:
+    lengths = Lengths(CONFIG)
+    for _ in range(20):
+        lengths.refused(CONFIG)
     lengths.look_again(CONFIG)
     assert lengths.refusals == 0
-    assert lengths.full_needed(CONFIG) == CONFIG.hybrid_trainer_config.full_steps
+    assert lengths.full_needed(CONFIG) == H.full_steps
 
 
-def test_a_kept_prediction_shortens_the_window_again() -> None:
+def test_a_kept_prediction_shortens_the_window_again_and_keeps_its_horizon() -> None:
     lengths = Lengths(CONFIG)
-    for _ in range(4):
-        lengths.refused(CONFIG, better=False)
+    for _ in range(8):
+        lengths.refused(CONFIG)
     long = lengths.full_needed(CONFIG)
+    lengths.entered(12)
     lengths.kept(CONFIG)
-    assert lengths.full_needed(CONFIG) < long
+    assert lengths.full_needed(CONFIG) < long and lengths.horizon(CONFIG) == 12
+
+
+class Straight:
+    """A predictor that proposes one direction, times a factor."""
+
+    def __init__(self, direction_P: torch.Tensor) -> None:
+        self.direction_P = direction_P
+
+    def observe(self, delta_P: torch.Tensor, state: TrainingState) -> Observation:
+        return Observation(None, None)
+
+    def propose(self, state: TrainingState) -> Proposal:
+        return Proposal.along(self.direction_P)
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        pass
+
+
+def looked(folder: Path, factor: float, **settings: float) -> tuple[Rig, PredictionProbed]:
+    """A rig that has just looked along ``factor`` times the steepest descent of the coming batch."""
+    rig = Rig(folder, policy="adaptive", max_predict_steps=200, min_predict_steps=1, warmup_steps=1, **settings)
+    rig.begin().until_phase(Phase.FULL)
+    batch = (torch.randn(64, 8), torch.randint(0, 3, (64,)))
+    rig.engine.loss.mean(rig.model, batch).backward()
+    gradient_P = torch.cat([p.grad.flatten() for p in rig.model.parameters() if p.grad is not None])
+    rig.engine.predictor = Straight(-factor * gradient_P)
+    before = rig.weights()
+    looking.look(rig.engine, batch)
+    assert torch.equal(rig.weights(), before)
+    return rig, rig.of(PredictionProbed)[-1]
+
+
+def test_the_search_lengthens_a_timid_proposal_while_the_loss_falls(tmp_path: Path) -> None:
+    _, probe = looked(tmp_path, 0.01)
+    assert probe.horizon > 60 and probe.better and probe.z > 1
+
+
+def test_the_search_shortens_a_proposal_that_overshoots(tmp_path: Path) -> None:
+    _, far = looked(tmp_path / "far", 6.0, confidence_threshold=0.5)
+    assert far.horizon < 20
+
+
+def test_a_proposal_uphill_is_refused_at_every_horizon(tmp_path: Path) -> None:
+    rig, probe = looked(tmp_path, -0.5, confidence_threshold=0.5)
+    assert not probe.better and probe.confidence < 0.5
+    looking.refused(rig.engine)
+    assert rig.engine.lengths.horizon(rig.engine.config) < 20
+
+
+def test_the_trust_region_bounds_how_far_any_tensor_moves(tmp_path: Path) -> None:
+    rig, probe = looked(tmp_path / "bound", 0.01, trust_region=0.02)
+    _, free = looked(tmp_path / "free", 0.01)
+    assert probe.horizon < free.horizon
+    proposal = rig.engine.predictor.propose(rig.engine.state)
+    assert proposal is not None
+    sizes = rig.engine.parameters.sizes
+    moved = proposal.change(0, probe.horizon).split(sizes)
+    for part, p in zip(moved, rig.engine.parameters.tensors, strict=True):
+        floor = 0.01 * part.numel() ** 0.5
+        assert float(part.norm()) <= 0.02 * max(float(p.detach().norm()), floor) * 1.001
+
+
+def test_a_refused_proposal_is_measured_again_as_a_shadow_and_counted(tmp_path: Path) -> None:
+    rig, _ = looked(tmp_path, -0.5, confidence_threshold=0.5)
+    looking.refused(rig.engine)
+    outcomes = rig.engine.confidence.reliability.outcomes
+    before = rig.weights()
+    looking.look(rig.engine, (torch.randn(64, 8), torch.randint(0, 3, (64,))))
+    assert torch.equal(rig.weights(), before)
+    shadows = [r for r in rig.of(PredictionProbed) if r.shadow]
+    assert len(shadows) == 1 and rig.engine.confidence.reliability.outcomes == outcomes + 1
+
+
+def test_the_verdict_says_what_learning_rate_a_prediction_amounted_to(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, policy="document", full_steps=4).begin()
+    rig.until(lambda: bool(rig.of(PredictionEnded)))
+    ended = rig.of(PredictionEnded)[0]
+    assert ended.implied_rate == pytest.approx(3e-3 * (1 + 6 / 4)) and ended.better is not None

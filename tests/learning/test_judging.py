@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.learning.confidence import Confidence, calibrated, logit, sigmoid
+from trainer_core.learning.confidence import Confidence, Reliability, calibrated, logit, sigmoid
 from trainer_core.learning.loss_curve import Baseline, LossCurve
-from trainer_core.learning.paired import Z_LIMIT, paired_test
+from trainer_core.learning.paired import Z_LIMIT, Paired, paired_test, pooled_gain
 from trainer_core.learning.schedules import Schedule, learning_rate_at
 from trainer_core.spec.config import Config, LearningRateSchedule
 from trainer_core.spec.loading import resolve
@@ -62,9 +62,9 @@ def test_one_sample_is_one_coin() -> None:
 
 def test_confidence_begins_at_its_prior_and_is_the_mean_of_the_last_eight_probes() -> None:
     confidence = Confidence()
-    assert confidence.displayed == pytest.approx(sigmoid(0.38))
+    assert confidence.displayed == pytest.approx(sigmoid(0.86))
     values = [confidence.probed(z) for z in (-6, *range(8))]
-    assert values[-1] == calibrated(7.0) == sigmoid(0.38 + 1.06 * 7)
+    assert values[-1] == calibrated(7.0, (-6 + 21) / 8) == pytest.approx(sigmoid(0.86 + 0.72 * 7 + 0.63 * 15 / 8))
     assert confidence.displayed == pytest.approx(sum(values[1:]) / 8)
 
 
@@ -72,7 +72,34 @@ def test_confidence_begins_at_its_prior_and_is_the_mean_of_the_last_eight_probes
 def test_more_evidence_is_never_less_confidence(a: float, b: float) -> None:
     assert 0 < calibrated(a) < 1
     assert calibrated(min(a, b)) <= calibrated(max(a, b))
-    assert logit(calibrated(a)) == pytest.approx(0.38 + 1.06 * a, abs=1e-6)
+    assert calibrated(a, min(a, b)) <= calibrated(a, max(a, b))
+    assert logit(calibrated(a, b)) == pytest.approx(0.86 + 0.72 * a + 0.63 * b, abs=1e-6)
+
+
+def test_the_same_probe_is_trusted_more_where_probes_have_been_paying() -> None:
+    paying, noisy = Confidence(), Confidence()
+    for z in (2.0, 1.5, 2.5):
+        paying.probed(z)
+        noisy.probed(-z)
+    assert paying.of(0.5) > 0.85 > calibrated(0.5) > 0.6 > noisy.of(0.5)
+
+
+def test_two_tests_are_pooled_by_their_precision() -> None:
+    sure, unsure = Paired(1.0, 0.9, 0.1, 0.01, 6.0), Paired(1.0, 1.2, -0.2, 0.1, -2.0)
+    assert pooled_gain(sure, unsure) == pytest.approx((0.1 / 1e-4 - 0.2 / 1e-2) / (1 / 1e-4 + 1 / 1e-2))
+    assert pooled_gain(sure, unsure) == pooled_gain(unsure, sure) > 0
+    assert pooled_gain(sure, Paired(1.0, math.inf, -math.inf, math.inf, -6.0)) == -math.inf
+
+
+def test_the_reliability_bins_say_what_was_stated_and_what_came_of_it() -> None:
+    reliability = Reliability()
+    for stated, better in ((0.91, True), (0.95, True), (0.99, False), (0.05, False), (1.0, True)):
+        reliability.add(stated, better)
+    assert reliability.counts == [1, 0, 0, 0, 0, 0, 0, 0, 0, 4] and reliability.better[9] == 3
+    assert reliability.stated[9] / 4 == pytest.approx((0.91 + 0.95 + 0.99 + 1.0) / 4)
+    again = Reliability()
+    again.load_state_dict(reliability.state_dict())
+    assert (again.outcomes, again.brier) == (5, reliability.brier)
 
 
 def test_a_prediction_that_holds_keeps_its_confidence_and_one_that_drifts_loses_it() -> None:

@@ -15,14 +15,13 @@ from trainer_core.tasks import initialize
 
 DEFAULTS: Tables = {
     "hybrid_trainer_config": {
-        "warmup_steps": 100,
-        "min_full_steps": 1,
-        "max_predict_steps": 15,
+        "warmup_steps": 50,
+        "max_predict_steps": 30,
         "min_predict_steps": 4,
     },
     "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},
-    "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 100, "stable_steps": 1_000_000},
+    "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 50, "stable_steps": 1_000_000},
     "training": {"batch_size": 16, "max_steps": 20_000, "threads": 1},
 }
 """The document's small-preset learning rate; horizon and noise mask as measurement bounded them for language models."""
