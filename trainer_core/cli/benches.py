@@ -1,10 +1,12 @@
 """``hybrid bench``: measures on this machine. Knows which module measures what."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trainer_core.cli.output import need_extra
+from trainer_core.spec.errors import UserError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
@@ -25,11 +27,47 @@ def telemetry(as_json: AsJson = False) -> None:
 
 
 def engine(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps: minutes become seconds.")] = False,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="digits|code_lm", help="One task only; both if not given.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Seeds 0 to N-1; 3, quick: 1.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="SECONDS", help="Training each arm and seed gets; the task's own if not given."
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Short budgets, one seed: within five minutes.")] = False,
     as_json: AsJson = False,
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Write the tables, as docs/benchmarks.md.")
+    ] = None,
 ) -> None:
-    """What a FULL step costs beside a plain PyTorch loop."""
-    need_extra("train", "torch", "numpy", "sklearn", "safetensors")
-    from trainer_core import bench_engine
+    """Race hybrid training against plain training at equal wall clock, arms in turns, one thread.
 
-    bench_engine.run(quick=quick, json=as_json)
+    Plain with a tuned rate and a compressed schedule, plain with the same configuration or a raised rate, hybrid with
+    each predictor, hybrid locked, and pairs of arms where prediction is not expected to pay. Every seed is shown, goals
+    are met or missed. Progress goes to stderr.
+    """
+    need_extra("train", "torch", "numpy", "sklearn", "safetensors")
+    from trainer_core.bench.engine import TASKS, Options, run
+
+    if task is not None and task not in TASKS:
+        raise UserError(f"--task {task}: must be one of {', '.join(TASKS)}")
+    if seeds is not None and not 1 <= seeds <= 100:
+        raise UserError(f"--seeds {seeds}: must be a whole number from 1 to 100")
+    if budget is not None and not 0.1 <= budget <= 86_400:
+        raise UserError(f"--budget {budget:g}: must be a number of seconds from 0.1 to 86400")
+    if write is not None and (write.is_dir() or not write.absolute().parent.is_dir()):
+        raise UserError(f"--write {write}: there is no folder {write.absolute().parent}, or it is a folder itself")
+    asked = Options((task,) if task else TASKS, seeds or (1 if quick else 3), budget, quick)
+    run(asked, as_json, write, _command(task, seeds, budget, quick))
+
+
+def _command(task: str | None, seeds: int | None, budget: float | None, quick: bool) -> str:
+    words = ["hybrid bench engine"]
+    words += [f"--task {task}"] if task else []
+    words += [f"--seeds {seeds}"] if seeds is not None else []
+    words += [f"--budget {budget:g}"] if budget is not None else []
+    words += ["--quick"] if quick else []
+    return " ".join(words)

@@ -1,0 +1,130 @@
+"""``hybrid bench engine``: a tiny race through the command line, its figures by hand, its document from its JSON."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.cli.conftest import Here
+from tests.conftest import Hybrid
+from trainer_core.bench.figures import goals, ratio, reached, seconds, speedup, task_figures
+from trainer_core.bench.markdown import document
+from trainer_core.bench.plan import choices, planned
+from trainer_core.bench.results import Point, Results
+
+
+@pytest.fixture(scope="module")
+def measured(hybrid: Hybrid, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """(JSON, document) of a race of 0.3 s for each arm."""
+    file = tmp_path_factory.mktemp("bench") / "benchmarks.md"
+    words = ("--task", "digits", "--seeds", 1, "--budget", 0.3, "--quick", "--json", "--write", file)
+    said = hybrid("bench", "engine", *words)
+    assert said.returncode == 0, said.stderr
+    assert "digits: seed 0" in said.stderr
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+    return json.loads(said.stdout), file.read_text(encoding="utf-8")
+
+
+def test_every_arm_is_there_and_what_it_paid_adds_up(measured: tuple[dict[str, Any], str]) -> None:
+    (task,) = measured[0]["tasks"]
+    arms = {arm["name"]: arm for arm in task["arms"]}
+    wanted = {"plain tuned", "plain", "plain 3x", "plain 10x", "plain 30x", "hybrid locked"}
+    wanted |= {f"hybrid {predictor}" for predictor in choices("predictor_config", "type")}
+    assert wanted <= set(arms)
+    assert {name for guard in task["guards"] for name in (guard["hybrid"], guard["plain"])} <= set(arms)
+    assert set(task["grid"]["losses"]) == {"0.0001", "0.0003", "0.001", "0.003", "0.01", "0.03"}
+    assert f"{task['grid']['tuned']:g}" in task["grid"]["losses"]
+    for arm in arms.values():
+        (run,) = arm["runs"]
+        if run["failed"] is not None:
+            continue
+        points = run["points"]
+        for axis in ("seconds", "steps", "backward_passes", "cost"):
+            assert [p[axis] for p in points] == sorted(p[axis] for p in points)
+        last = points[-1]
+        assert points[0]["steps"] == 0 and last["seconds"] >= task["budget_seconds"]
+        assert all(p["cost"] >= 3 * p["backward_passes"] for p in points)
+        if arm["kind"] == "plain" or arm["name"] == "hybrid locked":
+            assert last["cost"] == 3 * last["backward_passes"] == 3 * last["steps"] == 3 * run["batches"]
+            assert run["kept"] == run["undone"] == 0
+
+
+def test_the_json_alone_gives_the_document_again(measured: tuple[dict[str, Any], str]) -> None:
+    said, text = measured
+    results = msgspec.convert(said, Results)
+    assert document(results) == text
+    assert "| hybrid Linear |" in text and "4.5x" in text and "hybrid bench engine --task digits" in text
+    assert msgspec.to_builtins(goals(results, [task_figures(t) for t in results.tasks])) == said["goals"]
+    assert {goal["met"] for goal in said["goals"]} <= {True, False, None}
+    assert said["overhead"]["plain_ms"] > 0 and said["versions"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--task", "digit"], ["digit", "code_lm"]),
+        (["--seeds", "0"], ["--seeds", "0", "1"]),
+        (["--budget", "-3"], ["--budget", "-3", "0.1"]),
+        (["--budget", "nan"], ["--budget", "nan"]),
+        (["--write", "no-such-folder/b.md"], ["no-such-folder"]),
+    ],
+)
+def test_bad_options_are_one_sentence_and_exit_code_2(
+    here: Callable[..., Here], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], named: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = here("bench", "engine", *words)
+    assert said.returncode == 2
+    assert len(said.stderr.strip().splitlines()) == 1 and all(word in said.stderr for word in named)
+    assert not list(tmp_path.iterdir())
+
+
+def path(*losses: float, each: float = 1.0) -> list[Point]:
+    """Validations ``each`` seconds apart, from 0."""
+    return [Point(i * each, i, i, 3.0 * i, loss) for i, loss in enumerate(losses)]
+
+
+def test_a_loss_is_reached_where_the_line_between_two_validations_crosses_it() -> None:
+    assert reached(path(4.0, 2.0, 1.0), 3.0, seconds) == 0.5
+    assert reached(path(4.0, 2.0, 2.5, 1.0), 2.0, seconds) == 1.0
+    assert reached(path(4.0, 2.0), 1.0, seconds) is None
+    assert speedup(path(4.0, 1.0), path(4.0, 3.0, 2.0, 1.0), 1.0, seconds) == 3.0
+
+
+def test_a_guard_that_falls_behind_is_below_one() -> None:
+    """The slower arm ends at 2.0, where the faster one was after two thirds of the time."""
+    assert ratio(path(4.0, 2.0, each=3.0), path(4.0, 3.0, 2.0, 1.0), seconds) == pytest.approx(2 / 3)
+    assert ratio(path(4.0, 1.0), path(4.0, 1.0), seconds) == 1.0
+
+
+@pytest.mark.parametrize("tuned", [1e-3, 1e-2])
+def test_guards_differ_in_nothing_but_prediction(tuned: float) -> None:
+    for task in ("digits", "code_lm"):
+        arms, guards = planned(task, tuned)
+        by_name = {arm.name: arm for arm in arms}
+        assert len(by_name) == len(arms)
+        assert any(by_name[g.plain].settings["learning_rate.initial"] == "0.001" for g in guards)
+        for guard in guards:
+            hybrid, plain = by_name[guard.hybrid], by_name[guard.plain]
+            assert (hybrid.kind, plain.kind) == ("hybrid", "plain")
+            assert (hybrid.settings, hybrid.compressed) == (plain.settings, plain.compressed)
+
+
+def test_a_failure_is_in_the_document_and_misses_its_goal(measured: tuple[dict[str, Any], str]) -> None:
+    results = msgspec.convert(measured[0], Results)
+    (task,) = results.tasks
+    arms = tuple(
+        msgspec.structs.replace(
+            arm, runs=(msgspec.structs.replace(arm.runs[0], points=(), failed="the loss of step 3 is nan"),)
+        )
+        if arm.name == "hybrid Linear"
+        else arm
+        for arm in task.arms
+    )
+    broken = msgspec.structs.replace(results, tasks=(msgspec.structs.replace(task, arms=arms),))
+    assert "failed: the loss of step 3 is nan" in document(broken)
+    first = goals(broken, [task_figures(t) for t in broken.tasks])[0]
+    assert (first.measured, first.met) == ("never reached", False)

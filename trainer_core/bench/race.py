@@ -1,0 +1,133 @@
+"""Arms in turns, by small slices of wall clock, so that a busy machine slows all of them alike. One thread."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+import torch
+
+from trainer_core.bench import plan
+from trainer_core.bench.arms import Arm, Hybrid, Plain
+from trainer_core.bench.results import Arm as ArmResult
+from trainer_core.bench.results import Grid, Run, TaskResult
+from trainer_core.spec.config import Config
+from trainer_core.spec.errors import UserError
+from trainer_core.spec.loading import load
+from trainer_core.tasks import Task, make_task, task_defaults
+
+Say = Callable[[str], None]
+_OFF = {"checkpoint_every": "0", "validate_every": "0"}
+_WARMUPS = ("hybrid_trainer_config.warmup_steps", "learning_rate_schedule.warmup_steps")
+_MOST_WARMUP = 0.1
+"""Of the steps that the budget holds: a short race shortens every arm's warmup alike."""
+
+
+class Workload:
+    """One task with its batches, shared by the arms of equal seed and batch size."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._tasks: dict[tuple[int, int], Task] = {}
+
+    def config(self, seed: int, settings: dict[str, str]) -> Config:
+        """The task's own configuration under ``settings``."""
+        overrides = {**_OFF, "training.seed": str(seed), **settings}
+        return load(None, None, overrides, task_defaults(self.name)).config
+
+    def task(self, config: Config) -> Task:
+        """The data and the model of ``config``."""
+        key = config.training.seed, config.training.batch_size
+        if key not in self._tasks:
+            self._tasks[key] = make_task(self.name, config, None, torch.device("cpu"))
+        return self._tasks[key]
+
+
+def take_turns(arms: Sequence[Arm], seconds: float, said: Callable[[float], None] = lambda share: None) -> None:
+    """Race until every arm has had its time; who begins a round changes from round to round."""
+    turn = 0
+    while any(not arm.over for arm in arms):
+        first = turn % len(arms)
+        for arm in [*arms[first:], *arms[:first]]:
+            arm.race(seconds)
+        turn += 1
+        said(sum(min(1.0, arm.spent / arm.budget) if arm.failed is None else 1.0 for arm in arms) / len(arms))
+
+
+def tune(work: Workload, seed: int, budget: float, slice_seconds: float, say: Say) -> tuple[Grid, float]:
+    """The grid, and plain steps a second at the rate that won."""
+    say(f"{work.name}: learning rates {', '.join(f'{r:g}' for r in plan.GRID)}, {budget:g} s each")
+    arms = {}
+    for rate in plan.GRID:
+        config = work.config(seed, plan.rate(rate, constant=True))
+        arms[rate] = Plain(work.task(config), config, True, budget, 2)
+    take_turns(list(arms.values()), slice_seconds)
+    losses = {rate: arm.points[-1].loss if arm.failed is None else math.inf for rate, arm in arms.items()}
+    finite = {rate: loss for rate, loss in losses.items() if math.isfinite(loss)}
+    if not finite:
+        raise UserError(f"{work.name}: no learning rate of the grid gave a finite loss within {budget:g} s")
+    tuned = min(finite, key=finite.__getitem__)
+    shown = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
+    return Grid(budget, shown, tuned), arms[tuned].steps / max(arms[tuned].spent, 1e-9)
+
+
+def race(name: str, seeds: Sequence[int], budget: float, points: int, slice_seconds: float, say: Say) -> TaskResult:
+    """The whole race of one task."""
+    work = Workload(name)
+    grid, pace = tune(work, seeds[0], budget / 4, slice_seconds, say)
+    planned, guards = plan.planned(name, grid.tuned)
+    short = _shortened(work.config(seeds[0], {}), pace * budget)
+    runs: dict[str, list[Run]] = {arm.name: [] for arm in planned}
+    for seed in seeds:
+        say(f"{name}: seed {seed}, {len(planned)} arms, {budget:g} s each, tuned rate {grid.tuned:g}")
+        for arm_name, run in _one_seed(work, planned, short, seed, budget, points, slice_seconds, say):
+            runs[arm_name].append(run)
+    arms = tuple(
+        ArmResult(a.name, a.kind, a.about, short | a.settings, a.compressed, tuple(runs[a.name])) for a in planned
+    )
+    return TaskResult(name, budget, slice_seconds, grid, arms, tuple(guards))
+
+
+def _one_seed(
+    work: Workload,
+    planned: Sequence[plan.Planned],
+    short: dict[str, str],
+    seed: int,
+    budget: float,
+    points: int,
+    slice_seconds: float,
+    say: Say,
+) -> Iterable[tuple[str, Run]]:
+    with ExitStack() as opened:
+        arms: dict[str, Arm] = {}
+        refused: dict[str, Run] = {}
+        for p in planned:
+            try:
+                arm = _made(work, p, short, seed, budget, points)
+            except UserError as error:  # what this version cannot do is part of the result
+                refused[p.name] = Run(seed, (), 0, 0, 0, (), None, str(error))
+                continue
+            opened.callback(arm.close)
+            arms[p.name] = arm
+        told = [0.0]
+
+        def said(share: float) -> None:
+            if share - told[0] >= 0.25:
+                told[0] = share
+                say(f"{work.name}: seed {seed}, {share:.0%}")
+
+        take_turns(list(arms.values()), slice_seconds, said)
+        return [(p.name, refused[p.name] if p.name in refused else arms[p.name].run()) for p in planned]
+
+
+def _made(work: Workload, p: plan.Planned, short: dict[str, str], seed: int, budget: float, points: int) -> Arm:
+    config = work.config(seed, short | p.settings)
+    task = work.task(config)
+    if p.kind == "plain":
+        return Plain(task, config, p.compressed, budget, points)
+    return Hybrid(task, config, p.compressed, budget, points, p.locked)
+
+
+def _shortened(config: Config, steps: float) -> dict[str, str]:
+    most = max(1, int(_MOST_WARMUP * steps))
+    now = config.hybrid_trainer_config.warmup_steps, config.learning_rate_schedule.warmup_steps
+    return {key: str(most) for key, value in zip(_WARMUPS, now, strict=True) if value > most}
