@@ -213,3 +213,24 @@ def test_early_stopping_ends_the_run_after_its_patience(tmp_path: Path) -> None:
     assert rig.session.ended is not None
     assert rig.session.ended[0] == "finished" and "no better validation loss in 3" in rig.session.ended[1]
     assert rig.engine.step_count == 25
+
+
+def test_the_checkpoint_of_the_best_validation_outlasts_newer_ones_and_can_be_gone_back_to(tmp_path: Path) -> None:
+    losses = iter([3.0, 1.0, *[2.0 + i for i in range(40)]])
+    rig = Rig(
+        tmp_path,
+        steps=60,
+        checkpoint_every=3,
+        validate_every=5,
+        validate=lambda: (next(losses), None),
+        policy="document",
+    )
+    rig.begin().until_step(10)
+    best = rig.weights()
+    rig.finish()
+    saved = [r for r in rig.of(CheckpointSaved) if r.best]
+    assert [(r.step, r.because) for r in saved] == [(5, saved[0].because), (10, "best validation loss so far")]
+    assert [e.name for e in rig.session.checkpoints.entries() if e.best] == ["step-000010"]
+    entry, weights, _ = rig.session.checkpoints.load("step-000010", CPU)
+    assert entry.best
+    assert torch.equal(torch.cat([weights[name].flatten().double() for name in rig.model.state_dict()]), best)

@@ -32,6 +32,8 @@ class Entry(msgspec.Struct, frozen=True):
     good: bool
     path: Path
     bytes: int
+    best: bool = False
+    """Whether its validation loss was the lowest so far when it was written."""
 
 
 class Checkpoints:
@@ -44,8 +46,10 @@ class Checkpoints:
         self._keep_last = keep_last
         self._skipped = skipped
 
-    def save(self, model: nn.Module, state: dict[str, Any], step: int, attempt: int, good: bool) -> Entry:
-        """Write one atomically, then delete the oldest beyond ``keep_last`` (never the newest good one)."""
+    def save(
+        self, model: nn.Module, state: dict[str, Any], step: int, attempt: int, good: bool, best: bool = False
+    ) -> Entry:
+        """Write one atomically, then delete the oldest beyond ``keep_last``: never the newest good or the best one."""
         name = f"step-{step:06d}" + (f"-a{attempt}" if attempt else "")
         temporary, final = self._directory / f".tmp-{name}", self._directory / name
         shutil.rmtree(temporary, ignore_errors=True)
@@ -54,7 +58,7 @@ class Checkpoints:
         save_file({k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}, temporary / _MODEL)
         torch.save(state, temporary / _STATE)
         sums = {file: _checksum(temporary / file) for file in (_MODEL, _STATE)}
-        done = {"format": FORMAT, "step": step, "attempt": attempt, "good": good, "files": sums}
+        done = {"format": FORMAT, "step": step, "attempt": attempt, "good": good, "best": best, "files": sums}
         (temporary / _DONE).write_text(json.dumps(done))
         for file in (_MODEL, _STATE, _DONE):
             _fsync(temporary / file)
@@ -109,8 +113,9 @@ class Checkpoints:
     def _prune(self, keep: str) -> None:
         entries = self.entries()
         newest_good = next((e.name for e in reversed(entries) if e.good), None)
+        best = next((e.name for e in reversed(entries) if e.best), None)
         for entry in entries[: -self._keep_last]:
-            if entry.name not in (keep, newest_good):
+            if entry.name not in (keep, newest_good, best):
                 shutil.rmtree(entry.path)
 
 
@@ -120,7 +125,9 @@ def _entry(path: Path) -> Entry:
         size = sum((path / file).stat().st_size for file in done["files"])
         if done["format"] != FORMAT:
             raise CheckpointError(f"{path.name} has format {done['format']}, this version reads {FORMAT}")
-        return Entry(path.name, int(done["step"]), int(done["attempt"]), bool(done["good"]), path, size)
+        return Entry(
+            path.name, int(done["step"]), int(done["attempt"]), bool(done["good"]), path, size, bool(done.get("best"))
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path.name} is unfinished or damaged: {type(error).__name__}: {error}") from None
 

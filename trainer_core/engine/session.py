@@ -70,6 +70,8 @@ class Session:
         self._take_commands, self._flush_records, self._wait = take_commands, flush_records, wait
         self._best_validation, self._validations_without_gain = math.inf, 0
         self._validated_at = self._saved_at = 0
+        self._improved = False
+        """Whether the validation of this boundary was the best so far."""
         self._configured = engine.config
         engine.roll_back = lambda because: self._automatic_rollback(because)
 
@@ -90,8 +92,11 @@ class Session:
             self.measure_validation()
         every = config.checkpoint.checkpoint_every
         due = every and engine.step_count // every > self._saved_at // every
-        if due and engine.phase in (Phase.WARMUP, Phase.FULL) and engine.healthy:
+        if self._improved and config.checkpoint.keep_best and engine.healthy:
+            self._save_if_possible("best validation loss so far")
+        elif due and engine.phase in (Phase.WARMUP, Phase.FULL) and engine.healthy:
             self._save_if_possible(f"every {every}")
+        self._improved = False
         if engine.steps_left <= 0:
             self.end("finished", f"all {engine.total_steps} steps taken")
         if self.ended is None:
@@ -162,7 +167,8 @@ class Session:
                 module.training = True
         engine.record(ValidationMeasured(engine.step_count, loss, accuracy, engine.clock() - start))
         patience = engine.config.training.early_stopping_patience
-        self._validations_without_gain = 0 if loss < self._best_validation else self._validations_without_gain + 1
+        self._improved = loss < self._best_validation
+        self._validations_without_gain = 0 if self._improved else self._validations_without_gain + 1
         self._best_validation = min(self._best_validation, loss)
         if patience and self._validations_without_gain >= patience:
             self.end("finished", f"early stopping: no better validation loss in {patience} validations")
@@ -190,12 +196,14 @@ class Session:
         start = engine.clock()
         self._flush_records()
         entry = self.checkpoints.save(
-            engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy
+            engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy, self._improved
         )
         self._saved_at = engine.step_count
         engine.recoveries = 0 if engine.step_count > self._recovered_to else engine.recoveries
         engine.record(
-            CheckpointSaved(engine.step_count, entry.name, entry.bytes, entry.good, because, engine.clock() - start)
+            CheckpointSaved(
+                engine.step_count, entry.name, entry.bytes, entry.good, because, engine.clock() - start, entry.best
+            )
         )
         return entry
 

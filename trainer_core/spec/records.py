@@ -334,6 +334,8 @@ class CheckpointSaved(_Record, frozen=True, tag="checkpoint"):
     """The loss was finite and training healthy: a target for "last good"."""
     because: str
     seconds: float
+    best: bool = False
+    """Its validation loss is the lowest so far; kept until a better one comes."""
 
 
 class CheckpointSkipped(_Record, frozen=True, tag="checkpoint-skipped"):

@@ -311,8 +311,12 @@ class CheckpointConfig(Section, frozen=True):
     ] = 200
     keep_last: Annotated[
         int,
-        number("Checkpoints kept, beside the last good one.", 1, 10_000, unit="checkpoints"),
+        number("Checkpoints kept, beside the last good one and the best one.", 1, 10_000, unit="checkpoints"),
     ] = 3
+    keep_best: Annotated[
+        bool,
+        word("Save a checkpoint at every validation loss that is the lowest so far, and keep the newest of them."),
+    ] = True
 
 
 class DatasetConfig(Section, frozen=True):
