@@ -81,9 +81,12 @@ class Calibration(msgspec.Struct, frozen=True):
     predictor_arm: str
     predictions: int
     brier: float | None
+    """Against "the loss fell", by both paired tests together."""
     sure: int
     """Entered at a confidence above 0.85."""
     sure_kept: float | None
+    sure_better: float | None
+    """Of those, the share whose loss fell; a prediction that did no harm beyond doubt is kept, too."""
 
 
 class TaskFigures(msgspec.Struct, frozen=True):
@@ -198,9 +201,10 @@ def ratio(ours: Sequence[Point], theirs: Sequence[Point], axis: Axis) -> float |
 def calibration(arm: Arm) -> Calibration:
     """Brier score and kept share of an arm's predictions, all seeds together."""
     outcomes = [outcome for run in arm.runs for outcome in run.outcomes]
-    sure = [kept for confidence, kept in outcomes if confidence > SURE]
-    brier = mean([(confidence - kept) ** 2 for confidence, kept in outcomes])
-    return Calibration(arm.name, len(outcomes), brier, len(sure), mean([float(kept) for kept in sure]))
+    sure = [(float(kept), float(better)) for confidence, kept, better in outcomes if confidence > SURE]
+    brier = mean([(confidence - better) ** 2 for confidence, _, better in outcomes])
+    kept_share, better_share = (mean([pair[i] for pair in sure]) for i in (0, 1))
+    return Calibration(arm.name, len(outcomes), brier, len(sure), kept_share, better_share)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -231,10 +235,12 @@ def goals(results: Results, tasks: Sequence[TaskFigures]) -> list[Goal]:
             for label, ratios in (("cost", guard.cost_ratios), ("time", guard.time_ratios)):
                 found.append(_least(f"{t.task}, guard: {guard.name}, {label}", ratios, 0.98, "{:.2f}x", worst=True))
         for c in t.calibration:
+            sure = [] if not c.sure else [c.sure_kept], [] if not c.sure else [c.sure_better]
             name = f"{t.task}, {c.predictor_arm}"
             found.append(_most(f"{name}: Brier score ({c.predictions} predictions)", c.brier, 0.12, "{:.2f}"))
             kept = f"{name}: kept share above confidence 0.85 ({c.sure})"
-            found.append(_least(kept, [c.sure_kept] if c.sure else [], 0.85, "{:.0%}"))
+            found.append(_least(kept, sure[0], 0.85, "{:.0%}"))
+            found.append(_least(f"{name}: share of those whose loss fell", sure[1], 0.85, "{:.0%}"))
     found.append(_most("overhead of a full step (median ratio)", results.overhead.ratio, 1.05, "{:.3f}"))
     for m in results.memory:
         if m.predictor == "Linear":

@@ -27,10 +27,10 @@ class Run(msgspec.Struct, frozen=True):
     batches: int
     kept: int
     undone: int
-    outcomes: tuple[tuple[float, bool], ...]
-    """(confidence when it was entered, kept) of every prediction."""
+    outcomes: tuple[tuple[float, bool, bool], ...]
+    """(confidence when it was entered, kept, better) of every prediction; better: by both paired tests together."""
     brier: float | None
-    """As the run's last record states it."""
+    """As the run's last record states it: shadows of refused proposals count in it, too."""
     failed: str | None
     """Why it ended before its time; None: it did not."""
 
