@@ -13,7 +13,9 @@ from tests.conftest import Hybrid
 from trainer_core.bench.figures import goals, ratio, reached, seconds, speedup, task_figures
 from trainer_core.bench.markdown import document
 from trainer_core.bench.plan import choices, planned
+from trainer_core.bench.recorded import merged
 from trainer_core.bench.results import Point, Results
+from trainer_core.spec.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,8 @@ def test_the_json_alone_gives_the_document_again(measured: tuple[dict[str, Any],
         (["--budget", "-3"], ["--budget", "-3", "0.1"]),
         (["--budget", "nan"], ["--budget", "nan"]),
         (["--write", "no-such-folder/b.md"], ["no-such-folder"]),
+        (["--from", "none.json"], ["none.json", "read"]),
+        (["--from", "none.json", "--quick"], ["--from", "--quick"]),
     ],
 )
 def test_bad_options_are_one_sentence_and_exit_code_2(
@@ -80,6 +84,28 @@ def test_bad_options_are_one_sentence_and_exit_code_2(
     assert said.returncode == 2
     assert len(said.stderr.strip().splitlines()) == 1 and all(word in said.stderr for word in named)
     assert not list(tmp_path.iterdir())
+
+
+def test_recorded_results_are_shown_again_and_put_together(
+    hybrid: Hybrid, measured: tuple[dict[str, Any], str], tmp_path: Path
+) -> None:
+    said, text = measured
+    (tmp_path / "a.json").write_text(json.dumps(said))
+    shown = hybrid("bench", "engine", "--from", tmp_path / "a.json", "--write", tmp_path / "b.md")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "b.md").read_text() == text and "digits, guard" in shown.stdout
+    results = msgspec.convert(said, Results)
+    other = msgspec.structs.replace(
+        results, command="x", tasks=(msgspec.structs.replace(results.tasks[0], task="code_lm"),)
+    )
+    both = merged([results, other])
+    assert [t.task for t in both.tasks] == ["digits", "code_lm"] and both.command == f"{results.command} and x"
+    with pytest.raises(UserError, match="digits is in two files"):
+        merged([results, results])
+    with pytest.raises(UserError, match="different machines"):
+        merged([results, msgspec.structs.replace(other, versions={"torch": "1"})])
+    (tmp_path / "c.json").write_text("{}")
+    assert hybrid("bench", "engine", "--from", tmp_path / "c.json").returncode == 2
 
 
 def path(*losses: float, each: float = 1.0) -> list[Point]:

@@ -43,7 +43,11 @@ class Options(msgspec.Struct, frozen=True):
 
 def run(options: Options, as_json: bool, write: Path | None, command: str) -> None:
     """Measure, print, and write the document; a file appears only when all is done."""
-    results = measure(options, command)
+    show(measure(options, command), as_json, write)
+
+
+def show(results: Results, as_json: bool, write: Path | None) -> None:
+    """Print the results, and write the document."""
     print(to_json(results) if as_json else summary(results))
     if write is not None:
         partial = write.with_name(f".{write.name}.{os.getpid()}")

@@ -19,7 +19,7 @@ def document(results: Results) -> str:
         "",
         "Written by `hybrid bench engine --write` from its own JSON; edit nothing here by hand.",
         "",
-        f"Command: `{results.command}`. Seeds: {', '.join(map(str, results.seeds))}. "
+        f"Command: `{results.command}`. "
         f"It took {results.took_seconds:.0f} s" + (" (quick: short budgets, little weight)." if results.quick else "."),
         "",
         *(f"- {key}: {value}" for key, value in {**results.machine, **results.versions}.items()),
@@ -107,7 +107,9 @@ def _task(result: TaskResult, figures: TaskFigures) -> Iterator[str]:
     yield f"## {result.task}"
     yield ""
     budget, short = result.budget_seconds, result.grid.budget_seconds
+    seeds = ", ".join(str(run.seed) for run in result.arms[0].runs)
     yield f"{budget:g} s of training for every arm and seed, in turns of {result.slice_seconds:g} s; one thread."
+    yield f"Seeds: {seeds}."
     yield f"Learning rates tried for {short:g} s each (final loss): {grid}. Tuned: {result.grid.tuned:g}."
     pace = _number(figures.locked_time_ratio, ".3f")
     yield f"Steps of the locked arm took {pace} times as long as plain ones in the race."

@@ -42,6 +42,10 @@ def engine(
     write: Annotated[
         Path | None, typer.Option("--write", metavar="FILE", help="Write the tables, as docs/benchmarks.md.")
     ] = None,
+    recorded: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="JSON", help="Measure nothing: show what --json printed before (repeatable)."),
+    ] = None,
 ) -> None:
     """Race hybrid training against plain training at equal wall clock, arms in turns, one thread.
 
@@ -50,7 +54,8 @@ def engine(
     are met or missed. Progress goes to stderr.
     """
     need_extra("train", "torch", "numpy", "sklearn", "safetensors")
-    from trainer_core.bench.engine import TASKS, Options, run
+    from trainer_core.bench.engine import TASKS, Options, run, show
+    from trainer_core.bench.recorded import read
 
     if task is not None and task not in TASKS:
         raise UserError(f"--task {task}: must be one of {', '.join(TASKS)}")
@@ -60,6 +65,10 @@ def engine(
         raise UserError(f"--budget {budget:g}: must be a number of seconds from 0.1 to 86400")
     if write is not None and (write.is_dir() or not write.absolute().parent.is_dir()):
         raise UserError(f"--write {write}: there is no folder {write.absolute().parent}, or it is a folder itself")
+    if recorded:
+        if task is not None or seeds is not None or budget is not None or quick:
+            raise UserError("--from: shows what was measured; --task, --seeds, --budget and --quick ask to measure")
+        return show(read(recorded), as_json, write)
     asked = Options((task,) if task else TASKS, seeds or (1 if quick else 3), budget, quick)
     run(asked, as_json, write, _command(task, seeds, budget, quick))
 
