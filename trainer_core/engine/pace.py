@@ -1,7 +1,7 @@
 """When a learned predictor may train: a share of the measured time, earned before it is spent. Reads the given clock.
 
 earned = share * seconds of the steps;   a unit is run when spent + its expected seconds <= earned
-The expected seconds are the last unit's, and before there was one, its operations at a rate any machine has.
+The expected seconds are the last unit's, and before there was one, its operations at the rate of one CPU thread.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from typing import Any
 from trainer_core.learning.predictors import Trainable
 from trainer_core.spec.config import PredictorConfig
 
-_SLOWEST = 5e9
-"""Floating point operations a second assumed of a machine that was not measured yet."""
+_GUESS = 5e9
+"""Floating point operations a second assumed of a machine on which no unit was timed yet: low, for one CPU thread."""
 _SAVED_UP = 2.0
 """Units that may be saved up: long stretches without anything to learn do not buy a burst."""
 
@@ -37,7 +37,7 @@ class Pace:
             self._trained_at = step
             return self._train(predictor) if due else None
         flops = predictor.unit_flops
-        expected = self.expected if self.expected is not None else flops / _SLOWEST
+        expected = self.expected if self.expected is not None else flops / _GUESS
         self.balance = min(self.balance, _SAVED_UP * expected) if flops else 0.0
         return self._train(predictor) if flops and self.balance >= expected else None
 

@@ -18,7 +18,7 @@ from trainer_core.learning.predictors import LossPath, Observation, Proposal, Tr
 from trainer_core.learning.predictors.basis import Basis, RawBlock, combined
 from trainer_core.learning.predictors.encoding import cosines
 from trainer_core.learning.predictors.history import Blocks, History
-from trainer_core.learning.predictors.members import Answer, reaches, spread
+from trainer_core.learning.predictors.members import Answer, reaches, spread, together
 from trainer_core.learning.predictors.mlp import MLPNetwork
 from trainer_core.learning.predictors.rssm import RSSMNetwork
 from trainer_core.spec.config import PredictorConfig
@@ -59,9 +59,11 @@ class Learned:
         self._pending: deque[tuple[RawBlock, list[TrainingState], list[TrainingState]]] = deque(maxlen=_MOST_PENDING)
         self._before: list[TrainingState] = []
         self._during: list[TrainingState] = []
-        self._network: Network | None = None
-        self._adam: torch.optim.Adam | None = None
+        self._networks: list[tuple[Network, torch.optim.Adam]] = []
+        self._answers: list[Answer] = []
+        """Of each network, when it was trained last."""
         self._answer: Answer | None = None
+        """All of them together."""
         self.units = 0
         """Gradient steps of the network so far."""
 
@@ -114,27 +116,33 @@ class Learned:
         return MLPNetwork.flops(config.ensemble_size, groups)
 
     def train(self) -> None:
-        """One gradient step and a new answer; waits for the device, so it belongs between steps."""
+        """One gradient step of one network and its new answer; waits for the device, so it belongs between steps.
+
+        The members of an MLP ensemble learn at once, those of the RSSM, which are large, in turn.
+        """
         self._drain()
         if len(self._history) < _FEWEST:
             return
-        if self._network is None or self._adam is None:
-            self._network, self._adam = self._built()
+        count = self._config.ensemble_size if self._config.type == "RSSM" else 1
+        turn = self.units % count
+        if turn == len(self._networks):
+            self._networks.append(self._made())
+        network, adam = self._networks[turn]
         blocks = self._history.stacked()
         with torch.enable_grad():
-            loss = self._network.loss(blocks, self._basis.half, self._basis.window)
-            for tensor, gradient in zip(
-                self._network.tensors, torch.autograd.grad(loss, self._network.tensors), strict=True
-            ):
-                tensor.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self._network.tensors, _CLIP)
-        self._adam.step()
+            loss = network.loss(blocks, self._basis.half, self._basis.window)
+            gradients = torch.autograd.grad(loss, network.tensors)
+        for tensor, gradient in zip(network.tensors, gradients, strict=True):
+            tensor.grad = gradient
+        torch.nn.utils.clip_grad_norm_(network.tensors, _CLIP)
+        adam.step()
         self.units += 1
         with torch.no_grad():
-            features = self._history.latest(self._basis.gram_JBB, self._before)
-            self._answer = self._network.answer(blocks, *features)
+            answer = network.answer(blocks, *self._history.latest(self._basis.gram_JBB, self._before))
+        self._answers[turn : turn + 1] = [answer]
+        self._answer = together(self._answers)
 
-    def _built(self) -> tuple[Network, torch.optim.Adam]:
+    def _made(self) -> tuple[Network, torch.optim.Adam]:
         config = self._config
         network: Network = (
             RSSMNetwork(config, self._generator)
@@ -166,27 +174,24 @@ class Learned:
         return proposal if math.isfinite(proposal.step_norm) and proposal.step_norm > 0 else None
 
     def _spread(self, gram_JBB: Tensor) -> float | None:
-        if self._answer is None or self._config.ensemble_size == 1:
+        if self._answer is None or len(self._answer.u_EJB) < 2:
             return None
         return spread(self._answer, gram_JBB, self._basis.window)
 
     # -- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The network only once it has learned: before, its seed makes it again."""
+        """Networks only once they have learned: before, the random numbers make them again."""
         self._drain()
-        answer = self._answer
         return {
             "basis": self._basis.state_dict(),
             "history": self._history.state_dict(),
             "states": [[_plain(s) for s in states] for states in (self._before, self._during)],
             "random": self._generator.get_state(),
             "units": self.units,
-            "network": [t.detach() for t in self._network.tensors] if self._network is not None else None,
-            "adam": self._adam.state_dict() if self._adam is not None else None,
-            "answer": None
-            if answer is None
-            else [answer.u_EJB, answer.log_rho_EJ, list(answer.loss_K), list(answer.variance_K)],
+            "networks": [[t.detach() for t in network.tensors] for network, _ in self._networks],
+            "adams": [adam.state_dict() for _, adam in self._networks],
+            "answers": [answer.fields for answer in self._answers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -194,27 +199,27 @@ class Learned:
         self._history.load_state_dict(state["history"])
         self._pending.clear()
         self._before, self._during = ([_state(s) for s in states] for states in state["states"])
-        self._network, self._adam = None, None
-        if state["network"] is not None:
-            self._network, self._adam = self._built()
+        self._networks = [self._made() for _ in state["networks"]]
+        for (network, adam), saved, moments in zip(self._networks, state["networks"], state["adams"], strict=True):
             with torch.no_grad():
-                for tensor, saved in zip(self._network.tensors, state["network"], strict=True):
-                    tensor.copy_(saved)
-            self._adam.load_state_dict(state["adam"])
+                torch._foreach_copy_(network.tensors, saved)
+            adam.load_state_dict(moments)
         self._generator.set_state(state["random"].cpu())
         self.units = state["units"]
         device = self._basis.vectors_BP.device
-        self._answer = None
-        if state["answer"] is not None:
-            u_EJB, log_rho_EJ, loss_K, variance_K = state["answer"]
-            self._answer = Answer(u_EJB.to(device), log_rho_EJ.to(device), tuple(loss_K), tuple(variance_K))
+        self._answers = [Answer(*(t.to(device, copy=True) for t in fields)) for fields in state["answers"]]
+        self._answer = together(self._answers) if self._answers else None
 
 
 def loss_path(answer: Answer, window: int) -> LossPath:
-    """Log changes by block -> ratios by step, straight (in the logarithm) within a block; errors of blocks add up."""
+    """Log changes by block -> ratios by step, straight (in the logarithm) within a block; variances add up.
+
+    The members' Gaussians are a mixture: its variance is their mean variance and the variance of their means.
+    """
     ratios, deviations = [], []
     total = variance = 0.0
-    for change, uncertain in zip(answer.loss_K, answer.variance_K, strict=True):
+    variance_K = answer.variance_EK.mean(0) + answer.loss_EK.var(0, correction=0)
+    for change, uncertain in zip(answer.loss_EK.mean(0).tolist(), variance_K.tolist(), strict=True):
         for step in range(1, window + 1):
             part = step / window
             ratio = math.exp(max(-5.0, min(5.0, total + part * change)))

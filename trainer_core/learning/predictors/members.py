@@ -5,6 +5,7 @@ b_0's norm, and rho: the change after k steps is S_k(rho) sum_i u_i b_i norm(b_0
 """
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import torch
@@ -26,9 +27,13 @@ class Answer(msgspec.Struct, frozen=True):
 
     u_EJB: Tensor
     log_rho_EJ: Tensor
-    loss_K: tuple[float, ...]
+    loss_EK: Tensor
     """Expected log change of the loss over the 1st, 2nd, ... block from here."""
-    variance_K: tuple[float, ...]
+    variance_EK: Tensor
+
+    @property
+    def fields(self) -> list[Tensor]:
+        return [self.u_EJB, self.log_rho_EJ, self.loss_EK, self.variance_EK]
 
 
 class Dense:
@@ -54,7 +59,7 @@ def coefficients(out: Tensor) -> tuple[Tensor, Tensor]:
     first = torch.zeros(VECTORS, device=out.device)
     first[0] = 1.0
     u = first + _LARGEST * torch.tanh(out[..., :VECTORS] / _LARGEST)
-    return u, (-F.softplus(2.0 * out[..., VECTORS] - 6.0)).clamp(-3.0, -1e-5)
+    return u, (-F.softplus(4.0 * out[..., VECTORS] - 5.0)).clamp(-3.0, -1e-5)
 
 
 def reaches(log_rho: Tensor, steps: float) -> Tensor:
@@ -100,7 +105,6 @@ def spread(answer: Answer, gram_JBB: Tensor, steps: int) -> float:
     return float((apart / size.clamp_min(1e-30)).sqrt())
 
 
-def merged(means_EK: Tensor, variances_EK: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and variance of the mixture of the members' Gaussians, by block."""
-    variance_K = variances_EK.mean(0) + means_EK.var(0, correction=0)
-    return tuple(means_EK.mean(0).tolist()), tuple(variance_K.tolist())
+def together(answers: Sequence[Answer]) -> Answer:
+    """The answers of several networks as those of one ensemble."""
+    return Answer(*(torch.cat(parts) for parts in zip(*(answer.fields for answer in answers), strict=True)))

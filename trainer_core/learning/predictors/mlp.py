@@ -16,7 +16,6 @@ from trainer_core.learning.predictors.members import (
     Dense,
     coefficients,
     fit_error,
-    merged,
     surprise,
 )
 
@@ -65,7 +64,7 @@ class MLPNetwork:
             global_F.expand(members, 1, -1), group_JG.expand(members, 1, *group_JG.shape)
         )
         variance = loss_E12[..., 1].clamp(-12.0, 2.0).exp().expand(-1, _PATH)
-        return Answer(u[:, 0], log_rho[:, 0], *merged(loss_E12[..., 0].expand(-1, _PATH), variance))
+        return Answer(u[:, 0], log_rho[:, 0], loss_E12[..., 0].expand(-1, _PATH), variance)
 
     def _forward(self, global_ENF: Tensor, group_ENJG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         members, count, groups, _ = group_ENJG.shape

@@ -4,7 +4,7 @@ h_t = GRU(h_t-1, z_t-1)            deterministic state, deterministic_dim
 z_t ~ posterior(h_t, o_t)          stochastic_dim variables of num_categoricals classes, straight-through, 1 % uniform
 z_t ~ prior(h_t)                   where nothing is observed: how the loss path is rolled out
 (h_t, z_t) -> o_t, log change of the loss over the block before t (mean, log variance);  with a group's features: u, rho
-loss = |o - o'|^2 / 2 + surprise(loss change) + fit error + 0.5 KL(sg q | p) + 0.1 KL(q | sg p), each KL at least 1 nat
+loss = |o - o'|^2 / 2 + 0.1 surprise(loss change) + 10 fit error + 0.5 KL(sg q | p) + 0.1 KL(q | sg p), each KL at least 1 nat
 Source: Hafner et al. 2023, "Mastering Diverse Domains through World Models" (DreamerV3).
 """
 
@@ -20,7 +20,6 @@ from trainer_core.learning.predictors.members import (
     Dense,
     coefficients,
     fit_error,
-    merged,
     surprise,
 )
 from trainer_core.spec.config import PredictorConfig
@@ -29,16 +28,21 @@ _NARROW = 128
 """Widest layer between the latent and the rest."""
 _SEQUENCES, _LENGTH = 4, 8
 _PATH = 16
+_FIT = 10.0
+"""Weight of the fit error: it is what the proposals are judged by, and smaller than the rest."""
 _FREE, _DYNAMICS, _REPRESENTATION, _UNIMIX = 1.0, 0.5, 0.1, 0.01
 
 
 class RSSMNetwork:
-    """``ensemble_size`` world models; memory and time depend on the document's dimensions, not on the model."""
+    """One world model (E = 1); memory and time depend on the document's dimensions, not on the model it watches.
 
-    rate = 2e-3
+    Memory: 3 float32 (weight and Adam's moments) for each of about ``flops`` / 200 weights.
+    """
+
+    rate = 3e-3
 
     def __init__(self, config: PredictorConfig, generator: torch.Generator) -> None:
-        members, self._deter = config.ensemble_size, config.deterministic_dim
+        members, self._deter = 1, config.deterministic_dim
         self._members, self._generator = members, generator
         self._variables, self._classes = config.stochastic_dim, config.num_categoricals
         latent, narrow = self._variables * self._classes, min(_NARROW, self._deter)
@@ -59,12 +63,12 @@ class RSSMNetwork:
 
     @staticmethod
     def flops(config: PredictorConfig, groups: int) -> float:
-        """Of one training unit: 6 for each weight and tick of every member's sequences, and rolling out an answer."""
+        """Of one training unit: 6 for each weight and tick of the sequences, and 2 in rolling out an answer."""
         deter, latent = config.deterministic_dim, config.stochastic_dim * config.num_categoricals
         narrow = min(_NARROW, deter)
         tick = narrow * (3 * latent + 4 * deter + 3 * narrow + 2 * GLOBAL) + 3 * deter * (narrow + deter)
         heads = groups * narrow * (narrow + GROUP + OUT)
-        return config.ensemble_size * (6.0 * _SEQUENCES * _LENGTH * (tick + heads) + 2.0 * (_LENGTH + _PATH) * tick)
+        return 6.0 * _SEQUENCES * _LENGTH * (tick + heads) + 2.0 * (_LENGTH + _PATH) * tick
 
     # -- one tick ---------------------------------------------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class RSSMNetwork:
             prior, posterior = self._prior(h), self._posterior(h, taken.global_NF)
             z = self._sampled(posterior)
             feature = self._features(h, z)
-            error = fit_error(taken, *self._coefficients(feature, taken.group_NJG), half, window)
+            error = _FIT * fit_error(taken, *self._coefficients(feature, taken.group_NJG), half, window)
             error = (
                 error + 0.5 * (self._decoder(feature) - taken.global_NF).square().mean(-1) + _balanced(posterior, prior)
             )
@@ -153,8 +157,7 @@ class RSSMNetwork:
             z = self._likeliest(self._prior(h))
             heads.append(self._loss_head(self._features(h, z))[:, 0])
         heads_EK2 = torch.stack(heads, 1)
-        path = merged(heads_EK2[..., 0], heads_EK2[..., 1].clamp(-12.0, 2.0).exp())
-        return Answer(u[:, 0], log_rho[:, 0], *path)
+        return Answer(u[:, 0], log_rho[:, 0], heads_EK2[..., 0], heads_EK2[..., 1].clamp(-12.0, 2.0).exp())
 
 
 def _balanced(posterior: Tensor, prior: Tensor) -> Tensor:
