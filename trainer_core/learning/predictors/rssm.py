@@ -4,7 +4,8 @@ h_t = GRU(h_t-1, z_t-1)            deterministic state, deterministic_dim
 z_t ~ posterior(h_t, o_t)          stochastic_dim variables of num_categoricals classes, straight-through, 1 % uniform
 z_t ~ prior(h_t)                   where nothing is observed: how the loss path is rolled out
 (h_t, z_t) -> o_t, log change of the loss over the block before t (mean, log variance);  with a group's features: u, rho
-loss = |o - o'|^2 / 2 + 0.1 surprise(loss change) + 10 fit error + 0.5 KL(sg q | p) + 0.1 KL(q | sg p), each KL at least 1 nat
+loss = |o - o'|^2 / 2 + 0.1 surprise(loss change) + 10 fit error + KL balance
+KL balance = 0.5 KL(sg q | p) + 0.1 KL(q | sg p), each KL at least 1 nat
 Source: Hafner et al. 2023, "Mastering Diverse Domains through World Models" (DreamerV3).
 """
 
