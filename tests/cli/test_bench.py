@@ -20,9 +20,9 @@ from trainer_core.spec.errors import UserError
 
 @pytest.fixture(scope="module")
 def measured(hybrid: Hybrid, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """(JSON, document) of a race of 0.3 s for each arm."""
+    """(JSON, document) of a race of 0.15 s for each arm."""
     file = tmp_path_factory.mktemp("bench") / "benchmarks.md"
-    words = ("--task", "digits", "--seeds", 1, "--budget", 0.3, "--quick", "--json", "--write", file)
+    words = ("--task", "digits", "--seeds", 1, "--budget", 0.15, "--quick", "--json", "--write", file)
     said = hybrid("bench", "engine", *words)
     assert said.returncode == 0, said.stderr
     assert "digits: seed 0" in said.stderr
@@ -87,11 +87,11 @@ def test_bad_options_are_one_sentence_and_exit_code_2(
 
 
 def test_recorded_results_are_shown_again_and_put_together(
-    hybrid: Hybrid, measured: tuple[dict[str, Any], str], tmp_path: Path
+    here: Callable[..., Here], measured: tuple[dict[str, Any], str], tmp_path: Path
 ) -> None:
     said, text = measured
     (tmp_path / "a.json").write_text(json.dumps(said))
-    shown = hybrid("bench", "engine", "--from", tmp_path / "a.json", "--write", tmp_path / "b.md")
+    shown = here("bench", "engine", "--from", tmp_path / "a.json", "--write", tmp_path / "b.md")
     assert shown.returncode == 0, shown.stderr
     assert (tmp_path / "b.md").read_text() == text and "digits, guard" in shown.stdout
     results = msgspec.convert(said, Results)
@@ -105,7 +105,7 @@ def test_recorded_results_are_shown_again_and_put_together(
     with pytest.raises(UserError, match="different machines"):
         merged([results, msgspec.structs.replace(other, versions={"torch": "1"})])
     (tmp_path / "c.json").write_text("{}")
-    assert hybrid("bench", "engine", "--from", tmp_path / "c.json").returncode == 2
+    assert here("bench", "engine", "--from", tmp_path / "c.json").returncode == 2
 
 
 def path(*losses: float, each: float = 1.0) -> list[Point]:

@@ -173,6 +173,11 @@ def test_records_of_an_older_version_lack_seconds_and_invent_none() -> None:
     assert ledger.attempts[0].abandoned_steps == 5 and ledger.abandoned.steps == 5
 
 
+def test_training_a_learned_predictor_is_part_of_its_watching() -> None:
+    cost = ledger_of([measured(1, F, 2.0, 1, 0.1, predict_seconds=0.03, predictor_train_seconds=0.02)]).phases[F]
+    assert (cost.seconds, cost.observing_seconds, cost.training_seconds) == (0.1, 0.03, 0.02)
+
+
 def test_no_rows_have_no_savings() -> None:
     assert ledger_of([]).saved is None and ledger_of([]).nominal_steps == 0
 

@@ -21,9 +21,9 @@ from trainer_core.bench.results import FORMAT, Results
 from trainer_core.bench.steps import measure_memory, measure_overhead
 
 TASKS = ("digits", "code_lm")
-BUDGETS = {"digits": (15.0, 3.5), "code_lm": (60.0, 7.0)}
+BUDGETS = {"digits": (15.0, 3.0), "code_lm": (60.0, 6.0)}
 """Seconds for each arm and seed: the whole benchmark, and the quick one."""
-POINTS = {False: 32, True: 10}
+POINTS = {False: 32, True: 6}
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Options(msgspec.Struct, frozen=True):
     @property
     def pairs(self) -> int:
         """Pairs of steps of the overhead measurement: fewer where a tiny budget asks for a tiny benchmark."""
-        most = 100 if self.quick else 400
+        most = 60 if self.quick else 400
         return most if self.budget is None else max(8, min(most, int(40 * self.budget)))
 
 
@@ -71,7 +71,7 @@ def measure(options: Options, command: str) -> Results:
     overhead = measure_overhead(options.pairs)
     say("memory")
     predictors = plan.choices("predictor_config", "type")
-    memory = tuple(measure_memory(task, p, 24) for task in options.tasks for p in predictors)
+    memory = tuple(measure_memory(task, p, 14) for task in options.tasks for p in predictors)
     tasks = []
     for task in options.tasks:
         budget = options.budget if options.budget is not None else BUDGETS[task][options.quick]

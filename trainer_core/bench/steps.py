@@ -81,7 +81,7 @@ def measure_memory(task_name: str, predictor: str, steps: int) -> Memory:
     return Memory(task_name, predictor, most / model, steps, None)
 
 
-_EAGER = {"hybrid_trainer_config.warmup_steps": "5", "warmup_stability": "10", "confidence_threshold": "0"}
+_EAGER = {"hybrid_trainer_config.warmup_steps": "1", "warmup_stability": "10", "confidence_threshold": "0"}
 """Predictions within a few steps: the snapshot is part of what is kept."""
 
 

@@ -91,7 +91,7 @@ def _account(ledger: Ledger) -> Iterator[str]:
             moved = f" + {cost.predicted:,} moved" if cost.predicted else ""
             yield (
                 f"{phase.value}: {cost.seconds:.2f} s | {cost.steps:,} steps{moved} | {cost.backward_passes:,} backward"
-                f" passes | watching {cost.observing_seconds:.2f} s"
+                f" passes | watching {cost.observing_seconds:.2f} s{_training(cost.training_seconds)}"
             )
     p = ledger.prediction
     yield (
@@ -108,6 +108,10 @@ def _account(ledger: Ledger) -> Iterator[str]:
             f" passes - {s.costs_seconds:.2f} s of costs"
         )
     yield f"Not charged: validation {ledger.validation_seconds:.2f} s, checkpoints {ledger.checkpoint_seconds:.2f} s"
+
+
+def _training(seconds: float) -> str:
+    return f" (training the predictor {seconds:.2f})" if seconds > 0 else ""
 
 
 def _per_attempt(ledger: Ledger) -> str:

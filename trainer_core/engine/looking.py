@@ -53,8 +53,8 @@ def look(engine: "Engine", batch: Batch) -> None:
 
     Sets ``engine.proposed``, or leaves it None when there is nothing to propose.
     """
-    start = engine.clock()
     _settle_shadow(engine, batch)
+    start = engine.clock()
     proposal = checked_proposal(engine.predictor.propose(engine.state), engine.predictor, engine.before_P)
     limit = min(engine.config.hybrid_trainer_config.max_predict_steps, engine.steps_left - 1)
     if proposal is None or limit < 1:

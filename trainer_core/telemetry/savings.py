@@ -49,7 +49,9 @@ class PhaseCost(msgspec.Struct):
     backward_seconds: float = 0.0
     optimizer_seconds: float = 0.0
     observing_seconds: float = 0.0
-    """The predictor's watching, norms and copies: inside ``seconds``, absent from a plain loop."""
+    """The predictor's watching and training, norms and copies: inside ``seconds``, absent from a plain loop."""
+    training_seconds: float = 0.0
+    """Training a learned predictor: inside ``observing_seconds``."""
     backward_passes: int = 0
 
 
@@ -238,6 +240,7 @@ class LedgerTally:
         phase.backward_seconds += r.backward_seconds or 0.0
         phase.optimizer_seconds += r.optimizer_seconds or 0.0
         phase.observing_seconds += observing
+        phase.training_seconds += r.predictor_train_seconds or 0.0
         if TRAITS[r.phase].backward and r.step_seconds is not None:
             self.plain_costs.append(own - observing)
         self.charged += self._pending + own
