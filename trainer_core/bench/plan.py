@@ -91,7 +91,7 @@ def _muon(tuned: float) -> list[Planned]:
             "hybrid Muon",
             "hybrid",
             "the same, with prediction of weights and of the orthogonaliser",
-            settings | ({every: "4"} if known else {}),
+            settings | ({every: "2"} if known else {}),
             True,
         ),
     ]
