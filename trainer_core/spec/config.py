@@ -106,13 +106,14 @@ def _setting(section: str, name: str, hint: Any, default: Any) -> Setting:
     choices = get_args(base) if get_origin(base) is Literal else ()
     kind = "str" if choices else base.__name__
     extra = meta.extra_json_schema
+    switch = kind == "bool" and extra["live"]
     return Setting(
         name,
         section,
         kind,
         default,
-        meta.ge,
-        meta.le,
+        0 if switch else meta.ge,
+        1 if switch else meta.le,
         extra["unit"],
         meta.description,
         extra["live"],
@@ -148,10 +149,17 @@ def live_setting(name: str, value: float) -> Setting:
         raise ConfigError(f"{name}: no such setting; these can be changed while training runs: {known}")
     if not setting.live:
         raise ConfigError(f"{name}: cannot be changed while training runs; it is read at the start")
-    whole = setting.type != "int" or float(value).is_integer()
+    whole = setting.type == "float" or float(value).is_integer()
     if setting.low is None or setting.high is None or not whole or not setting.low <= value <= setting.high:
         raise ConfigError(f"{name} = {value:g}: must be {setting.bounds}")
     return setting
+
+
+def _typed(setting: Setting, value: float) -> float:
+    """``value`` as the type of the setting."""
+    if setting.type == "bool":
+        return bool(value)
+    return int(value) if setting.type == "int" else float(value)
 
 
 def live_values(config: Config) -> dict[str, float]:
@@ -164,7 +172,7 @@ def with_live_settings(config: Config, values: dict[str, float]) -> Config:
     sections: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         setting = live_setting(name, value)
-        sections.setdefault(setting.section, {})[setting.name] = int(value) if setting.type == "int" else float(value)
+        sections.setdefault(setting.section, {})[setting.name] = _typed(setting, value)
     try:
         changed = {s: msgspec.structs.replace(getattr(config, s), **named) for s, named in sections.items()}
     except ValueError as error:
@@ -176,7 +184,7 @@ def with_live_setting(config: Config, name: str, value: float) -> Config:
     """``config`` with one live setting changed. Raises ConfigError and changes nothing when a rule forbids it."""
     setting = live_setting(name, value)
     section = getattr(config, setting.section)
-    number_ = int(value) if setting.type == "int" else float(value)
+    number_ = _typed(setting, value)
     try:
         changed = msgspec.structs.replace(section, **{setting.name: number_})
     except ValueError as error:

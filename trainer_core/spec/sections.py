@@ -28,9 +28,9 @@ def number(meaning: str, low: float, high: float, unit: str = "", live: bool = F
     return _meta(meaning, unit, live, low, high)
 
 
-def word(meaning: str) -> msgspec.Meta:
-    """A choice, a switch or a name: it has no bounds."""
-    return _meta(meaning, "", False, None, None)
+def word(meaning: str, live: bool = False) -> msgspec.Meta:
+    """A choice, a switch or a name: it has no bounds. Live, a switch is set by 0 and 1."""
+    return _meta(meaning, "", live, None, None)
 
 
 def at_most(section: "Section", lower: str, upper: str) -> None:
@@ -208,7 +208,9 @@ class OptimizerConfig(Section, frozen=True):
 
 
 class DivergenceConfig(Section, frozen=True):
-    nan_check_enabled: Annotated[bool, word("Watch for NaN and Inf; the rollback they cause is part of it.")] = True
+    nan_check_enabled: Annotated[
+        bool, word("Watch for NaN and Inf; the rollback they cause is part of it.", live=True)
+    ] = True
     loss_deviation_warning: Annotated[float, number("Loss deviation to warn at.", 0, 100, unit="sigma", live=True)] = (
         2.0
     )
