@@ -87,7 +87,7 @@ RULES: tuple[AlertRule, ...] = (
     AlertRule(
         "confidence", "confidence", (_F,), 100, 10, _WARNING,
         "too little warmup, chaotic dynamics, or a predictor too simple", "low_confidence",
-        "twice the warmup_steps, type = \"RSSM\", ensemble_size = 5",
+        "twice the warmup_steps, type = \"RSSM\", ensemble_size = 5", above=False,
     ),
     AlertRule(
         "mostly full steps", "full_share", (_F,), 500, 20, _CAUTION,
