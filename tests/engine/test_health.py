@@ -233,6 +233,21 @@ def test_kept_long_horizons_mean_a_learning_rate_too_low_after_twenty_attempts()
     assert signals(cycles(20, kept=False), step(900))["implied_rate"] == 1.0
 
 
+def test_an_implied_rate_that_the_record_states_is_taken_beside_the_learning_rate_of_the_steps() -> None:
+    health = Health()
+    signals(health, step(1, learning_rate=1e-4))
+    for number in range(20):
+        health.hear(PredictionEnded(number, 1, True, 40, "", 1.0, 0.9, 0.9, None, implied_rate=5e-4))
+    assert signals(health, step(2))["implied_rate"] == pytest.approx(5.0)
+
+
+def test_a_shadow_is_no_attempt() -> None:
+    health = cycles(20)
+    for number in range(20):
+        health.hear(PredictionProbed(number, 1, 40, 1.0, 1.1, -0.1, 0.01, -5.0, 0.1, False, True, 0.0))
+    assert signals(health, step(900))["implied_rate"] == pytest.approx(21.0)
+
+
 def test_a_refused_probe_is_an_attempt_that_implies_nothing() -> None:
     health = Health()
     for number in range(21):

@@ -48,6 +48,8 @@ class _Memory(msgspec.Struct):
     """Step from which the present FULL window counts."""
     window: int = 1
     """FULL steps before the last prediction."""
+    learning_rate: float | None = None
+    """Of the last step that had one."""
     left_well: bool | None = None
     """Whether PREDICT ended as planned; None: the verdict on it is not awaited."""
     verdict: tuple[int, bool] | None = None
@@ -85,11 +87,11 @@ class Health:
                 self._phase(record)
             case PredictedStretch(first_step=first, last_step=last):
                 m.full_share *= (1 - 1 / _FULL_SHARE_SPAN) ** (last - first + 1)
-            case PredictionProbed():
+            case PredictionProbed(shadow=False):
                 self._refused()  # the one before was not entered
                 m.probed = True
-            case PredictionEnded(kept=kept, steps=steps):
-                self._ended(kept, steps)
+            case PredictionEnded():
+                self._ended(record)
             case ValidationMeasured(loss=loss):
                 m.validation = loss
             case CommandChanged(state=CommandState.APPLIED, command=command):
@@ -108,9 +110,13 @@ class Health:
         if change.to_phase is Phase.FULL:
             m.full_since = change.step
 
-    def _ended(self, kept: bool, steps: int) -> None:
-        self._memory.probed, self._memory.verdict = False, (steps, kept)
-        self._attempted(1 + steps / self._memory.window if kept else 1.0)
+    def _ended(self, ended: PredictionEnded) -> None:
+        m = self._memory
+        m.probed, m.verdict = False, (ended.steps, ended.kept)
+        implied = 1.0 + ended.steps / m.window
+        if ended.implied_rate is not None and m.learning_rate:
+            implied = ended.implied_rate / m.learning_rate
+        self._attempted(implied if ended.kept else 1.0)
         self._settle()
 
     def _settle(self) -> None:
@@ -149,6 +155,7 @@ class Health:
         if record.grad_norm is not None:
             grown = record.grad_norm / m.baseline if m.baseline else None
             m.baseline = record.grad_norm_baseline
+        m.learning_rate = record.learning_rate if record.learning_rate is not None else m.learning_rate
         full = 1.0 if record.phase is Phase.FULL else 0.0
         m.full_share += (full - m.full_share) / _FULL_SHARE_SPAN
         layers = record.layer_grad_norms

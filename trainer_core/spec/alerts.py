@@ -77,7 +77,7 @@ RULES: tuple[AlertRule, ...] = (
         "a batch_size twice as large",
     ),
     AlertRule(
-        "loss deviation", "loss_deviation", _ALL, 2, 10, _CRITICAL,
+        "loss deviation", "loss_deviation", _AFTER_WARMUP, 3, 10, _CRITICAL,
         "learning rate too high, or batch variance too high", "lower_learning_rate", "a batch_size twice as large",
     ),
     AlertRule(
@@ -110,7 +110,7 @@ RULES: tuple[AlertRule, ...] = (
         "a learning rate warmup (learning_rate_schedule)",
     ),
     AlertRule(
-        "oscillation", "sign_changes", _AFTER_WARMUP, 3, 10, _WARNING,
+        "oscillation", "sign_changes", _AFTER_WARMUP, 20, 10, _WARNING,
         "learning rate too high", "oscillation",
     ),
     AlertRule(
