@@ -200,7 +200,7 @@ class OptimizerConfig(Section, frozen=True):
     ] = 1
     orthogonaliser_confidence: Annotated[
         float, share("Muon: cosine of old and new step below which orthogonalisers are not shared.")
-    ] = 0.5
+    ] = 0.4
     gradient_clip_norm: Annotated[
         float,
         number("Largest global gradient norm; 0: no clipping.", 0, 1e6, live=True),
