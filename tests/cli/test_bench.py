@@ -13,6 +13,7 @@ from tests.conftest import Hybrid
 from trainer_core.bench.figures import goals, ratio, reached, seconds, speedup, task_figures
 from trainer_core.bench.markdown import document
 from trainer_core.bench.plan import choices, planned
+from trainer_core.bench.race import shrunk
 from trainer_core.bench.recorded import merged
 from trainer_core.bench.results import Point, Results
 from trainer_core.spec.errors import UserError
@@ -124,6 +125,15 @@ def test_a_guard_that_falls_behind_is_below_one() -> None:
     """The slower arm ends at 2.0, where the faster one was after two thirds of the time."""
     assert ratio(path(4.0, 2.0, each=3.0), path(4.0, 3.0, 2.0, 1.0), seconds) == pytest.approx(2 / 3)
     assert ratio(path(4.0, 1.0), path(4.0, 1.0), seconds) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("left", "validating", "budget"), [(1000.0, 0.1, 3.0), (20.0, 0.1, 1.5), (20.0, 1.0, 0.6), (1.0, 9.0, 0.5)]
+)
+def test_a_quick_race_shrinks_its_budget_to_the_time_that_is_left(
+    left: float, validating: float, budget: float
+) -> None:
+    assert shrunk(3.0, left, runs=10, validating=validating) == pytest.approx(budget)
 
 
 @pytest.mark.parametrize("tuned", [1e-3, 1e-2])

@@ -40,6 +40,8 @@ class Arm:
         self.batches = self.backward = self.steps = self.forwards = 0
         self.failed: str | None = None
         self.points: list[Point] = []
+        self.validating = 0.0
+        """Seconds of all validations."""
         self._due = [0.0, *(budget * 100 ** (i / (points - 1) - 1) for i in range(points))]
         """Seconds at which to validate: 1 % of the budget to all of it, by equal factors."""
 
@@ -53,7 +55,7 @@ class Arm:
         ends = self.spent + seconds
         while not self.over and self.spent < ends:
             if self.spent >= self._due[0]:
-                self._validate()
+                self._validate(clock)
             start = clock()
             try:
                 loss = self.step(self.task.batch(self.batches), self.spent / self.budget)
@@ -66,9 +68,10 @@ class Arm:
                 self.failed = f"the loss of step {self.steps} is {loss}"
                 return
         if self.spent >= self.budget:
-            self._validate()
+            self._validate(clock)
 
-    def _validate(self) -> None:
+    def _validate(self, clock: Callable[[], float]) -> None:
+        start = clock()
         while len(self._due) > 1 and self.spent >= self._due[0]:
             self._due.pop(0)
         model = self.model()
@@ -79,6 +82,7 @@ class Arm:
             model.train()
         cost = FORWARD * self.forwards + BACKWARD * self.backward
         self.points.append(Point(self.spent, self.steps, self.backward, cost, loss))
+        self.validating += clock() - start
 
     def step(self, batch: Any, share: float) -> float:
         """Train on a batch after ``share`` of the budget; returns its loss."""

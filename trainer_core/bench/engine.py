@@ -23,6 +23,8 @@ from trainer_core.bench.steps import measure_memory, measure_overhead
 TASKS = ("digits", "code_lm")
 BUDGETS = {"digits": (15.0, 3.0), "code_lm": (60.0, 6.0)}
 """Seconds for each arm and seed: the whole benchmark, and the quick one."""
+QUICK_SECONDS = 270.0
+"""The quick benchmark ends within five minutes: its budgets shrink where a busy machine needs longer for the rest."""
 POINTS = {False: 32, True: 6}
 
 
@@ -73,10 +75,13 @@ def measure(options: Options, command: str) -> Results:
     predictors = plan.choices("predictor_config", "type")
     memory = tuple(measure_memory(task, p, 14) for task in options.tasks for p in predictors)
     tasks = []
-    for task in options.tasks:
+    for i, task in enumerate(options.tasks):
         budget = options.budget if options.budget is not None else BUDGETS[task][options.quick]
-        slice_seconds = min(0.25, budget / 10)
-        tasks.append(race(task, seeds, budget, POINTS[options.quick], slice_seconds, say))
+        limit = None
+        if options.quick and options.budget is None:
+            shares = [BUDGETS[name][True] for name in options.tasks[i:]]
+            limit = (QUICK_SECONDS - (time.monotonic() - begun)) * shares[0] / sum(shares)
+        tasks.append(race(task, seeds, budget, POINTS[options.quick], say, limit))
     return Results(
         format=FORMAT,
         command=command,

@@ -1,9 +1,11 @@
 """Arms in turns, by small slices of wall clock, so that a busy machine slows all of them alike. One thread."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
+import msgspec
 import torch
 
 from trainer_core.bench import plan
@@ -18,6 +20,9 @@ from trainer_core.tasks import Task, make_task, task_defaults
 Say = Callable[[str], None]
 _OFF = {"checkpoint_every": "0", "validate_every": "0"}
 _WARMUPS = ("hybrid_trainer_config.warmup_steps", "learning_rate_schedule.warmup_steps")
+_SPARE = 0.8
+"""Of the time that is left, what is given to the arms' training: opening and closing them takes some, too."""
+_LEAST_BUDGET = 0.5
 _MOST_WARMUP = 0.1
 """Of the steps that the budget holds: a short race shortens every arm's warmup alike."""
 
@@ -53,8 +58,16 @@ def take_turns(arms: Sequence[Arm], seconds: float, said: Callable[[float], None
         said(sum(min(1.0, arm.spent / arm.budget) if arm.failed is None else 1.0 for arm in arms) / len(arms))
 
 
-def tune(work: Workload, seed: int, budget: float, slice_seconds: float, say: Say) -> tuple[Grid, float]:
-    """The grid, and plain steps a second at the rate that won."""
+class Tuned(msgspec.Struct, frozen=True):
+    """The grid, and what it showed of this machine."""
+
+    grid: Grid
+    steps_per_second: float
+    validation_seconds: float
+
+
+def tune(work: Workload, seed: int, budget: float, slice_seconds: float, say: Say) -> Tuned:
+    """Try the plain baseline's learning rates. Raises UserError when none gave a finite loss."""
     say(f"{work.name}: learning rates {', '.join(f'{r:g}' for r in plan.GRID)}, {budget:g} s each")
     arms = {}
     for rate in plan.GRID:
@@ -67,24 +80,50 @@ def tune(work: Workload, seed: int, budget: float, slice_seconds: float, say: Sa
         raise UserError(f"{work.name}: no learning rate of the grid gave a finite loss within {budget:g} s")
     tuned = min(finite, key=finite.__getitem__)
     shown = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
-    return Grid(budget, shown, tuned), arms[tuned].steps / max(arms[tuned].spent, 1e-9)
+    best = arms[tuned]
+    return Tuned(
+        Grid(budget, shown, tuned), best.steps / max(best.spent, 1e-9), best.validating / max(len(best.points), 1)
+    )
 
 
-def race(name: str, seeds: Sequence[int], budget: float, points: int, slice_seconds: float, say: Say) -> TaskResult:
-    """The whole race of one task."""
+def race(
+    name: str,
+    seeds: Sequence[int],
+    budget: float,
+    points: int,
+    say: Say,
+    limit: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> TaskResult:
+    """The whole race of one task; with ``limit``, the budget shrinks so that it ends within so many seconds."""
+    ends = None if limit is None else clock() + limit
     work = Workload(name)
-    grid, pace = tune(work, seeds[0], budget / 4, slice_seconds, say)
+    tuned = tune(work, seeds[0], budget / 4, slice_of(budget), say)
+    grid = tuned.grid
     planned, guards = plan.planned(name, grid.tuned)
-    short = _shortened(work.config(seeds[0], {}), pace * budget)
+    if ends is not None:
+        runs_left = len(planned) * len(seeds)
+        budget = shrunk(budget, ends - clock(), runs_left, (points + 1) * tuned.validation_seconds)
+    short = _shortened(work.config(seeds[0], {}), tuned.steps_per_second * budget)
     runs: dict[str, list[Run]] = {arm.name: [] for arm in planned}
     for seed in seeds:
-        say(f"{name}: seed {seed}, {len(planned)} arms, {budget:g} s each, tuned rate {grid.tuned:g}")
-        for arm_name, run in _one_seed(work, planned, short, seed, budget, points, slice_seconds, say):
+        say(f"{name}: seed {seed}, {len(planned)} arms, {budget:.3g} s each, tuned rate {grid.tuned:g}")
+        for arm_name, run in _one_seed(work, planned, short, seed, budget, points, slice_of(budget), say):
             runs[arm_name].append(run)
     arms = tuple(
         ArmResult(a.name, a.kind, a.about, short | a.settings, a.compressed, tuple(runs[a.name])) for a in planned
     )
-    return TaskResult(name, budget, slice_seconds, grid, arms, tuple(guards))
+    return TaskResult(name, budget, slice_of(budget), grid, arms, tuple(guards))
+
+
+def shrunk(budget: float, left: float, runs: int, validating: float) -> float:
+    """The seconds of training that ``runs`` arms may have within ``left`` seconds, each validating for so long."""
+    return max(_LEAST_BUDGET, min(budget, _SPARE * left / runs - validating))
+
+
+def slice_of(budget: float) -> float:
+    """Seconds of one turn."""
+    return min(0.25, budget / 10)
 
 
 def _one_seed(
