@@ -24,6 +24,7 @@ from trainer_core.spec.records import (
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
+    ProgressCompared,
     Record,
     Row,
     RunStarted,
@@ -42,7 +43,7 @@ PATH_COLUMNS = ("step", "loss", "low", "high", "attempt", "cycle", "seq")
 CHARTED = ("loss", "confidence", "grad_norm")
 KEPT = (
     RunStarted, RunState, PhaseChanged, PredictionEnded, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved,
-    AttemptStarted, ValidationMeasured, Annotated, Checklist,
+    AttemptStarted, ValidationMeasured, Annotated, Checklist, ProgressCompared,
 )  # fmt: skip
 """Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
 

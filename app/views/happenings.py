@@ -11,13 +11,23 @@ from trainer_core.spec.records import (
     CheckpointSaved,
     CommandChanged,
     PredictionEnded,
+    ProgressCompared,
     Record,
     RunState,
     ValidationMeasured,
 )
 
 MOST = 12
-KINDS = (Annotated, AttemptStarted, CheckpointSaved, CommandChanged, PredictionEnded, RunState, ValidationMeasured)
+KINDS = (
+    Annotated,
+    AttemptStarted,
+    CheckpointSaved,
+    CommandChanged,
+    PredictionEnded,
+    ProgressCompared,
+    RunState,
+    ValidationMeasured,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,13 @@ def _said(record: Record) -> tuple[str, str]:
             return "≈", f"validation loss {words.number(record.loss)}{accuracy}"
         case PredictionEnded():
             return ("✓", f"{record.steps} predicted steps kept") if record.kept else ("✕", f"undone: {record.because}")
+        case ProgressCompared(paused_steps=0):
+            return "≈", f"predictions progress faster for their cost than full steps (z = {record.z:.1f})"
+        case ProgressCompared():
+            return (
+                "◼",
+                f"predictions pause for {record.paused_steps} full steps: slower for their cost (z = {record.z:.1f})",
+            )
         case AttemptStarted():
             return "↶", f"attempt {record.attempt} goes on from step {record.step:,}: {record.because}"
         case RunState():

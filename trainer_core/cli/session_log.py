@@ -17,6 +17,7 @@ from trainer_core.spec.records import (
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
+    ProgressCompared,
     Record,
     Row,
     RunStarted,
@@ -146,6 +147,11 @@ def lines(record: Record, stay: Stay, width: int) -> Iterator[str]:
             yield f"✓ Prediction kept | {record.steps} steps{change}"
         case PredictionEnded():
             yield f"✗ Prediction undone | {record.because}"
+        case ProgressCompared():
+            pays = (
+                f"predictions pause for {record.paused_steps} full steps" if record.paused_steps else "predictions pay"
+            )
+            yield f"Progress per cost: {record.with_predictions:.3g} with, {record.without:.3g} without | {pays}"
         case CorrectionApplied():
             threshold = "" if stay.similarity is None else f" (similarity > {stay.similarity:g})"
             yield f"Residuals selected: {record.similar} of {record.history}{threshold}"

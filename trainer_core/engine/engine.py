@@ -22,6 +22,7 @@ from trainer_core.engine.lengths import Lengths
 from trainer_core.engine.observing import training_state
 from trainer_core.engine.pace import Pace
 from trainer_core.engine.precision import Precision
+from trainer_core.engine.progress import ProgressGuard
 from trainer_core.engine.recorder import Recorder
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.engine.steps import STEPS, Outcome
@@ -84,10 +85,11 @@ class Engine:
         self.before_P, self.delta_P = self.parameters.empty(), self.parameters.empty()
         self.before_state: list[tuple[int, int]] = []
         """State of the parameters when ``before_P`` was last read in a full step."""
+        self.progress = ProgressGuard()
         self.recorder = Recorder(self, sink)
         self.phase = Phase.WARMUP
         self.step_count = self.steps_in_phase = self.batches = self.cycle = self.attempt = 0
-        self.backward_passes = self.probe_at = self.state_rev = self.recoveries = 0
+        self.backward_passes = self.forwards = self.probe_at = self.state_rev = self.recoveries = 0
         self.predictions_entered = self.predictions_kept = self.predictions_undone = 0
         self.last_divergence: int | None = None
         self.locked = self.corrected = False
@@ -145,7 +147,12 @@ class Engine:
                 return
 
     def _look_due(self) -> bool:
-        if self.phase is not Phase.FULL or self.locked or self.steps_in_phase < self.probe_at:
+        if (
+            self.phase is not Phase.FULL
+            or self.locked
+            or self.steps_in_phase < self.probe_at
+            or self.progress.quiet(self)
+        ):
             return False
         signals = self.signals()
         window = self.config.hybrid_trainer_config.divergence_window
@@ -237,6 +244,7 @@ class Engine:
     @torch.no_grad()
     def samples(self, batch: Batch) -> Tensor:
         """Per-sample losses (N,) in evaluation mode: no dropout, no running statistics touched."""
+        self.forwards += 1
         training = [m for m in self.model.modules() if m.training]
         self.model.eval()
         try:
@@ -319,6 +327,7 @@ class Engine:
             "pace": self.pace.state_dict(),
             "residuals": self.residuals.state_dict(),
             "confidence": self.confidence.state_dict(),
+            "progress": self.progress.state_dict(),
             "lengths": self.lengths.state_dict(),
             "curve": self.curve.state_dict(),
             "grad_baseline": self.grad_baseline.state_dict(),
@@ -340,7 +349,17 @@ class Engine:
         """Restore what ``state_dict`` gave. The attempt, the state_rev and the live settings are the caller's."""
         device = self.parameters.device
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in ("precision", "schedule", "predictor", "pace", "residuals", "confidence", "lengths", "curve"):
+        for name in (
+            "precision",
+            "schedule",
+            "predictor",
+            "pace",
+            "residuals",
+            "confidence",
+            "progress",
+            "lengths",
+            "curve",
+        ):
             getattr(self, name).load_state_dict(state[name])
         self.grad_baseline.load_state_dict(state["grad_baseline"])
         self.update_baseline.load_state_dict(state["update_baseline"])
@@ -364,6 +383,7 @@ _COUNTERS = (
     "batches",
     "cycle",
     "backward_passes",
+    "forwards",
     "probe_at",
     "predictions_entered",
     "predictions_kept",

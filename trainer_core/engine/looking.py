@@ -54,6 +54,9 @@ def look(engine: "Engine", batch: Batch) -> None:
     Sets ``engine.proposed``, or leaves it None when there is nothing to propose.
     """
     _settle_shadow(engine, batch)
+    engine.progress.check(engine, batch)
+    if engine.progress.quiet(engine):
+        return
     start = engine.clock()
     proposal = checked_proposal(engine.predictor.propose(engine.state), engine.predictor, engine.before_P)
     limit = min(engine.config.hybrid_trainer_config.max_predict_steps, engine.steps_left - 1)
@@ -130,6 +133,8 @@ def trusted_steps(engine: "Engine", proposal: Proposal, weights_P: Tensor, limit
 def refused(engine: "Engine") -> None:
     """The probe did not earn a prediction: look again later, at a shorter horizon or after a longer window."""
     proposed, engine.proposed = engine.proposed, None
+    if engine.progress.quiet(engine):
+        return
     engine.lengths.refused(engine.config, proposed.horizon if proposed else None)
     if proposed is not None and engine.lengths.refusals % _SHADOW_EVERY == 1:
         engine.shadow = proposed

@@ -123,6 +123,7 @@ def _force(session: "Session", phase: Phase) -> BeforeAfter:
     if phase is Phase.PREDICT:
         if engine.last_batch is None or engine.steps_left < 2:
             raise Refused("a prediction needs a batch to be probed on and at least two steps left")
+        engine.progress.forget()
         looking.look(engine, engine.last_batch)
         if engine.proposed is None:
             raise Refused("the predictor has nothing to propose yet")
@@ -144,6 +145,7 @@ def _set(session: "Session", name: str, value: float) -> BeforeAfter:
         engine.probe_at = engine.lengths.full_needed(changed)
     if setting.name == "confidence_threshold" and value < before:
         engine.lengths.look_again(changed)
+        engine.progress.forget()
         if engine.phase is Phase.FULL:
             engine.probe_at = min(engine.probe_at, engine.lengths.full_needed(changed))
     return f"{before:g}", f"{getattr(getattr(changed, setting.section), setting.name):g}"

@@ -35,6 +35,7 @@ _POLL_S = 0.02
 _KEPT_ON_ROLLBACK = (
     "batches",
     "backward_passes",
+    "forwards",
     "predictions_entered",
     "predictions_kept",
     "predictions_undone",
@@ -248,6 +249,7 @@ class Session:
         for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
             if decay is not None:
                 group["weight_decay"] = decay
+        engine.progress.forget()
         engine.predictions_entered += engine.flight is not None  # a prediction that was saved under way flies again
         engine.schedule.scale = scale
         engine.recorder.alarms.load_state_dict(alarms)

@@ -226,6 +226,19 @@ class PredictionEnded(_Record, frozen=True, tag="prediction"):
     """The learning rate it amounted to: rate * (1 + steps predicted / full steps before them)."""
 
 
+class ProgressCompared(_Record, frozen=True, tag="progress"):
+    """A stretch with predictions against a stretch of full steps: which made more progress for its cost?"""
+
+    step: int
+    with_predictions: float
+    """Loss per forward pass (a full step costs three), from one paired test over the stretch."""
+    without: float
+    z: float
+    """Standard errors between the two; below -1 predictions pause."""
+    paused_steps: int
+    """Full steps without a prediction that follow; 0: none."""
+
+
 class ResidualWeight(msgspec.Struct, frozen=True):
     """One selected residual."""
 
@@ -384,6 +397,7 @@ Record = (
     | Explained
     | PredictionProbed
     | PredictionEnded
+    | ProgressCompared
     | CorrectionApplied
     | ValidationMeasured
     | AlertRaised

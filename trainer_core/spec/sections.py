@@ -88,6 +88,12 @@ class HybridTrainerConfig(Section, frozen=True):
             "Largest change of one tensor in one prediction, as a share of its norm; 0: no bound.", 0, 1e6, live=True
         ),
     ] = 0.0
+    progress_guard: Annotated[
+        bool,
+        word(
+            "Compare progress per cost with and without predictions, and pause them where they slow the run (adaptive)."
+        ),
+    ] = True
     forward_every: Annotated[
         int,
         steps(

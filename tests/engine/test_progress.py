@@ -1,0 +1,84 @@
+"""Claims about the progress guard: it pauses predictions that slow a run, and hardly disturbs one where they pay."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.rig import Rig, batch_of
+from trainer_core.engine.progress import FIRST_JUMPS, Rate, compare, rate_of
+from trainer_core.learning.paired import Paired
+from trainer_core.learning.predictors import Observation, Proposal, TrainingState
+from trainer_core.spec.commands import SetThreshold
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import ProgressCompared, StepRecord
+
+LAX = {"policy": "adaptive", "min_predict_steps": 1, "max_predict_steps": 1, "confidence_threshold": 0.0}
+
+
+class Nudge:
+    """A predictor that moves next to nothing: never harmful enough to be undone, never worth its probes."""
+
+    def __init__(self, count: int) -> None:
+        self.step_P = torch.full((count,), 1e-9)
+
+    def observe(self, delta_P: torch.Tensor, state: TrainingState) -> Observation:
+        return Observation(None, None)
+
+    def propose(self, state: TrainingState) -> Proposal:
+        self.step_P = -self.step_P
+        return Proposal.along(self.step_P)
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        pass
+
+
+def test_rates_are_gain_for_cost_and_compared_in_standard_errors() -> None:
+    fast, slow = rate_of(Paired(2.0, 1.0, 1.0, 0.1, 6.0), 10.0), rate_of(Paired(2.0, 1.9, 0.1, 0.1, 1.0), 10.0)
+    assert (fast.value, fast.error) == (pytest.approx(0.1), pytest.approx(0.01))
+    assert compare(fast, slow) == pytest.approx(0.09 / (0.01 * 2**0.5)) or compare(fast, slow) == 6.0
+    assert compare(slow, fast) == -compare(fast, slow)
+    assert compare(Rate(float("-inf"), 1.0), slow) == -6.0
+
+
+def test_predictions_that_are_not_worth_their_probes_pause_ever_longer(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=10_000, **LAX).begin()
+    rig.engine.predictor = Nudge(rig.engine.parameters.count)
+    rig.until(lambda: len(rig.of(ProgressCompared)) >= 2, most=600)
+    first, second = rig.of(ProgressCompared)[:2]
+    assert first.z < -1 and first.without > first.with_predictions and first.paused_steps > 0
+    assert second.paused_steps >= 2 * first.paused_steps or second.paused_steps == 0
+    paused = [r for r in rig.of(StepRecord) if first.step < r.step <= first.step + first.paused_steps]
+    assert len(paused) == first.paused_steps and {r.phase for r in paused} == {Phase.FULL}
+
+
+def test_a_lower_threshold_ends_the_pause(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=10_000, **(LAX | {"confidence_threshold": 0.01})).begin()
+    rig.engine.predictor = Nudge(rig.engine.parameters.count)
+    rig.until(lambda: any(r.paused_steps for r in rig.of(ProgressCompared)), most=600)
+    assert rig.engine.progress.quiet(rig.engine)
+    rig.tell(SetThreshold("confidence_threshold", 0.0))
+    assert not rig.engine.progress.quiet(rig.engine)
+
+
+def test_without_the_guard_nothing_is_compared(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=10_000, progress_guard=False, **LAX).begin()
+    rig.engine.predictor = Nudge(rig.engine.parameters.count)
+    rig.until(lambda: rig.engine.predictions_kept > 2 * FIRST_JUMPS, most=600)
+    assert not rig.of(ProgressCompared)
+
+
+def test_the_guard_leaves_weights_and_their_statistics_alone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=10_000, **LAX).begin()
+    rig.until(lambda: rig_ready(rig), most=400)
+    before, losses = rig.weights(), rig.engine.curve.state_dict()
+    rig.engine.progress.check(rig.engine, batch_of(999))
+    assert torch.equal(rig.weights(), before) and rig.engine.curve.state_dict() == losses
+
+
+def rig_ready(rig: Rig) -> bool:
+    """Whether the next check has a stretch to judge."""
+    return rig.engine.predictions_kept >= FIRST_JUMPS

@@ -1,0 +1,151 @@
+"""The progress guard: is a stretch of training with predictions worth what it costs? Knows no phases and no files.
+
+A loss that falls on the probe batch is necessary, not sufficient: harm may come later, and looks cost something even
+where all are refused. So the run is its own control. Every so many kept predictions a stretch of plain full steps
+follows, an eighth of what the predictions cost; each is judged by one paired test on a fresh batch, from its first
+weights to its last:
+
+    r = gain / cost (loss per forward pass; a full step costs three),   z = (r_with - r_without) / sqrt(se^2 + se^2)
+
+z < -1: predictions pause for twice the control's steps, twice as long each time in a row. Else the next control comes
+after twice as many predictions (four times, where z > 3): a run where they pay hardly notices.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from trainer_core.learning.loss import Batch
+from trainer_core.learning.paired import Paired, paired_test
+from trainer_core.spec.records import ProgressCompared
+
+if TYPE_CHECKING:
+    from trainer_core.engine.engine import Engine
+
+FIRST_JUMPS, MOST_JUMPS = 16, 512
+"""Kept predictions before the first control, and at most between two."""
+_CONTROL_SHARE = 1 / 8
+_LEAST_CONTROL = 3
+_MOST_PAUSE = 2000
+_HARM_Z, _SURE_Z = -1.0, 3.0
+_STEP_COST = 3.0
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """Progress of a stretch: loss per forward pass, and its standard error."""
+
+    value: float
+    error: float
+
+
+def rate_of(test: Paired, cost: float) -> Rate:
+    """Progress per cost of a stretch that a paired test compared end to end."""
+    return Rate(test.gain / cost, test.standard_error / cost)
+
+
+def compare(with_: Rate, without: Rate) -> float:
+    """How many standard errors predictions progress faster (negative: slower) than plain steps do."""
+    error = math.hypot(with_.error, without.error)
+    z = (with_.value - without.value) / max(error, 1e-30)
+    return max(-6.0, min(6.0, z)) if math.isfinite(z) else -6.0
+
+
+class ProgressGuard:
+    """One run's comparison. Memory: one copy of the weights, where the snapshot lives."""
+
+    def __init__(self) -> None:
+        self._anchor_P: Tensor | None = None
+        self._cost = 0.0
+        self._jumps = 0
+        self._with: Rate | None = None
+        self._needed = FIRST_JUMPS
+        self._pause = 0
+        self.quiet_until = 0
+        """Batches before which no prediction is looked for: a control, or a pause."""
+
+    def quiet(self, engine: "Engine") -> bool:
+        """Whether looking for predictions has to wait."""
+        return engine.batches < self.quiet_until
+
+    def check(self, engine: "Engine", batch: Batch) -> None:
+        """Between two predictions, on a batch that no weights have seen: begin, or judge what has been finished."""
+        if not engine.lengths.adaptive or not engine.config.hybrid_trainer_config.progress_guard:
+            return
+        if self._anchor_P is None:
+            return self._anchor(engine)
+        if self._with is not None:
+            return self._judge(engine, batch, self._with)
+        if engine.predictions_kept - self._jumps >= self._needed:
+            cost = self._spent(engine)
+            self._with = rate_of(self._test(engine, batch), cost)
+            self._anchor(engine)
+            control = max(_LEAST_CONTROL, round(cost * _CONTROL_SHARE / _STEP_COST))
+            self.quiet_until = engine.batches + control
+
+    def _judge(self, engine: "Engine", batch: Batch, with_: Rate) -> None:
+        cost = self._spent(engine)
+        without = rate_of(self._test(engine, batch), cost)
+        z = compare(with_, without)
+        if z < _HARM_Z:
+            self._pause = min(_MOST_PAUSE, max(2 * self._pause, round(2 * cost / _STEP_COST)))
+            self._needed = FIRST_JUMPS
+            self.quiet_until = engine.batches + self._pause
+        else:
+            self._pause, self._needed = 0, min(MOST_JUMPS, (4 if z > _SURE_Z else 2) * self._needed)
+        engine.record(
+            ProgressCompared(
+                step=engine.step_count,
+                with_predictions=with_.value,
+                without=without.value,
+                z=z,
+                paused_steps=self._pause,
+            )
+        )
+        self._with, self._anchor_P = None, None
+
+    def _anchor(self, engine: "Engine") -> None:
+        where = "cpu" if engine.config.hybrid_trainer_config.snapshot_device == "cpu" else engine.parameters.device
+        self._anchor_P = engine.parameters.read(engine.parameters.empty()).to(where)
+        self._cost, self._jumps = self._total(engine), engine.predictions_kept
+
+    def _test(self, engine: "Engine", batch: Batch) -> Paired:
+        """The anchor's weights (before) against the present ones (after), which stay."""
+        assert self._anchor_P is not None
+        now_P = engine.parameters.read(engine.before_P)
+        after_N = engine.samples(batch)
+        engine.parameters.write(self._anchor_P.to(engine.parameters.device))
+        before_N = engine.samples(batch)
+        engine.parameters.write(now_P)
+        return paired_test(before_N, after_N)
+
+    @staticmethod
+    def _total(engine: "Engine") -> float:
+        return engine.forwards + _STEP_COST * engine.backward_passes
+
+    def _spent(self, engine: "Engine") -> float:
+        return max(1.0, self._total(engine) - self._cost)
+
+    def forget(self) -> None:
+        """The weights were set by somebody else (a rollback): what was being compared is void."""
+        self._anchor_P, self._with, self.quiet_until = None, None, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "anchor": self._anchor_P,
+            "cost": self._cost,
+            "jumps": self._jumps,
+            "with": None if self._with is None else [self._with.value, self._with.error],
+            "needed": self._needed,
+            "pause": self._pause,
+            "quiet_until": self.quiet_until,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        anchor = state["anchor"]
+        self._anchor_P = anchor.clone() if isinstance(anchor, torch.Tensor) else None
+        self._cost, self._jumps = state["cost"], state["jumps"]
+        self._with = None if state["with"] is None else Rate(*state["with"])
+        self._needed, self._pause, self.quiet_until = state["needed"], state["pause"], state["quiet_until"]
