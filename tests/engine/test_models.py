@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.engine.rig import Rig, batch_of, covered, network
-from trainer_core.spec.errors import ConfigError, UserError
+from trainer_core.spec.errors import UserError
 from trainer_core.spec.loading import resolve
 from trainer_core.spec.records import StepRecord
 
@@ -206,5 +206,4 @@ def test_what_cannot_be_trained_is_refused_at_once(tmp_path: Path) -> None:
     refused("made for another model", optimizer=lambda ps: torch.optim.SGD(other.parameters(), 0.1))
     refused("no shape yet", model=nn.Sequential(nn.LazyLinear(3)))
     refused("must be a function", loss=3)
-    refused("Linear predictor only", ConfigError, predictor_config={"type": "RSSM"})
     assert resolve({"preset": "medium"}).config.predictor_config.type == "RSSM"
