@@ -73,7 +73,7 @@ ONE_OF_EACH: tuple[Record, ...] = (
     Explained(10, Phase.FULL, (GuardLine(Phase.PREDICT, "confident", False, "0.1 > 0.85"),)),
     PredictionProbed(10, 1, 20, 0.5, 0.4, 0.1, 0.01, 10.0, 0.9, True, False, 0.01),
     PredictionEnded(20, 1, True, 10, "horizon reached", 0.5, 0.4, 0.9, None),
-    ProgressCompared(20, 0.002, 0.001, 1.5, 0),
+    ProgressCompared(20, 0.002, 0.001, 1.5, 0, 0.01),
     CorrectionApplied(21, 1, 8, 2, (ResidualWeight(4, 0.9, 0.6),), 0.1, None, False, "nothing to probe"),
     ValidationMeasured(21, math.nan, None, 0.1),
     AlertRaised(22, "a1", "grad_norm", Severity.CRITICAL, "grad_norm", math.nan, 100.0, "not a number"),

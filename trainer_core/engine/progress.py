@@ -61,6 +61,7 @@ class ProgressGuard:
         self._cost = 0.0
         self._jumps = 0
         self._with: Rate | None = None
+        self._seconds = 0.0
         self._needed = FIRST_JUMPS
         self._pause = 0
         self.quiet_until = 0
@@ -79,14 +80,15 @@ class ProgressGuard:
         if self._with is not None:
             return self._judge(engine, batch, self._with)
         if engine.predictions_kept - self._jumps >= self._needed:
-            cost = self._spent(engine)
+            start, cost = engine.clock(), self._spent(engine)
             self._with = rate_of(self._test(engine, batch), cost)
             self._anchor(engine)
             control = max(_LEAST_CONTROL, round(cost * _CONTROL_SHARE / _STEP_COST))
             self.quiet_until = engine.batches + control
+            self._seconds = engine.clock() - start
 
     def _judge(self, engine: "Engine", batch: Batch, with_: Rate) -> None:
-        cost = self._spent(engine)
+        start, cost = engine.clock(), self._spent(engine)
         without = rate_of(self._test(engine, batch), cost)
         z = compare(with_, without)
         if z < _HARM_Z:
@@ -102,6 +104,7 @@ class ProgressGuard:
                 without=without.value,
                 z=z,
                 paused_steps=self._pause,
+                seconds=self._seconds + engine.clock() - start,
             )
         )
         self._with, self._anchor_P = None, None
@@ -137,6 +140,7 @@ class ProgressGuard:
             "anchor": self._anchor_P,
             "cost": self._cost,
             "jumps": self._jumps,
+            "seconds": self._seconds,
             "with": None if self._with is None else [self._with.value, self._with.error],
             "needed": self._needed,
             "pause": self._pause,
@@ -146,6 +150,6 @@ class ProgressGuard:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         anchor = state["anchor"]
         self._anchor_P = anchor.clone() if isinstance(anchor, torch.Tensor) else None
-        self._cost, self._jumps = state["cost"], state["jumps"]
+        self._cost, self._jumps, self._seconds = state["cost"], state["jumps"], state["seconds"]
         self._with = None if state["with"] is None else Rate(*state["with"])
         self._needed, self._pause, self.quiet_until = state["needed"], state["pause"], state["quiet_until"]

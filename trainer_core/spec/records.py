@@ -237,6 +237,8 @@ class ProgressCompared(_Record, frozen=True, tag="progress"):
     """Standard errors between the two; below -1 predictions pause."""
     paused_steps: int
     """Full steps without a prediction that follow; 0: none."""
+    seconds: float
+    """Of its two paired tests."""
 
 
 class ResidualWeight(msgspec.Struct, frozen=True):

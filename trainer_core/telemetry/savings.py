@@ -28,6 +28,7 @@ from trainer_core.spec.records import (
     PredictedStretch,
     PredictionEnded,
     PredictionProbed,
+    ProgressCompared,
     Record,
     Row,
     StepRecord,
@@ -211,7 +212,7 @@ class LedgerTally:
     def _paid(self, record: Record) -> None:
         p = self.prediction
         match record:
-            case PredictionProbed():
+            case PredictionProbed() | ProgressCompared():
                 p.probes += record.seconds
                 self._pending += record.seconds
             case CorrectionApplied():
