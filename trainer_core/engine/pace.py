@@ -5,7 +5,7 @@ The expected seconds are the last unit's, and before there was one, its operatio
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from trainer_core.learning.predictors import Trainable
 from trainer_core.spec.config import PredictorConfig
@@ -29,21 +29,22 @@ class Pace:
 
     def after_step(self, predictor: object, step: int, seconds: float) -> float | None:
         """Let ``predictor`` train after ``step``, which took ``seconds``; the seconds it took, None if it did not."""
-        if not isinstance(predictor, Trainable):
+        if not hasattr(predictor, "train"):  # isinstance of a protocol takes longer than the whole of this
             return None
+        student = cast(Trainable, predictor)
         self.balance += self._share * seconds
         if self._every:
             due = step // self._every > self._trained_at // self._every
             self._trained_at = step
-            return self._train(predictor) if due else None
-        flops = predictor.unit_flops
+            return self._train(student) if due else None
+        flops = student.unit_flops
         expected = self.expected if self.expected is not None else flops / _GUESS
         self.balance = min(self.balance, _SAVED_UP * expected) if flops else 0.0
-        return self._train(predictor) if flops and self.balance >= expected else None
+        return self._train(student) if flops and self.balance >= expected else None
 
-    def _train(self, predictor: Trainable) -> float:
+    def _train(self, student: Trainable) -> float:
         start = self._clock()
-        predictor.train()
+        student.train()
         seconds = self._clock() - start
         self.expected = seconds
         self.balance -= seconds

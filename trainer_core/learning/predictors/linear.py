@@ -34,6 +34,8 @@ class Linear:
         self._overlap_J = torch.zeros(len(parameters.sizes), device=parameters.device)
         self._energy_J = torch.zeros(len(parameters.sizes), device=parameters.device)
         self._seen = 0
+        self._moments: tuple[int, list[int]] | None = None
+        """(tensors the optimizer has a state of, those without Adam's moments) when last asked."""
 
     @torch.no_grad()
     def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
@@ -51,8 +53,11 @@ class Linear:
         count = len(self._parameters.sizes)
         if self._config.direction != "auto":
             return list(range(count)) if self._config.direction == "window" else []
-        moments = has_moments(self._parameters, self._optimizer)
-        return [j for j in range(count) if not moments[j]]
+        known = len(self._optimizer.state)
+        if self._moments is None or self._moments[0] != known:  # a tensor's state begins at its first gradient
+            moments = has_moments(self._parameters, self._optimizer)
+            self._moments = (known, [j for j in range(count) if not moments[j]])
+        return self._moments[1]
 
     def _learn_shrinkage(self, delta_P: Tensor) -> None:
         windowed = self._windowed()
