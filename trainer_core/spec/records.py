@@ -8,98 +8,11 @@ import msgspec
 from trainer_core.spec.commands import Command, CommandState, Refusal
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.severity import Severity
+from trainer_core.spec.step_record import JournalRecord
+from trainer_core.spec.step_record import StepRecord as StepRecord
 
 
-class _Record(msgspec.Struct, frozen=True, tag_field="kind"):
-    """Readers of an older version ignore fields they do not know."""
-
-
-class StepRecord(_Record, frozen=True, tag="step"):
-    """One measured step: a forward pass ran. All norms are L2; all times are seconds of wall clock."""
-
-    step: int
-    """Nominal step, whatever the phase; goes back at a rollback."""
-    batch: int
-    """Batches of training data consumed so far."""
-    phase: Phase
-    cycle: int
-    step_in_phase: int
-    """1 for the first step of the phase."""
-    phase_budget: int | None
-    """Steps this phase may last; None when it has no fixed length."""
-    loss: float | None
-    """Training loss of this step's batch."""
-    loss_ema: float | None = None
-    loss_sigma: float | None = None
-    """Standard deviation of the loss about its EMA."""
-    loss_deviation: float | None = None
-    """(loss - EMA) / sigma."""
-    predicted_loss: float | None = None
-    """What the predictor expected this step's loss to be; None outside PREDICT."""
-    predicted_low: float | None = None
-    predicted_high: float | None = None
-    prediction_error: float | None = None
-    """abs(actual - predicted) / abs(actual) of the loss; None where no prediction existed."""
-    relative_error: float | None = None
-    """norm(actual delta - predicted delta) / norm(actual delta) of the weights in a full step (residual error)."""
-    confidence: float | None = None
-    """Calibrated probability that applying the next proposal lowers the loss."""
-    grad_norm: float | None = None
-    """None: no backward pass ran."""
-    grad_norm_baseline: float | None = None
-    grad_param_ratio: float | None = None
-    grad_variance: float | None = None
-    """Variance of the gradient norm over the recent window."""
-    update_norm: float | None = None
-    """Norm of the weight change of this step."""
-    update_norm_baseline: float | None = None
-    param_norm: float | None = None
-    learning_rate: float | None = None
-    sign_changes: int | None = None
-    """Sign changes of the loss difference in the last 10 steps."""
-    step_seconds: float | None = None
-    forward_seconds: float | None = None
-    backward_seconds: float | None = None
-    optimizer_seconds: float | None = None
-    predict_seconds: float | None = None
-    """Predictor, its training, probes, snapshots and correction inside this step."""
-    predictor_train_seconds: float | None = None
-    """Of these, the learned predictor's training; None: it did not train at this step."""
-    backward_passes: int = 0
-    """Since the run began, over all attempts."""
-    loss_change: float | None = None
-    """Relative change of the loss EMA over the last 20 steps: what WARMUP waits for."""
-    update_ratio: float | None = None
-    """Update norm of one step / its baseline."""
-    horizon: int | None = None
-    """Steps the next prediction would try, or the present one lasts."""
-    full_needed: int | None = None
-    """FULL steps before the next look at a proposal."""
-    since_divergence: int | None = None
-    """Steps since the last divergence; None: there was none."""
-    refusals: int | None = None
-    """Proposals refused in a row."""
-    predictions_kept: int | None = None
-    predictions_undone: int | None = None
-    brier: float | None = None
-    """Mean squared error of the stated confidences so far; None before the first outcome."""
-    residuals: int | None = None
-    """Residuals remembered."""
-    micro_batches: int | None = None
-    """Micro-batches the batch was cut into (gradient accumulation); None when no backward pass ran."""
-    micro_grad_variance: float | None = None
-    """Trace of the covariance of the gradient, estimated over this step's micro-batches; None with fewer than two."""
-    micro_grad_snr: float | None = None
-    """Squared norm of the gradient / micro_grad_variance: signal to noise; None with fewer than two micro-batches."""
-    orthogonaliser_confidence: float | None = None
-    """Muon: cos(step by the old orthogonaliser, step by the new one); None where the step did not compare them."""
-    orthogonaliser_predicted: int | None = None
-    """Muon: 1 if the step used an old orthogonaliser, 0 if its own; None where none is ever predicted."""
-    layer_grad_norms: tuple[float, ...] | None = None
-    """One per name in ``RunStarted.layers``; None when no backward pass ran."""
-
-
-class PredictedStretch(_Record, frozen=True, tag="stretch"):
+class PredictedStretch(JournalRecord, frozen=True, tag="stretch"):
     """Predicted steps ``first_step..last_step`` taken without a forward pass each: one move along the path.
 
     ``expected_loss`` is the predicted path (one value per step, or two: both ends); nothing in it was measured.
@@ -120,7 +33,7 @@ class PredictedStretch(_Record, frozen=True, tag="stretch"):
     backward_passes: int
 
 
-class RunStarted(_Record, frozen=True, tag="run-started"):
+class RunStarted(JournalRecord, frozen=True, tag="run-started"):
     """First record of a process on a run: also written by a resume."""
 
     step: int
@@ -142,7 +55,7 @@ class RunStarted(_Record, frozen=True, tag="run-started"):
     """The plain run this one is compared with: its directory, relative to this run's; None: none was given."""
 
 
-class RunState(_Record, frozen=True, tag="run-state"):
+class RunState(JournalRecord, frozen=True, tag="run-state"):
     """The trainer's own word for what it is doing: running, paused, finished, stopped or failed."""
 
     step: int
@@ -150,7 +63,7 @@ class RunState(_Record, frozen=True, tag="run-state"):
     because: str
 
 
-class PhaseChanged(_Record, frozen=True, tag="phase"):
+class PhaseChanged(JournalRecord, frozen=True, tag="phase"):
     """``step`` is the first step of the new phase; ``because`` the guards that held, with their numbers."""
 
     step: int
@@ -171,7 +84,7 @@ class GuardLine(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Explained(_Record, frozen=True, tag="explained"):
+class Explained(JournalRecord, frozen=True, tag="explained"):
     """Every guard out of the present phase with its numbers; written when one of them flips, or every 20 steps."""
 
     step: int
@@ -179,7 +92,7 @@ class Explained(_Record, frozen=True, tag="explained"):
     lines: tuple[GuardLine, ...]
 
 
-class PredictionProbed(_Record, frozen=True, tag="probe"):
+class PredictionProbed(JournalRecord, frozen=True, tag="probe"):
     """A proposal compared with the present weights on the same batch (paired test)."""
 
     step: int
@@ -201,7 +114,7 @@ class PredictionProbed(_Record, frozen=True, tag="probe"):
     """Relative spread of an ensemble's members over the proposal; it lowers the confidence. None: no ensemble."""
 
 
-class PredictionEnded(_Record, frozen=True, tag="prediction"):
+class PredictionEnded(JournalRecord, frozen=True, tag="prediction"):
     """The verdict on one PREDICT phase and its correction."""
 
     step: int
@@ -226,7 +139,7 @@ class PredictionEnded(_Record, frozen=True, tag="prediction"):
     """The learning rate it amounted to: rate * (1 + steps predicted / full steps before them)."""
 
 
-class ProgressCompared(_Record, frozen=True, tag="progress"):
+class ProgressCompared(JournalRecord, frozen=True, tag="progress"):
     """A stretch with predictions against a stretch of full steps: which made more progress for its cost?"""
 
     step: int
@@ -249,7 +162,7 @@ class ResidualWeight(msgspec.Struct, frozen=True):
     weight: float
 
 
-class CorrectionApplied(_Record, frozen=True, tag="correction"):
+class CorrectionApplied(JournalRecord, frozen=True, tag="correction"):
     """Residual selection and its paired probe (methodology, "Correction Phase")."""
 
     step: int
@@ -266,7 +179,7 @@ class CorrectionApplied(_Record, frozen=True, tag="correction"):
     seconds: float | None = None
 
 
-class ValidationMeasured(_Record, frozen=True, tag="validation"):
+class ValidationMeasured(JournalRecord, frozen=True, tag="validation"):
     """Loss on held-out data."""
 
     step: int
@@ -275,7 +188,7 @@ class ValidationMeasured(_Record, frozen=True, tag="validation"):
     seconds: float
 
 
-class AlertRaised(_Record, frozen=True, tag="alert-raised"):
+class AlertRaised(JournalRecord, frozen=True, tag="alert-raised"):
     """A ladder rung held long enough, or an event nobody should miss. One open alert per rule."""
 
     step: int
@@ -296,7 +209,7 @@ class AlertRaised(_Record, frozen=True, tag="alert-raised"):
     """Settings changes that can only be made in the next run, in words."""
 
 
-class AlertResolved(_Record, frozen=True, tag="alert-resolved"):
+class AlertResolved(JournalRecord, frozen=True, tag="alert-resolved"):
     step: int
     alert_id: str
     rule: str
@@ -313,7 +226,7 @@ class ChecklistItem(msgspec.Struct, frozen=True):
     """The numbers that were compared."""
 
 
-class Checklist(_Record, frozen=True, tag="checklist"):
+class Checklist(JournalRecord, frozen=True, tag="checklist"):
     """A checklist of the document at one step: "warmup", "before training" or "during training"."""
 
     step: int
@@ -321,7 +234,7 @@ class Checklist(_Record, frozen=True, tag="checklist"):
     items: tuple[ChecklistItem, ...]
 
 
-class CommandChanged(_Record, frozen=True, tag="command"):
+class CommandChanged(JournalRecord, frozen=True, tag="command"):
     """One transition in the life of a command: the audit trail, the broadcast and the late joiner's answer."""
 
     step: int
@@ -341,7 +254,7 @@ class CommandChanged(_Record, frozen=True, tag="command"):
     """The operator's own reason."""
 
 
-class CheckpointSaved(_Record, frozen=True, tag="checkpoint"):
+class CheckpointSaved(JournalRecord, frozen=True, tag="checkpoint"):
     step: int
     name: str
     bytes: int
@@ -353,7 +266,7 @@ class CheckpointSaved(_Record, frozen=True, tag="checkpoint"):
     """Its validation loss is the lowest so far; kept until a better one comes."""
 
 
-class CheckpointSkipped(_Record, frozen=True, tag="checkpoint-skipped"):
+class CheckpointSkipped(JournalRecord, frozen=True, tag="checkpoint-skipped"):
     """A damaged or unfinished checkpoint that was passed over."""
 
     step: int
@@ -361,7 +274,7 @@ class CheckpointSkipped(_Record, frozen=True, tag="checkpoint-skipped"):
     because: str
 
 
-class AttemptStarted(_Record, frozen=True, tag="attempt"):
+class AttemptStarted(JournalRecord, frozen=True, tag="attempt"):
     """A rollback or resume: what follows replaces the steps after ``step`` of the earlier attempts."""
 
     step: int
@@ -375,13 +288,13 @@ class AttemptStarted(_Record, frozen=True, tag="attempt"):
     """Reading the checkpoint and putting everything back."""
 
 
-class Annotated(_Record, frozen=True, tag="note"):
+class Annotated(JournalRecord, frozen=True, tag="note"):
     step: int
     text: str
     actor: str
 
 
-class Lost(_Record, frozen=True, tag="lost"):
+class Lost(JournalRecord, frozen=True, tag="lost"):
     """Step records dropped because the disk could not keep up; events are never dropped."""
 
     step: int
