@@ -33,6 +33,7 @@ class _Watch:
         """Consecutive steps above healthy; their least severity is ``level``."""
         self.level = Severity.HEALTHY
         self.healthy = 0
+        """Consecutive healthy steps while an alert is open."""
         self.open: str | None = None
         self.open_level = Severity.HEALTHY
         self.silent_until = 0
@@ -56,9 +57,6 @@ class _Row(msgspec.Struct, frozen=True):
     rule: AlertRule
     watch: _Watch
     ladder: Ladder
-    low: float
-    high: float
-    """Lowest and highest healthy value."""
 
 
 class Alarms:
@@ -70,8 +68,9 @@ class Alarms:
         self._watches = {rule.name: _Watch() for rule in (*RULES, NOT_FINITE)}
         self._number = 0
         self._config: Config | None = None
-        self._rows: dict[Phase, list[_Row]] = {}
-        self._not_finite = _Row(NOT_FINITE, self._watches[NOT_FINITE.name], _BROKEN, -0.5, 0.5)
+        self._rows: dict[Phase, list[tuple[str, float, float, _Watch, _Row]]] = {}
+        """By phase: signal, lowest and highest healthy value, memory, rule."""
+        self._not_finite = _Row(NOT_FINITE, self._watches[NOT_FINITE.name], _BROKEN)
 
     def check(
         self, record: StepRecord, finite: bool, config: Config, health: Mapping[str, float | None] | None = None
@@ -80,31 +79,29 @@ class Alarms:
         if config is not self._config:
             self._read(config)
         signals = health or {}
-        for row in self._rows[record.phase]:
-            name = row.rule.signal
+        for name, low, high, watch, row in self._rows[record.phase]:
             value = signals[name] if name in signals else getattr(record, name, None)
-            if value is not None:
+            if value is None:
+                continue
+            if low <= value <= high and watch.open is None:  # nearly always
+                watch.held = 0
+            else:
                 self._look(row, value, record.step)
-        if config.divergence_config.nan_check_enabled:
+        if config.divergence_config.nan_check_enabled and not (finite and self._not_finite.watch.open is None):
             self._look(self._not_finite, 0.0 if finite else 1.0, record.step)
 
     def _read(self, config: Config) -> None:
         """Take the limits from the settings as they are now."""
         limits = ladders(config)
         sides = {rule.name: limits[rule.signal].side(rule.above) for rule in RULES}
-        rows = [_Row(r, self._watches[r.name], sides[r.name], *sides[r.name].healthy) for r in RULES]
-        self._rows = {phase: [row for row in rows if phase in row.rule.phases] for phase in Phase}
+        rows = [_Row(r, self._watches[r.name], sides[r.name]) for r in RULES]
+        lines = [(row.rule.signal, *row.ladder.healthy, row.watch, row) for row in rows]
+        self._rows = {phase: [line for line in lines if phase in line[4].rule.phases] for phase in Phase}
         self._config = config
 
     def _look(self, row: _Row, value: float, step: int) -> None:
         watch, rule = row.watch, row.rule
-        if row.low <= value <= row.high:
-            if watch.open is None:  # nearly always
-                watch.held, watch.level, watch.healthy = 0, Severity.HEALTHY, watch.healthy + 1
-                return
-            watch.see(Severity.HEALTHY)
-        else:
-            watch.see(min(row.ladder.classify(value), rule.worst))
+        watch.see(min(row.ladder.classify(value), rule.worst))
         if watch.open is not None and watch.healthy >= rule.recovery:
             resolved = f"{rule.name} healthy for {rule.recovery} steps"
             self._say(AlertResolved(step, watch.open, rule.name, resolved))

@@ -78,6 +78,8 @@ class Health:
 
     def __init__(self) -> None:
         self._memory = _Memory()
+        self._derived: tuple[int, float | None, int, float | None] | None = None
+        """(attempts, divergence rate, in a row, implied rate) until another prediction ends."""
 
     def hear(self, record: Record) -> None:
         """Take in what was said; step records are taken by ``signals``."""
@@ -127,6 +129,7 @@ class Health:
         (steps, kept), well = m.verdict, m.left_well
         m.predictions = [*m.predictions, (max(1, steps), not (kept and well))][-_PREDICTIONS:]
         m.verdict = m.left_well = None
+        self._derived = None
 
     def _refused(self) -> None:
         if self._memory.probed:
@@ -135,11 +138,12 @@ class Health:
 
     def _attempted(self, implied: float) -> None:
         self._memory.implied = [*self._memory.implied, implied][-_MOST_ATTEMPTS:]
+        self._derived = None
 
     def _begin_anew(self, step: int) -> None:
         """Another learning rate: what was seen under the old one is no evidence against it."""
         m = self._memory
-        m.implied, m.predictions = [], []
+        m.implied, m.predictions, self._derived = [], [], None
         m.best, m.best_step, m.since_gain = m.slow, step, 0
         m.overfitting = m.underfitting = 0
         m.flat_validation = m.flat_train = None
@@ -158,19 +162,22 @@ class Health:
         m.learning_rate = record.learning_rate if record.learning_rate is not None else m.learning_rate
         full = 1.0 if record.phase is Phase.FULL else 0.0
         m.full_share += (full - m.full_share) / _FULL_SHARE_SPAN
-        layers = record.layer_grad_norms
+        layers, attempts = record.layer_grad_norms, config.health.implied_rate_attempts
+        if self._derived is None or self._derived[0] != attempts:
+            self._derived = attempts, self._divergence_rate(), self._in_a_row(), self._implied(attempts)
+        _, rate, in_a_row, implied = self._derived
         return {
             "grad_growth": grown,
             "layer_norm_high": max(layers) if layers else None,
             "layer_norm_low": min(layers) if layers else None,
             "steps_without_gain": m.since_gain,
-            "divergence_rate": self._divergence_rate(),
-            "divergences_in_a_row": self._in_a_row(),
+            "divergence_rate": rate,
+            "divergences_in_a_row": in_a_row,
             "full_share": None if locked else m.full_share,
             "overfitting": m.overfitting,
             "validation_gap": m.gap,
             "underfitting": m.underfitting,
-            "implied_rate": self._implied(config.health.implied_rate_attempts),
+            "implied_rate": implied,
         }
 
     def _train(self, record: StepRecord, config: Config) -> None:
@@ -227,4 +234,4 @@ class Health:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._memory = msgspec.convert(state, _Memory)
+        self._memory, self._derived = msgspec.convert(state, _Memory), None
