@@ -169,6 +169,15 @@ def test_muon_goes_through_every_phase_and_lowers_the_loss(tmp_path: Path, every
     assert bool(measured) == (every > 1)
 
 
+def test_a_prediction_moves_the_matrices_of_muon_as_well_as_the_rest(tmp_path: Path) -> None:
+    rig = muon_rig(tmp_path).begin().until_phase(Phase.PREDICT, 1)
+    flight = rig.engine.flight
+    assert flight is not None
+    change = rig.engine.parameters.views(flight.proposal.change(0, 1))
+    moved = {name: float(v.norm()) for name, v in zip(rig.engine.parameters.names, change, strict=True)}
+    assert min(moved.values()) > 0, f"Adam's moments for some, the recent window's slope for others: {moved}"
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_resumed_muon_run_is_the_uninterrupted_one(tmp_path: Path, every: int) -> None:
     settings: dict[str, Any] = {"orthogonaliser_every": every, "orthogonaliser_confidence": 0.0, "steps": 40}
@@ -241,7 +250,7 @@ def test_a_reused_factor_moves_the_weights_by_the_size_it_had() -> None:
     for step in range(5, 8):
         before = [p.detach().clone() for p in model.parameters()]
         assert all(drive(model, muon, range(step, step + 1), 0.3))
-        norms.append([float((p - b).norm()) for p, b in zip(model.parameters(), before, strict=True)])
+        norms.append([float((p - b).detach().norm()) for p, b in zip(model.parameters(), before, strict=True)])
     sizes = [float(muon.state[p]["factor_norm"]) for p in model.parameters()]
     assert norms == [pytest.approx([0.01 * 2**0.5 * sizes[0], 0.01 * sizes[1]], rel=1e-3)] * 3
 
