@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.store import Snapshot
 from app.views import words
+from app.views.commands import title
 from trainer_core.spec.commands import AcknowledgeAlert, CommandState
 from trainer_core.spec.records import AlertRaised, AlertResolved, CommandChanged
 from trainer_core.spec.severity import Severity
@@ -17,7 +18,7 @@ class Alert:
     severity: Severity
     message: str
     detail: str
-    """The value and the limit it passed."""
+    """The value, the limit it passed, and what its remedy would send."""
     step: int
     resolved_step: int | None
     acknowledged: bool
@@ -61,6 +62,10 @@ def open_alerts(snapshot: Snapshot) -> list[Alert]:
 
 
 def _detail(raised: AlertRaised) -> str:
-    if raised.limit is None:
-        return f"{raised.signal} {words.number(raised.value)}" if raised.value is not None else raised.signal
-    return f"{raised.signal} {words.number(raised.value)}, limit {words.number(raised.limit)}"
+    """The numbers, and what the remedy would send."""
+    numbers = raised.signal if raised.value is None else f"{raised.signal} {words.number(raised.value)}"
+    if raised.limit is not None:
+        numbers += f", limit {words.number(raised.limit)}"
+    if raised.remedy is None or not raised.commands:
+        return numbers
+    return f"{numbers}; remedy {raised.remedy}: {', '.join(title(command).lower() for command in raised.commands)}"

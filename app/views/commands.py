@@ -12,7 +12,10 @@ from trainer_core.spec.commands import (
     LockPrediction,
     Refusal,
     Rollback,
+    ScaleLearningRate,
+    SetGradientClip,
     SetThreshold,
+    SetWeightDecay,
     kind_of,
 )
 from trainer_core.spec.phases import Phase
@@ -97,6 +100,12 @@ def title(command: Command) -> str:
             return f"Set {name} to {value:g}"
         case Rollback(checkpoint=name):
             return f"Roll back to {name or 'the last good checkpoint'}"
+        case ScaleLearningRate(factor=factor):
+            return f"Scale learning rate by {factor:g}"
+        case SetGradientClip(max_norm=value):
+            return f"Set gradient clip to {value:g}"
+        case SetWeightDecay(value=value):
+            return f"Set weight decay to {value:g}"
         case LockPrediction(locked=locked):
             return "Lock prediction" if locked else "Unlock prediction"
         case _:

@@ -20,6 +20,8 @@ from trainer_core.spec.commands import (
     LockPrediction,
     Refusal,
     Rollback,
+    ScaleLearningRate,
+    SetGradientClip,
     SetPhaseLength,
     SetThreshold,
 )
@@ -118,6 +120,17 @@ def test_open_alerts_come_first_and_the_worst_of_them_on_top() -> None:
     assert found[0].detail == "grad_norm 12, limit 10"
     assert found[2].standing == "resolved at step 20"
     assert len(open_alerts(seen(script))) == 2
+
+
+def test_an_alert_says_what_its_remedy_would_send() -> None:
+    script = Script().start().steps(10)
+    commands = (SetGradientClip(1.0), ScaleLearningRate(0.5))
+    raised = AlertRaised(
+        10, "a", "rule", Severity.WARNING, "grad_norm", 12.0, 10.0, "it explodes", "gradient_explosion", commands
+    )
+    script.say(raised)
+    said = "grad_norm 12, limit 10; remedy gradient_explosion: set gradient clip to 1, scale learning rate by 0.5"
+    assert alerts(seen(script))[0].detail == said
 
 
 def test_the_threshold_in_force_is_the_applied_one_not_the_queued_one() -> None:

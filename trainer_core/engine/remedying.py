@@ -27,22 +27,28 @@ class Remedying:
         While a rollback is due the transition table acts by itself, with its own learning rate and clip.
         """
         engine = self._session.engine
-        if engine.config.health.remedies != "auto" or not engine.healthy or self._cooling:
+        if engine.config.health.remedies != "auto" or self._cooling:
             return
-        for alert in engine.recorder.alarms.open_alerts():
-            if alert.alert_id not in self._treated and alert.rule != NOT_FINITE.name and alert.remedy is not None:
-                self._treated.add(alert.alert_id)
-                if self._treat(alert, alert.remedy):
-                    return
+        waiting = [a for a in engine.recorder.alarms.open_alerts() if self._waits(a)]
+        if not waiting or not engine.healthy:
+            return
+        for alert in waiting:
+            self._treated.add(alert.alert_id)
+            if self._treat(alert):
+                return
+
+    def _waits(self, alert: "OpenAlert") -> bool:
+        return alert.remedy is not None and alert.alert_id not in self._treated and alert.rule != NOT_FINITE.name
 
     @property
     def _cooling(self) -> bool:
         since = None if self._last_step is None else self._session.engine.step_count - self._last_step
         return since is not None and since < self._session.engine.config.health.remedy_cooldown
 
-    def _treat(self, alert: "OpenAlert", remedy: str) -> bool:
+    def _treat(self, alert: "OpenAlert") -> bool:
+        """Whether the remedy acted; a note says why where it did not."""
         engine, limit = self._session.engine, self._session.engine.config.health.max_remedies
-        actor = f"remedy:{alert.rule}"
+        remedy, actor = alert.remedy or "", f"remedy:{alert.rule}"
         commands = REMEDIES[remedy](engine.config)
         if self._applied >= limit:
             text = f"{remedy} was not applied: {limit} remedies (max_remedies) were applied by themselves already"
