@@ -5,13 +5,11 @@ batch -> boundary (transitions that are due, with the paired tests they need; pr
 """
 
 import math
-import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +21,7 @@ from trainer_core.engine.observing import training_state
 from trainer_core.engine.pace import Pace
 from trainer_core.engine.precision import Precision
 from trainer_core.engine.progress import ProgressGuard
+from trainer_core.engine.randomness import random_state, set_random_state
 from trainer_core.engine.recorder import Recorder
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.engine.steps import STEPS, Outcome
@@ -342,7 +341,7 @@ class Engine:
             "state": msgspec.to_builtins(self.state),
             "gradient_clip_norm": self.config.optimizer.gradient_clip_norm,
             "recorder": self.recorder.state_dict(),
-            "random": _random_state(),
+            "random": random_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -374,7 +373,7 @@ class Engine:
         self.state = msgspec.convert(state["state"], TrainingState)
         self.proposed = None
         self.recorder.load_state_dict(state["recorder"])
-        _set_random_state(state["random"])
+        set_random_state(state["random"])
 
 
 _COUNTERS = (
@@ -392,22 +391,3 @@ _COUNTERS = (
     "locked",
     "corrected",
 )
-
-
-def _random_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": list(random.getstate()[1]),
-        "numpy": [str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
-    }
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-    random.setstate((3, tuple(state["python"]), None))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
