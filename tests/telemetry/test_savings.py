@@ -13,6 +13,7 @@ from trainer_core.spec.records import (
     PredictedStretch,
     PredictionEnded,
     PredictionProbed,
+    ProgressCompared,
     Record,
     Row,
     RunStarted,
@@ -176,6 +177,12 @@ def test_records_of_an_older_version_lack_seconds_and_invent_none() -> None:
 def test_training_a_learned_predictor_is_part_of_its_watching() -> None:
     cost = ledger_of([measured(1, F, 2.0, 1, 0.1, predict_seconds=0.03, predictor_train_seconds=0.02)]).phases[F]
     assert (cost.seconds, cost.observing_seconds, cost.training_seconds) == (0.1, 0.03, 0.02)
+
+
+def test_the_progress_guards_tests_are_charged_as_probes() -> None:
+    asked = [ProgressCompared(1, 0.1, 0.2, -2.0, 6, 0.4), measured(2, F, 2.0, 2, 0.6, predict_seconds=0.5)]
+    ledger = ledger_of(asked)
+    assert (ledger.prediction.probes, ledger.charged_seconds) == pytest.approx((0.4, 0.6))
 
 
 def test_no_rows_have_no_savings() -> None:

@@ -60,6 +60,7 @@ class PredictionCost(msgspec.Struct):
     """Seconds beside the steps themselves. Together with the phases' seconds they are all that is charged."""
 
     probes: float = 0.0
+    """Looks, shadows, and the progress guard's paired tests."""
     snapshots: float = 0.0
     moves: float = 0.0
     corrections: float = 0.0
