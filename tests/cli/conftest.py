@@ -93,7 +93,9 @@ def start(runs_dir: Path) -> Iterator[Start]:
 def live(runs_dir: Path, start: Start) -> tuple[Path, subprocess.Popen[str]]:
     """The run directory and the process of a run that is training and can be steered."""
     run_dir = runs_dir / "live"
-    process = start("train", "digits", "--steps", 200_000, "--run-dir", run_dir)
+    process = start(
+        "train", "digits", "--steps", 10_000_000, "--run-dir", run_dir, "--set", "confidence_threshold=0.85"
+    )
     until(lambda: process.poll() is not None or (run_dir / "endpoint.json").exists(), "the run has no endpoint.json")
     assert process.poll() is None, process.communicate()
     return run_dir, process
