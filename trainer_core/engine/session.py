@@ -172,7 +172,11 @@ class Session:
         self._validations_without_gain = 0 if self._improved else self._validations_without_gain + 1
         self._best_validation = min(self._best_validation, loss)
         if patience and self._validations_without_gain >= patience:
-            self.end("finished", f"early stopping: no better validation loss in {patience} validations")
+            best = next((entry.name for entry in reversed(self.checkpoints.entries()) if entry.best), "none saved")
+            self.end(
+                "finished",
+                f"early stopping: no better validation loss in {patience} validations; best checkpoint: {best}",
+            )
 
     def _save_if_possible(self, because: str) -> None:
         """A full disk costs this checkpoint and raises an alert; training goes on with the older ones."""

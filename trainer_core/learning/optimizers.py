@@ -36,6 +36,10 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _muon(model: nn.Module, rate: float, o: OptimizerConfig) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise ConfigError(
+            f"[optimizer] type = 'Muon' needs torch 2.9 or newer; this is {torch.__version__}: use 'AdamW'"
+        )
     matrices, rest = body_matrices(model)
     if not matrices:
         raise ConfigError(

@@ -15,7 +15,7 @@ computes its own Q; the comparison goes on at the same distance in steps, so tha
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,13 @@ def inverse_root(gram_MM: Tensor, coefficients: tuple[float, float, float], iter
     return torch.eye(len(gram_MM), device=gram_MM.device) if factor_MM is None else factor_MM
 
 
-class FactoredMuon(torch.optim.Muon):
+if TYPE_CHECKING:
+    from torch.optim import Muon as _Muon
+else:  # torch before 2.9 has none: the module still loads, and make_optimizer says what is missing
+    _Muon = getattr(torch.optim, "Muon", torch.optim.Optimizer)
+
+
+class FactoredMuon(_Muon):
     """torch.optim.Muon by its factors; see the module. Takes matrices, shape (m, n), and torch.optim.Muon's settings.
 
     ``every``: steps one factor serves (1: each its own, nothing is predicted). ``least``: confidence from which an old
