@@ -139,7 +139,8 @@ def stopping(folder: Path, *losses: float, patience: int = 3, steps: int = 200) 
 
 def test_training_stops_after_as_many_validations_without_a_gain_as_patience_says(tmp_path: Path) -> None:
     rig = stopping(tmp_path, 1.0, 0.9, 0.95, 0.91, 0.9, 0.1)
-    assert rig.session.ended == ("finished", "early stopping: no better validation loss in 3 validations")
+    said = "early stopping: no better validation loss in 3 validations; best checkpoint: step-000010"
+    assert rig.session.ended == ("finished", said)
     assert rig.engine.step_count == 25, "validations 3, 4 and 5 were no better than the second; an equal one is none"
     assert len(rig.of(ValidationMeasured)) == 5 and rig.of(CheckpointSaved)
 
