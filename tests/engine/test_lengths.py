@@ -11,7 +11,7 @@ from trainer_core.engine.lengths import Lengths
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
 from trainer_core.spec.config import Config
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import PredictionEnded, PredictionProbed
+from trainer_core.spec.records import CalibrationMeasured, PredictionEnded, PredictionProbed
 
 CONFIG = Config()
 H = CONFIG.hybrid_trainer_config
@@ -128,3 +128,17 @@ def test_the_verdict_says_what_learning_rate_a_prediction_amounted_to(tmp_path: 
     rig.until(lambda: bool(rig.of(PredictionEnded)))
     ended = rig.of(PredictionEnded)[0]
     assert ended.implied_rate == pytest.approx(3e-3 * (1 + 6 / 4)) and ended.better is not None
+
+
+def test_the_journal_has_the_reliability_of_the_confidence(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, policy="adaptive", steps=400, min_predict_steps=2, confidence_threshold=0.8).begin().finish()
+    measured = rig.of(CalibrationMeasured)
+    assert len(measured) > 1 and measured[-2].outcomes % 8 == 0
+    last = measured[-1]
+    outcomes = [(r.confidence, r.better) for r in rig.of(PredictionEnded)]
+    shadows = sum(r.shadow for r in rig.of(PredictionProbed))
+    assert last.outcomes == sum(b.outcomes for b in last.bins) == len(outcomes) + shadows
+    assert len(last.bins) == 10 and 0 <= last.brier <= 1
+    for i, found in enumerate(last.bins):
+        if found.stated is not None:
+            assert i / 10 <= found.stated <= (i + 1) / 10 and 0 <= found.better <= found.outcomes

@@ -151,6 +151,7 @@ def _settle_shadow(engine: "Engine", batch: Batch) -> None:
     test = paired_test(probe.before_N, probe.at(shadow.horizon))
     engine.parameters.write(probe.weights_P)
     engine.confidence.resolved(shadow.confidence, pooled_gain(shadow.probe, test) > 0)
+    engine.recorder.calibration(every=8)
     _say(engine, shadow, test, True, engine.clock() - start)
 
 

@@ -173,6 +173,7 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, star
     assert flight is not None
     better = kept if test is None else pooled_gain(flight.probe, test) > 0
     engine.confidence.resolved(flight.confidence, better)
+    engine.recorder.calibration(every=8)
     if kept:
         engine.lengths.kept(engine.config)
         engine.predictions_kept += 1

@@ -7,7 +7,14 @@ from trainer_core.engine.checklists import Checklists
 from trainer_core.engine.health import Health
 from trainer_core.engine.steps import Outcome
 from trainer_core.spec.phases import TRAITS, Phase
-from trainer_core.spec.records import Explained, PhaseChanged, Record, StepRecord
+from trainer_core.spec.records import (
+    CalibrationMeasured,
+    Explained,
+    PhaseChanged,
+    Record,
+    ReliabilityBin,
+    StepRecord,
+)
 from trainer_core.spec.transitions import explain
 
 if TYPE_CHECKING:
@@ -35,6 +42,17 @@ class Recorder:
             checklist = self.checklists.phase(record, self._engine.config)
             if checklist is not None:
                 self.say(checklist)
+
+    def calibration(self, every: int = 1) -> None:
+        """The reliability of the confidence so far, when there are outcomes and their number divides by ``every``."""
+        found = self._engine.confidence.reliability
+        if found.brier is None or found.outcomes % every:
+            return
+        bins = tuple(
+            ReliabilityBin(n, better, stated / n if n else None)
+            for n, better, stated in zip(found.counts, found.better, found.stated, strict=True)
+        )
+        self.say(CalibrationMeasured(self._engine.step_count, found.outcomes, found.brier, bins))
 
     def step(self, outcome: Outcome, between_seconds: float, trained: float | None = None) -> StepRecord:
         """Record a measured step; ``between_seconds`` went into probes and transitions before it.

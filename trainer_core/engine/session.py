@@ -144,6 +144,7 @@ class Session:
             self.measure_validation()
         self.inbox.put(self._take_commands())
         self.inbox.close(f"the run has {state}")
+        self.engine.recorder.calibration()
         self.engine.record(RunState(self.engine.step_count, state, because))
 
     def settle(self) -> None:

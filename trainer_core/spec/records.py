@@ -139,6 +139,27 @@ class PredictionEnded(JournalRecord, frozen=True, tag="prediction"):
     """The learning rate it amounted to: rate * (1 + steps predicted / full steps before them)."""
 
 
+class ReliabilityBin(msgspec.Struct, frozen=True):
+    """Outcomes whose stated confidence lay in one tenth of [0, 1]."""
+
+    outcomes: int
+    better: int
+    """Of them, those whose loss fell: both batches of the prediction, or of its shadow, pooled."""
+    stated: float | None
+    """Their mean stated confidence; None without an outcome."""
+
+
+class CalibrationMeasured(JournalRecord, frozen=True, tag="calibration"):
+    """Stated confidence against what came of it, over the run so far; at every eighth outcome and at the end."""
+
+    step: int
+    outcomes: int
+    brier: float
+    """Mean of (confidence - outcome)^2."""
+    bins: tuple[ReliabilityBin, ...]
+    """Ten, from [0, 0.1) to [0.9, 1]."""
+
+
 class ProgressCompared(JournalRecord, frozen=True, tag="progress"):
     """A stretch with predictions against a stretch of full steps: which made more progress for its cost?"""
 
@@ -312,6 +333,7 @@ Record = (
     | Explained
     | PredictionProbed
     | PredictionEnded
+    | CalibrationMeasured
     | ProgressCompared
     | CorrectionApplied
     | ValidationMeasured
