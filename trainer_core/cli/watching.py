@@ -18,7 +18,7 @@ from trainer_core.spec.errors import UserError
 
 DEFAULT_PORT = 8501
 DEMO_TASK = "code_lm"
-DEMO_STEPS = 8000
+DEMO_STEPS = 20_000
 """Several minutes on a small machine: time to look and to steer."""
 TRAINER_PATIENCE_S = 20.0
 """Long enough to save a checkpoint."""
