@@ -28,7 +28,6 @@ class Lengths:
         self._window = float(min(h.min_full_steps, h.full_steps)) if self.adaptive else 1.0
         self._horizon = float(_FIRST_HORIZON if self.adaptive else h.max_predict_steps)
         self.refusals = self._at_floor = 0
-        self.last_kept = True
 
     def full_needed(self, config: Config) -> int:
         """FULL steps before the next probe."""
@@ -62,7 +61,7 @@ class Lengths:
 
     def kept(self, config: Config) -> None:
         """The prediction was worth it."""
-        self.refusals, self._at_floor, self.last_kept = 0, 0, True
+        self.refusals = self._at_floor = 0
         if self.adaptive:
             self._window = max(1.0, min(self._window, config.hybrid_trainer_config.full_steps) / RATIO)
         else:
@@ -73,7 +72,6 @@ class Lengths:
     def refused(self, config: Config, tried: int | None = None) -> None:
         """The probe said no, ``tried`` being the shortest horizon it was asked about: nothing was moved."""
         self.refusals += 1
-        self.last_kept = False
         if not self.adaptive:
             self._horizon /= 2
             return self._clip(config)
@@ -89,7 +87,6 @@ class Lengths:
         """A prediction was entered and taken back."""
         if self.adaptive:
             return self.refused(config)
-        self.last_kept = False
         self._window = min(self._window * 2, 4.0)
         self._horizon /= 2
         return self._clip(config)
@@ -108,10 +105,8 @@ class Lengths:
             "horizon": self._horizon,
             "refusals": self.refusals,
             "at_floor": self._at_floor,
-            "last_kept": self.last_kept,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._window, self._horizon = state["window"], state["horizon"]
         self.refusals, self._at_floor = state["refusals"], state["at_floor"]
-        self.last_kept = state["last_kept"]
