@@ -63,7 +63,7 @@ def _said(record: Record) -> tuple[str, str]:
         case PredictionEnded():
             return ("✓", f"{record.steps} predicted steps kept") if record.kept else ("✕", f"undone: {record.because}")
         case ProgressCompared(paused_steps=0):
-            return "≈", f"predictions progress faster for their cost than full steps (z = {record.z:.1f})"
+            return "≈", f"predictions go on: for their cost not slower than full steps (z = {record.z:.1f})"
         case ProgressCompared():
             return (
                 "◼",

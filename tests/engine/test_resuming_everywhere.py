@@ -8,7 +8,6 @@ import torch
 
 from tests.engine.rig import Rig, same
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import StepRecord
 
 TRAINED = {"predictor_train_every": 2}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -51,7 +50,7 @@ def test_whatever_the_moment_the_saved_run_goes_on_bit_for_bit(tmp_path: Path, v
     end = whole.session.state_dict()
 
     seen = set()
-    for moment in range(0, BATCHES, 4):
+    for moment in range(0, BATCHES, 3):
         again = rig(tmp_path / "whole", variant)
         _, weights, state = again.session.checkpoints.load(names[moment], torch.device("cpu"))
         again.model.load_state_dict(weights)
@@ -60,11 +59,4 @@ def test_whatever_the_moment_the_saved_run_goes_on_bit_for_bit(tmp_path: Path, v
         assert [step(again) for _ in range(moment + 1, BATCHES)] == expected[moment + 1 :], f"from batch {moment}"
         assert torch.equal(again.weights(), whole.weights())
         assert same(again.session.state_dict()["engine"], end["engine"])
-    phases = {r.phase for r in whole.of(StepRecord)}
-    assert Phase.FULL in phases
-    assert seen <= set(Phase)
-
-
-def test_the_moments_tried_cover_all_four_phases(tmp_path: Path) -> None:
-    run = rig(tmp_path, "document").begin()
-    assert {run.step().phase for _ in range(BATCHES)} == set(Phase)
+    assert seen == set(Phase) if variant == "document" else Phase.FULL in seen

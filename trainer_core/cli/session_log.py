@@ -148,10 +148,9 @@ def lines(record: Record, stay: Stay, width: int) -> Iterator[str]:
         case PredictionEnded():
             yield f"✗ Prediction undone | {record.because}"
         case ProgressCompared():
-            pays = (
-                f"predictions pause for {record.paused_steps} full steps" if record.paused_steps else "predictions pay"
-            )
-            yield f"Progress per cost: {record.with_predictions:.3g} with, {record.without:.3g} without | {pays}"
+            pause = f"pause for {record.paused_steps} full steps"
+            yield f"Progress per cost: {record.with_predictions:.3g} with, {record.without:.3g} without"
+            yield f"Predictions {pause if record.paused_steps else 'go on'}"
         case CorrectionApplied():
             threshold = "" if stay.similarity is None else f" (similarity > {stay.similarity:g})"
             yield f"Residuals selected: {record.similar} of {record.history}{threshold}"
