@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from trainer_core import __version__
-from trainer_core.cli import benches, configuration, reading, steering, training, watching
+from trainer_core.cli import benches, configuration, feeding, reading, steering, training, watching
 from trainer_core.spec.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 training.add_to(app)
 watching.add_to(app)
+feeding.add_to(app)
 steering.add_to(app)
 reading.add_to(app)
 configuration.add_to(app)

@@ -23,6 +23,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(strict(msgspec.to_builtins(value)), indent=2, ensure_ascii=False))
 
 
+def json_line(value: Any) -> str:
+    """As ``print_json``, on one line of its own."""
+    return json.dumps(strict(msgspec.to_builtins(value)), ensure_ascii=False)
+
+
 def strict(value: Any) -> Builtins:
     """``value`` with every number that JSON cannot hold written as a string."""
     match value:

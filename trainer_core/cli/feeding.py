@@ -1,0 +1,129 @@
+"""``hybrid watch``: the records of a run as lines, as they come. Knows the follower; changes nothing, draws nothing."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from trainer_core.cli.lines import line
+from trainer_core.cli.output import a_run, err, json_line
+
+if TYPE_CHECKING:  # zmq is loaded by the command, so that --help is quick
+    from trainer_core.spec.records import Row
+    from trainer_core.telemetry.follower import Follower
+    from trainer_core.telemetry.rundir import RunStatus
+
+POLL_S, LOOK_S, REST_S = 0.2, 1.0, 3.0
+ENDED = ("finished", "stopped", "failed", "crashed")
+"""States after which nothing more comes."""
+BADLY = ("failed", "crashed")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("watch", rich_help_panel="Watch")(watch)
+
+
+def watch(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A live or finished run.")],
+    every: Annotated[int, typer.Option("--every", min=1, help="Print one step of this many.")] = 10,
+    last: Annotated[
+        int | None, typer.Option("--last", min=0, help="Begin with this many of the newest records; all if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every record as one line of JSON.")] = False,
+) -> None:
+    """Print what a run says as it says it: steps, phase changes, alerts, commands, checkpoints, and how it is doing.
+
+    Follows the run until it ends, then says how it ended; a finished run is printed and that is all. The rows come from
+    the run's agent, or from its journal where no agent answers. Ctrl-C ends the watching, not the run.
+
+    Exit code: 0 the run finished or was stopped, or you pressed Ctrl-C; 1 it failed or crashed; 2 bad input.
+    """
+    from trainer_core.telemetry.follower import Follower
+
+    a_run(run_dir)
+    say: Callable[[Row], Iterable[str]] = as_json_line if as_json else as_lines(every)
+    try:
+        with Follower(run_dir, 0 if last is None else max(0, newest(run_dir) - last)) as follower:
+            status = _follow(follower, say, as_json)
+            if follower.damaged:
+                err().print(f"note: {len(follower.damaged)} damaged rows were left out (their checksums fail)")
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    except BrokenPipeError:  # `hybrid watch ... | head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    raise typer.Exit(1 if status.state in BADLY else 0)
+
+
+def newest(run_dir: Path) -> int:
+    """The newest seq of a run's journal."""
+    from trainer_core.telemetry.journal import JournalReader
+
+    with closing(JournalReader(run_dir)) as reader:
+        return reader.last_seq()
+
+
+def _follow(follower: "Follower", say: "Callable[[Row], Iterable[str]]", as_json: bool) -> "RunStatus":
+    """Print until the run has ended and all of it was printed; how it ended."""
+    from trainer_core.telemetry.rundir import status
+
+    said = ""
+    while True:
+        now = status(follower.run_dir)
+        if now.state in ENDED:
+            _print_rest(follower, say)
+        if now.state != said:
+            said = now.state
+            _print([_state_line(now, as_json)])
+        if now.state in ENDED:
+            return now
+        looks = time.monotonic() + LOOK_S
+        while time.monotonic() < looks:
+            _print(text for row in follower.poll(POLL_S) for text in say(row))
+
+
+def _print_rest(follower: "Follower", say: "Callable[[Row], Iterable[str]]") -> None:
+    """Print up to the newest row that is committed now; damaged ones at the end are not waited for."""
+    last = newest(follower.run_dir)
+    gives_up = time.monotonic() + REST_S
+    while follower.seq < last and time.monotonic() < gives_up:
+        if rows := follower.poll(POLL_S):
+            _print(text for row in rows for text in say(row))
+            gives_up = time.monotonic() + REST_S
+
+
+def _print(lines: Iterable[str]) -> None:
+    for text in lines:
+        print(text)
+    sys.stdout.flush()
+
+
+def _state_line(now: "RunStatus", as_json: bool) -> str:
+    if as_json:
+        return json_line({"kind": "status", **msgspec.to_builtins(now)})
+    of = f" of {now.total_steps}" if now.total_steps is not None else ""
+    return f"== {now.state} at step {now.step}{of}: {now.because}"
+
+
+def as_json_line(row: "Row") -> Iterator[str]:
+    """One record: seq, time, attempt, and the record's own fields with its kind."""
+    head = {"seq": row.seq, "time": row.time, "attempt": row.attempt}
+    yield json_line({**head, **msgspec.to_builtins(row.record)})
+
+
+def as_lines(every: int) -> "Callable[[Row], Iterator[str]]":
+    """Records as lines for people, with the time of day and one step of ``every``."""
+
+    def lines(row: "Row") -> Iterator[str]:
+        text = line(row.record, every)
+        if text is not None:
+            yield f"{time.strftime('%H:%M:%S', time.localtime(row.time))}  {text}"
+
+    return lines

@@ -1,0 +1,69 @@
+"""One record as one line for people who watch. Pure: no clock, no file. What was not measured is left out."""
+
+from trainer_core.cli.progress import event_line
+from trainer_core.spec.records import (
+    AlertResolved,
+    Annotated,
+    CheckpointSaved,
+    CommandChanged,
+    CorrectionApplied,
+    PhaseChanged,
+    PredictedStretch,
+    PredictionEnded,
+    Record,
+    RunStarted,
+    RunState,
+    StepRecord,
+    ValidationMeasured,
+)
+from trainer_core.telemetry.report import spoken
+
+
+def line(record: Record, every: int) -> str | None:
+    """What ``record`` says, or None for what only programs read; of steps, those divisible by ``every``."""
+    match record:
+        case StepRecord():
+            return step_line(record) if record.step % every == 0 else None
+        case PredictedStretch(first_step=first, last_step=last):
+            loss = f"{record.expected_loss[0]:.4g} to {record.expected_loss[-1]:.4g}"
+            return f"steps {first} to {last}  PREDICT  not measured, expected loss {loss}"
+        case RunStarted():
+            again = f", resumed from {record.resumed_from}" if record.resumed_from else ""
+            of = f" of {record.total_steps}" if record.total_steps is not None else ""
+            return f"run of {record.task} at step {record.step}{of} on {record.device}, process {record.pid}{again}"
+        case RunState(state=state):
+            return f"step {record.step}: {state} ({record.because})"
+        case PhaseChanged():
+            why = "; ".join(record.because)
+            return f"step {record.step}: {record.from_phase} -> {record.to_phase} ({why})"
+        case PredictionEnded(kept=True):
+            return f"step {record.step}: prediction kept ({record.steps} steps; {record.because})"
+        case CorrectionApplied():
+            did = "applied" if record.applied else "not applied"
+            return f"step {record.step}: correction {did} ({record.because})"
+        case ValidationMeasured():
+            accuracy = "" if record.accuracy is None else f", accuracy {record.accuracy:.1%}"
+            return f"step {record.step}: validation loss {record.loss:.4g}{accuracy}"
+        case AlertResolved():
+            return f"step {record.step}: resolved: {record.message}"
+        case CheckpointSaved():
+            return f"step {record.step}: checkpoint {record.name} saved ({record.because})"
+        case Annotated():
+            return f"step {record.step}: note by {record.actor}: {record.text}"
+        case CommandChanged() if not record.state.final:
+            return f"step {record.step}: {spoken(record)} {record.state} by {record.actor}"
+        case _:
+            return event_line(record)
+
+
+def step_line(record: StepRecord) -> str:
+    """``step 120  FULL  loss 1.234  predicted 1.25  gradient 0.9  confidence 0.91  rate 0.0001``."""
+    values = (
+        ("loss", record.loss),
+        ("predicted", record.predicted_loss),
+        ("gradient", record.grad_norm),
+        ("confidence", record.confidence),
+        ("rate", record.learning_rate),
+    )
+    measured = [f"{name} {value:.4g}" for name, value in values if value is not None]
+    return "  ".join([f"step {record.step}", f"{record.phase:<7}", *measured])
