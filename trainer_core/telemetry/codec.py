@@ -89,7 +89,30 @@ class StepLayout:
                 continue
             present |= 1 << i
             values.append(_PHASE_INDEX[value] if isinstance(value, Phase) else float(value))
-        vector = record.layer_grad_norms
+        return self._block(present, values, record.layer_grad_norms)
+
+    def block(self, values: Sequence[float | None], vector: Sequence[float] | None) -> bytes:
+        """The block of field values as stored (a phase is its index) in the order of ``fields``."""
+        present = sum(1 << i for i, value in enumerate(values) if value is not None)
+        return self._block(present, [0.0 if value is None else value for value in values], vector)
+
+    def exact(self, body: bytes) -> bool:
+        """Whether the values of a block give its very bytes again, as every block written here does."""
+        try:
+            present, *values = self._head.unpack_from(body)
+            apart = [value if present >> i & 1 else None for i, value in enumerate(values)]
+            return self.block(apart, self.vector(body)) == body
+        except struct.error:
+            return False
+
+    def vector(self, body: bytes) -> tuple[float, ...] | None:
+        """The layer norms in a block; None when there are none. Raises struct.error."""
+        if len(body) <= self._head.size:
+            return None
+        (count,) = _COUNT.unpack_from(body, self._head.size)
+        return struct.unpack_from(f"<{count}f", body, self._head.size + _COUNT.size)
+
+    def _block(self, present: int, values: Sequence[float], vector: Sequence[float] | None) -> bytes:
         if vector is None:
             return self._head.pack(present, *values)
         packed = array.array("f", vector)
@@ -104,10 +127,10 @@ class StepLayout:
         for i, (field, read) in enumerate(zip(self.fields, self._readers, strict=True)):
             if read is not None:
                 fields[field] = read(values[i]) if present >> i & 1 else None
-        if len(body) > self._head.size:
-            (count,) = _COUNT.unpack_from(body, self._head.size)
-            fields[_VECTOR] = struct.unpack_from(f"<{count}f", body, self._head.size + _COUNT.size)
-            if len(body) != self._head.size + _COUNT.size + 4 * count:
+        vector = self.vector(body)
+        if vector is not None:
+            fields[_VECTOR] = vector
+            if len(body) != self._head.size + _COUNT.size + 4 * len(vector):
                 raise ValueError("a step block of another length")
         return StepRecord(**fields)
 

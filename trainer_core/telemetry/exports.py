@@ -3,61 +3,48 @@
 import polars; from trainer_core.telemetry.exports import frame; frame("runs/my-run")
 """
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import get_type_hints
 
 import polars as pl
 
 from trainer_core.spec.errors import RunError
-from trainer_core.spec.records import StepRecord
-from trainer_core.telemetry.codec import PHASES, STEP_FIELDS, RawRow, StepLayout
+from trainer_core.telemetry.columns import ENVELOPE, steps_table, typed
 from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.segments import SegmentDamaged, raw_rows
 
 _PAGE = 50_000
 
 
 def frame(run_dir: Path | str) -> pl.DataFrame:
     """All intact step records: seq, time, attempt, kind, and every scalar field; null is "not measured", NaN is NaN."""
-    reader = JournalReader(Path(run_dir))
-    try:
-        parts = []
-        after = 0
-        while raw := reader.raw_rows(after, _PAGE):
-            after = raw[-1].seq
-            steps = [row for row in raw if row.kind == "step" and row.intact]
-            parts.append(_columns(steps, reader.layout))
-        return pl.concat(parts) if parts else _columns([], reader.layout)
-    finally:
-        reader.close()
+    with closing(JournalReader(Path(run_dir))) as reader:
+        parts = [typed(part, reader.layout) for part in (steps_table([], reader.layout), *_parts(reader))]
+        return pl.concat(parts).sort("seq")
 
 
-def _columns(rows: list[RawRow], layout: StepLayout) -> pl.DataFrame:
-    table = pl.DataFrame(
-        {
-            "seq": [row.seq for row in rows],
-            "time": [row.time for row in rows],
-            "attempt": [row.attempt for row in rows],
-            "kind": [row.kind for row in rows],
-            "body": [row.body for row in rows],
-        },
-        schema={"seq": pl.Int64, "time": pl.Float64, "attempt": pl.Int64, "kind": pl.String, "body": pl.Binary},
-    )
-    present = pl.col("body").bin.head(8).bin.reinterpret(dtype=pl.UInt64, endianness="little")
-    hints = get_type_hints(StepRecord)
-    fields = [_field(name, hints[name], layout) for name in STEP_FIELDS]
-    return table.with_columns(present.alias("present")).with_columns(fields).drop("body", "present")
-
-
-def _field(name: str, hint: object, layout: StepLayout) -> pl.Expr:
-    if name not in layout.fields:  # a journal of before there was this field
-        return pl.lit(None, dtype=pl.Int64 if "int" in str(hint) else pl.Float64).alias(name)
-    bit, offset = layout.offset(name)
-    value = pl.col("body").bin.slice(offset, 8).bin.reinterpret(dtype=pl.Float64, endianness="little")
-    known = pl.when(pl.col("present") & pl.lit(1 << bit, dtype=pl.UInt64) != 0).then(value)
-    if name == "phase":
-        words = {float(i): phase.value for i, phase in enumerate(PHASES)}
-        return known.replace_strict(words, return_dtype=pl.String).alias(name)
-    return (known.cast(pl.Int64) if "int" in str(hint) else known).alias(name)
+def _parts(reader: JournalReader) -> Iterator[pl.DataFrame]:
+    """The steps page by page: whole segments as columns, what is not sealed row by row."""
+    after = 0
+    while True:
+        segment = reader.sealed.next(after)
+        if segment is not None and segment.first == after + 1:
+            try:
+                steps = segment.frame().filter(pl.col("kind") == "step")
+                yield steps.filter(pl.col("body").is_null()).select(*ENVELOPE, *reader.layout.fields)
+                yield steps_table(raw_rows(steps.filter(pl.col("body").is_not_null()), reader.layout), reader.layout)
+                after = segment.last
+                continue
+            except SegmentDamaged:
+                pass  # page by page then, with what is left of it in the file
+        if not (raw := reader.raw_rows(after, _PAGE, segment.last if segment else None)):
+            if segment is None:
+                return
+            after = segment.last
+            continue
+        after = raw[-1].seq
+        yield steps_table(raw, reader.layout)
 
 
 def export(run_dir: Path, out: Path) -> int:

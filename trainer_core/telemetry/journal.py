@@ -1,7 +1,8 @@
 """journal.db: everything a run has said, in order. One writer, the trainer; any number of readers. No sockets.
 
 SQLite in WAL mode; the writer alone checkpoints; a batch is one transaction, synced before anybody sees it. ``seq`` is
-given at commit, so it has no holes by construction, over restarts too. A row whose checksum fails is never shown.
+given at commit, so it has no holes by construction, over restarts too. A row whose checksum fails is never shown. Old
+rows are sealed into segments (by another process) and then deleted here; readers see both as one journal.
 """
 
 import contextlib
@@ -27,12 +28,16 @@ from trainer_core.telemetry.codec import (
     decode_row,
     encode,
 )
+from trainer_core.telemetry.segments import BULK, KEPT_ROWS, Segment, SegmentDamaged, Segments
 
 FILE = "journal.db"
 _CHECKPOINT_EVERY = 200
 """Batches between WAL checkpoints (10 s at one batch every 50 ms)."""
 _CHECKED_AT_START = 200
 _RARE = "kind NOT IN ('step', 'stretch')"
+_SEALED = f"kind IN ({', '.join(repr(kind) for kind in BULK)})"
+_COMPACTED = "compacted_through"
+"""Key in ``meta``: the seq up to which sealed bulk rows have been deleted."""
 _COLUMNS = "seq, time, attempt, kind, body, crc"
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -41,6 +46,9 @@ CREATE TABLE IF NOT EXISTS rows(
     kind TEXT NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS events ON rows(kind, seq) WHERE {_RARE};
 """
+
+
+_FAR = 2**62
 
 
 class JournalError(RunError):
@@ -66,7 +74,12 @@ class JournalWriter:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA wal_autocheckpoint=0")
-        self.next_seq = self._newest() + 1
+        self.sealed = Segments(run_dir, self.journal_id, self._layout)
+        self.segments_set_aside: list[tuple[Segment, Path]] = self.sealed.set_damaged_aside()
+        """Sealed files that were damaged, and where they were moved to."""
+        self._compacted = int(stored.get(_COMPACTED, 0))
+        self._trusted = self._compacted
+        self.next_seq = max([self._newest(), *(segment.last for segment in self.sealed.all)]) + 1
         self._batches = 0
 
     def append(self, items: Sequence[tuple[float, int, Record]]) -> tuple[int, int]:
@@ -91,6 +104,43 @@ class JournalWriter:
         if self._batches % _CHECKPOINT_EVERY == 0:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return first, seq - 1
+
+    def unsealed(self, kept: int = KEPT_ROWS) -> int:
+        """How many rows could be sealed now: all that are in no segment but the newest ``kept``."""
+        return self.next_seq - 1 - kept - self.sealed.covered(self._compacted)
+
+    def compact(self, kept: int = KEPT_ROWS, most: int = 2000) -> bool:
+        """Delete up to ``most`` bulk rows that a durable segment holds; whether any are left. Raises sqlite3.Error."""
+        self.sealed.refresh()
+        end = min(self.sealed.covered(self._compacted), self.next_seq - 1 - kept)
+        if end <= self._compacted or not self._trust(self._compacted + 1):
+            return False
+        through = min(end, self._compacted + most, self._trusted)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            span = (self._compacted, through)
+            self._db.execute(f"DELETE FROM rows WHERE seq > ? AND seq <= ? AND {_SEALED}", span)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (_COMPACTED, str(through)))
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._compacted = through
+        return through < end
+
+    def _trust(self, seq: int) -> bool:
+        """Look at the bytes of the segment that holds ``seq`` once more before its rows are deleted here."""
+        if seq <= self._trusted:
+            return True
+        segment = self.sealed.next(seq - 1)
+        try:
+            if segment is None or not segment.first <= seq <= segment.last or not segment.content():
+                return False
+        except SegmentDamaged:
+            return False
+        self._trusted = segment.last
+        return True
 
     def _newest(self) -> int:
         return int(self._db.execute("SELECT coalesce(max(seq), 0) FROM rows").fetchone()[0])
@@ -118,8 +168,9 @@ class JournalReader:
         self.journal_id = stored["journal_id"]
         self.layout = StepLayout(json.loads(stored["step_fields"]))
         self._file = _identity(self.path)
+        self.sealed = Segments(run_dir, self.journal_id, self.layout)
         self.damaged: set[int] = set()
-        """Rows that were passed over because their checksum failed."""
+        """Rows that were passed over: their checksum failed, or the segment that held them is damaged or gone."""
 
     def in_place(self) -> bool:
         """Whether the file that was opened is still the run's journal; False when it was set aside or replaced."""
@@ -127,17 +178,50 @@ class JournalReader:
 
     def last_seq(self) -> int:
         """The newest seq; 0 for an empty journal."""
-        return int(self._one("SELECT coalesce(max(seq), 0) FROM rows"))
+        stored = int(self._one("SELECT coalesce(max(seq), 0) FROM rows"))
+        return max([stored, *(segment.last for segment in self.sealed.all[-1:])])
 
     def version(self) -> int:
         """A number that changes when another process commits."""
         return int(self._one("PRAGMA data_version"))
 
     def raw_rows(self, after_seq: int = 0, limit: int = 2000, up_to: int | None = None) -> list[RawRow]:
-        """Rows with ``seq > after_seq``, oldest first, unchecked."""
-        bound = up_to if up_to is not None else 2**62
+        """Rows with ``seq > after_seq``, oldest first, unchecked: sealed ones first, then those of the file."""
+        bound = up_to if up_to is not None else _FAR
+        rows = self._joined(after_seq, limit, bound)
+        if (not rows or _missing(rows, after_seq)) and self.sealed.refresh():  # sealed and deleted since the last look
+            rows = self._joined(after_seq, limit, bound)
+        self.damaged.update(_missing(rows, after_seq))
+        return rows
+
+    def _joined(self, after_seq: int, limit: int, bound: int) -> list[RawRow]:
+        rows: list[RawRow] = []
+        while len(rows) < limit and after_seq < bound and (segment := self.sealed.next(after_seq)) is not None:
+            if after_seq < segment.first - 1:  # what lies before it is in the file, or is gone
+                rows += self.stored_rows(after_seq, limit - len(rows), min(bound, segment.first - 1))
+            if len(rows) < limit:
+                rows += self._sealed_rows(segment, after_seq, limit - len(rows), bound)
+            after_seq = segment.last
+        if len(rows) < limit and after_seq < bound:
+            rows += self.stored_rows(after_seq, limit - len(rows), bound)
+        return rows
+
+    def _sealed_rows(self, segment: Segment, after_seq: int, limit: int, bound: int) -> list[RawRow]:
+        """Rows of a segment; of a damaged one, those that are still in the file."""
+        try:
+            return self.sealed.rows(segment, after_seq, limit, bound)
+        except SegmentDamaged:
+            return self.stored_rows(max(after_seq, segment.first - 1), limit, min(bound, segment.last))
+
+    def stored_rows(self, after_seq: int, limit: int, up_to: int = _FAR) -> list[RawRow]:
+        """As ``raw_rows``, from journal.db alone."""
         query = f"SELECT {_COLUMNS} FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        return [RawRow(*row) for row in self._all(query, (after_seq, bound, limit))]
+        return [RawRow(*row) for row in self._all(query, (after_seq, up_to, limit))]
+
+    def unsealed_from(self) -> int:
+        """The first seq that is in no segment and still in journal.db."""
+        found = self._all("SELECT value FROM meta WHERE key = ?", (_COMPACTED,))
+        return self.sealed.covered(int(found[0][0]) if found else 0) + 1
 
     def rows(self, after_seq: int = 0, limit: int = 2000) -> list[Row]:
         """Checked rows with ``seq > after_seq``; damaged ones are left out and noted in ``damaged``.
@@ -157,14 +241,27 @@ class JournalReader:
     def events(self, kind: str, newest: int | None = None) -> list[Row]:
         """All rows of a rare kind (anything but steps and stretches), or the newest few, oldest first."""
         query = f"SELECT {_COLUMNS} FROM rows WHERE kind = ? AND {_RARE} ORDER BY seq DESC LIMIT ?"
-        raw = [RawRow(*row) for row in self._all(query, (kind, -1 if newest is None else newest))]
-        return list(self._checked(reversed(raw)))
+        raw = [RawRow(*row) for row in self._all(query, (kind, -1 if newest is None else newest))][::-1]
+        if kind in BULK and (newest is None or len(raw) < newest) and self._resealed():
+            raw = [*(row for row in self.sealed.of_kind(kind) if not raw or row.seq < raw[0].seq), *raw]
+            raw = raw if newest is None else raw[-newest:]
+        return list(self._checked(raw))
 
     def last_steps(self, count: int) -> list[Row]:
         """The newest measured steps and predicted stretches, oldest first."""
         query = f"SELECT {_COLUMNS} FROM rows WHERE kind IN ('step', 'stretch') ORDER BY seq DESC LIMIT ?"
-        raw = [RawRow(*row) for row in self._all(query, (count,))]
-        return list(self._checked(reversed(raw)))
+        raw = [RawRow(*row) for row in self._all(query, (count,))][::-1]
+        if len(raw) < count and self._resealed():
+            last = self.sealed.all[-1]
+            rows = self._sealed_rows(last, last.first - 1, last.last, last.last)
+            older = [row for row in rows if row.kind in ("step", "stretch") and (not raw or row.seq < raw[0].seq)]
+            raw = [*older, *raw][-count:]
+        return list(self._checked(raw))
+
+    def _resealed(self) -> bool:
+        """Look for new segments; whether there are any at all."""
+        self.sealed.refresh()
+        return bool(self.sealed.all)
 
     def _checked(self, raw: Iterable[RawRow]) -> Iterator[Row]:
         for row in raw:
@@ -184,6 +281,13 @@ class JournalReader:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _missing(rows: Sequence[RawRow], after_seq: int) -> set[int]:
+    """Seqs that a page lacks, before its first row or between two."""
+    if not rows or rows[-1].seq - after_seq == len(rows):
+        return set()
+    return set(range(after_seq + 1, rows[-1].seq)).difference(row.seq for row in rows)
 
 
 def _create(path: Path) -> None:

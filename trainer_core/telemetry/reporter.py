@@ -27,7 +27,9 @@ from trainer_core.spec.records import (
 from trainer_core.spec.severity import Severity
 from trainer_core.telemetry.codec import CodecError, encode
 from trainer_core.telemetry.commands_db import CommandsReader, Decided
+from trainer_core.telemetry.compaction import Compaction
 from trainer_core.telemetry.journal import JournalWriter
+from trainer_core.telemetry.segments import KEPT_ROWS, SEGMENT_ROWS
 
 _Item = tuple[int, float, int, Record]
 """(order, time, attempt, record)."""
@@ -43,8 +45,11 @@ class Reporter:
         clock: Callable[[], float] = time.time,
         interval_s: float = 0.05,
         capacity: int = 50_000,
+        segment_rows: int = SEGMENT_ROWS,
+        kept_rows: int = KEPT_ROWS,
     ) -> None:
         self._clock, self._interval_s, self._capacity = clock, interval_s, capacity
+        self._compaction = Compaction(Path(run_dir), segment_rows, kept_rows)
         self._journal = JournalWriter(Path(run_dir))
         self._commands_db = CommandsReader(Path(run_dir))
         self._seen_id = self._commands_db.last_id()
@@ -155,6 +160,7 @@ class Reporter:
         try:
             self._commit()
             self._fetch()
+            self._compaction.tick(self._journal)
         except Exception:
             self.failures += 1
 
@@ -248,6 +254,12 @@ class Reporter:
         aside = self._journal.set_aside
         if aside is not None:
             alert = _alert(f"the journal was damaged and set aside as {aside.name}; a new one begins here")
+            self._events.append((next(self._order), self._clock(), 0, alert))
+        for segment, moved in self._journal.segments_set_aside:
+            alert = _alert(
+                f"rows {segment.first} to {segment.last} are missing: their segment was damaged and set aside as "
+                f"{moved.name}; events among them are still in the journal"
+            )
             self._events.append((next(self._order), self._clock(), 0, alert))
 
 

@@ -1,0 +1,233 @@
+"""Sealed segments: old rows of a journal in Parquet files, read back as rows or as columns. Knows no SQLite, no socket.
+
+``segments-JOURNAL_ID/FIRST-LAST-HASH.parquet``: the name says which rows a file holds and what its bytes are, so the
+listing of the folder is the manifest and one rename publishes a segment. Step fields are real columns; every row keeps
+its own checksum, and a row whose columns do not give its bytes again is stored as bytes.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from trainer_core.spec.errors import RunError
+from trainer_core.telemetry.codec import RawRow, StepLayout
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SEGMENT_ROWS = 50_000
+KEPT_ROWS = 20_000
+"""The newest rows are never sealed: a live reader, the agent and a resume find them in journal.db."""
+BULK = ("step", "stretch", "explained", "system")
+"""Kinds that leave journal.db once they are sealed; the rare ones stay there too, where they are found by kind."""
+ENVELOPE = ("seq", "time", "attempt", "kind", "crc", "body")
+VECTOR = "layer_grad_norms"
+_NAME = re.compile(r"(\d{12,})-(\d{12,})-([0-9a-f]{32})\.parquet")
+
+
+class SegmentDamaged(RunError):
+    """A sealed file whose bytes are not what its name says, or that cannot be read."""
+
+
+class Segment(msgspec.Struct, frozen=True, order=True):
+    """One file: rows ``first`` to ``last``, both included."""
+
+    first: int
+    last: int
+    digest: str
+    path: Path
+
+    def content(self) -> bytes:
+        """The file's bytes. Raises SegmentDamaged when they are not what was sealed."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise SegmentDamaged(f"{self.path} cannot be read: {error.strerror}") from None
+        if digest_of(content) != self.digest:
+            raise SegmentDamaged(f"{self.path} is damaged: its checksum does not hold")
+        return content
+
+    def frame(self, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+        """The columns (all of them if none are named). Raises SegmentDamaged."""
+        import polars as pl
+
+        try:
+            return pl.read_parquet(io.BytesIO(self.content()), columns=None if columns is None else list(columns))
+        except pl.exceptions.PolarsError as error:
+            raise SegmentDamaged(f"{self.path} cannot be read: {error}") from None
+
+
+class Segments:
+    """The sealed part of one journal, as it was at the last look. Holds one segment in memory at a time."""
+
+    def __init__(self, run_dir: Path, journal_id: str, layout: StepLayout) -> None:
+        self.folder = folder_of(run_dir, journal_id)
+        self._layout = layout
+        self._held: tuple[str, pl.DataFrame] | None = None
+        self._bad: set[str] = set()
+        self.all = listed(self.folder)
+
+    def refresh(self) -> bool:
+        """Look again; whether anything has changed."""
+        before, self.all = self.all, listed(self.folder)
+        return self.all != before
+
+    def covered(self, after_seq: int) -> int:
+        """The last seq up to which every row after ``after_seq`` is sealed; ``after_seq`` when none is."""
+        for segment in self.all:
+            if segment.first <= after_seq + 1 <= segment.last:
+                after_seq = segment.last
+        return after_seq
+
+    def next(self, after_seq: int) -> Segment | None:
+        """The segment that holds the first sealed row after ``after_seq``."""
+        return next((segment for segment in self.all if segment.last > after_seq), None)
+
+    def rows(self, segment: Segment, after_seq: int, limit: int, up_to: int) -> list[RawRow]:
+        """Rows of one segment with ``after_seq < seq <= up_to``, oldest first. Raises SegmentDamaged."""
+        import polars as pl
+
+        table = self._table(segment)
+        page = table.filter((pl.col("seq") > after_seq) & (pl.col("seq") <= up_to)).head(limit)
+        return raw_rows(page, self._layout)
+
+    def of_kind(self, kind: str) -> Iterable[RawRow]:
+        """All sealed rows of a kind, oldest first; those of a damaged segment are left out."""
+        import polars as pl
+
+        for segment in self.all:
+            with contextlib.suppress(SegmentDamaged):
+                yield from raw_rows(self._table(segment).filter(pl.col("kind") == kind), self._layout)
+
+    def _table(self, segment: Segment) -> "pl.DataFrame":
+        if segment.digest in self._bad:
+            raise SegmentDamaged(f"{segment.path} is damaged: its checksum does not hold")
+        if self._held is None or self._held[0] != segment.digest:
+            try:
+                self._held = (segment.digest, segment.frame())
+            except SegmentDamaged:
+                self._bad.add(segment.digest)
+                raise
+        return self._held[1]
+
+    def set_damaged_aside(self) -> list[tuple[Segment, Path]]:
+        """Rename damaged files so that no reader meets them again: which, and where to. The writer's, at start."""
+        moved = []
+        for segment in self.all:
+            try:
+                segment.content()
+            except SegmentDamaged:
+                target = segment.path.with_name(f"{segment.path.name}.damaged")
+                with contextlib.suppress(OSError):
+                    segment.path.rename(target)
+                    moved.append((segment, target))
+        self.refresh()
+        return moved
+
+
+def folder_of(run_dir: Path, journal_id: str) -> Path:
+    """Where the segments of a journal are."""
+    return Path(run_dir) / f"segments-{journal_id}"
+
+
+def listed(folder: Path) -> tuple[Segment, ...]:
+    """The segments of a folder by first row; files of other names are no segments."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                found.append(Segment(int(match[1]), int(match[2]), match[3], path))
+    return tuple(sorted(found))
+
+
+def digest_of(content: bytes) -> str:
+    """What a file's name says of its bytes: BLAKE2b, 128 bits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def publish(folder: Path, rows: Sequence[RawRow], layout: StepLayout) -> Segment:
+    """Seal rows of rising seq: written, synced, read back and compared, then renamed into place and synced again.
+
+    Raises SegmentDamaged when what was read back is not what was given; OSError when the disk fails.
+    """
+    folder.mkdir(mode=0o777, exist_ok=True)
+    content = packed(rows, layout)
+    unfinished = folder / f".unfinished-{os.getpid()}"
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        written = Segment(rows[0].seq, rows[-1].seq, digest_of(content), unfinished)
+        if raw_rows(written.frame(), layout) != list(rows):
+            raise SegmentDamaged(f"{unfinished} does not give its rows again")
+        target = folder / f"{written.first:012}-{written.last:012}-{written.digest}.parquet"
+        unfinished.rename(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(folder)
+    _sync_folder(folder.parent)
+    return Segment(written.first, written.last, written.digest, target)
+
+
+def packed(rows: Sequence[RawRow], layout: StepLayout) -> bytes:
+    """The Parquet bytes of rows."""
+    buffer = io.BytesIO()
+    table_of(rows, layout).write_parquet(buffer, compression="zstd", statistics=False)
+    return buffer.getvalue()
+
+
+def table_of(rows: Sequence[RawRow], layout: StepLayout) -> "pl.DataFrame":
+    """Rows as a table: envelope, a Float64 column for each field of a step (null: not measured), layer norms."""
+    import polars as pl
+
+    from trainer_core.telemetry.columns import field_columns
+
+    columns = [row.kind == "step" and row.intact and layout.exact(row.body) for row in rows]
+    table = pl.DataFrame(
+        {
+            "seq": [row.seq for row in rows],
+            "time": [row.time for row in rows],
+            "attempt": [row.attempt for row in rows],
+            "kind": [row.kind for row in rows],
+            "crc": [row.crc for row in rows],
+            "body": [None if apart else row.body for row, apart in zip(rows, columns, strict=True)],
+            "block": [row.body if apart else None for row, apart in zip(rows, columns, strict=True)],
+            VECTOR: [layout.vector(row.body) if apart else None for row, apart in zip(rows, columns, strict=True)],
+        },
+        schema={
+            "seq": pl.Int64,
+            "time": pl.Float64,
+            "attempt": pl.Int64,
+            "kind": pl.String,
+            "crc": pl.Int64,
+            "body": pl.Binary,
+            "block": pl.Binary,
+            VECTOR: pl.List(pl.Float32),
+        },
+    )
+    return table.with_columns(field_columns("block", layout)).select(*ENVELOPE, *layout.fields, VECTOR)
+
+
+def raw_rows(table: "pl.DataFrame", layout: StepLayout) -> list[RawRow]:
+    """The rows of a table, bytes and all."""
+    rows = []
+    for seq, time, attempt, kind, crc, body, *fields in table.select(*ENVELOPE, *layout.fields, VECTOR).iter_rows():
+        content = layout.block(fields[:-1], fields[-1]) if body is None else body
+        rows.append(RawRow(seq, time, attempt, kind, content, crc))
+    return rows
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
