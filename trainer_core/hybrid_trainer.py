@@ -264,7 +264,7 @@ class HybridTrainer:
         for alert_id, rule in history.open_alerts:
             if not engine.recorder.alarms.is_open(alert_id):
                 engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))
-        unfinished_business(session, history, entry.name)
+        unfinished_business(session.inbox, history, entry.name)
 
     def _start_agent(self) -> AgentProcess:
         assert self._reporter is not None

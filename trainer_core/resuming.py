@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainer_core.engine.session import Session
+from trainer_core.engine.inbox import Inbox
 from trainer_core.spec.commands import STICKY, AcceptedCommand, CommandState
 from trainer_core.spec.records import (
     AlertRaised,
@@ -84,7 +84,7 @@ def read_history(run_dir: Path) -> History:
     return history
 
 
-def unfinished_business(session: Session, history: History, checkpoint: str) -> None:
+def unfinished_business(inbox: Inbox, history: History, checkpoint: str) -> None:
     """Bring the commands of earlier processes to their end: again for sticky ones, never for one-shots."""
     saved = history.saved_at.get(checkpoint, 0)
     again: list[AcceptedCommand] = []
@@ -96,9 +96,9 @@ def unfinished_business(session: Session, history: History, checkpoint: str) -> 
             again.append(command)
         elif not state.final:
             detail = "the trainer restarted before it was applied; one-shots are not repeated"
-            session.inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
+            inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
     now = time.time()
-    session.inbox.put(
+    inbox.put(
         msgspec.structs.replace(
             command,
             received_at=now,

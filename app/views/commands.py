@@ -14,6 +14,7 @@ from trainer_core.spec.commands import (
     Rollback,
     ScaleLearningRate,
     SetGradientClip,
+    SetKnob,
     SetThreshold,
     SetWeightDecay,
     kind_of,
@@ -106,6 +107,8 @@ def title(command: Command) -> str:
             return f"Set gradient clip to {value:g}"
         case SetWeightDecay(value=value):
             return f"Set weight decay to {value:g}"
+        case SetKnob(name=name, value=value):
+            return f"Set {name} to {value:g}"
         case LockPrediction(locked=locked):
             return "Lock prediction" if locked else "Unlock prediction"
         case _:

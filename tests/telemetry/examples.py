@@ -2,7 +2,7 @@
 
 import math
 
-from trainer_core.spec.commands import CommandState, Rollback, ScaleLearningRate, SetThreshold
+from trainer_core.spec.commands import CommandState, Rollback, ScaleLearningRate, SetKnob, SetThreshold
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
@@ -18,7 +18,9 @@ from trainer_core.spec.records import (
     CorrectionApplied,
     Explained,
     GuardLine,
+    KnobDeclared,
     Lost,
+    MetricsMeasured,
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
@@ -27,12 +29,15 @@ from trainer_core.spec.records import (
     Record,
     ReliabilityBin,
     ResidualWeight,
+    RunEnvironment,
     RunStarted,
     RunState,
     StepRecord,
+    SystemMeasured,
     ValidationMeasured,
 )
 from trainer_core.spec.severity import Severity
+from trainer_core.spec.surroundings import GpuMeasured
 
 
 def step_record(step: int, loss: float | None = 0.5, **changes: object) -> StepRecord:
@@ -104,4 +109,11 @@ ONE_OF_EACH: tuple[Record, ...] = (
     AttemptStarted(20, 1, 0, 25, "step-20", "rollback"),
     Annotated(26, "größer ✓", "operator"),
     Lost(27, 1, 2, 2),
+    KnobDeclared(27, "dropout", 0.0, 0.5, 0.1, "share", "Dropout of the last layer."),
+    MetricsMeasured(27, {"accuracy": 0.5, "größe": math.nan}),
+    RunEnvironment(
+        27, ("train.py", "--lr", "1"), "/w", "h", "Linux 6", "3.12", "cpu", {"torch": "2"}, 2, "c0ffee", True
+    ),
+    SystemMeasured(28, 0.9, 0.5, 2**33, 2**34, 2**35, 2**40, 2**41, (GpuMeasured(0, "H", 0.9, 1, 2, 60.0, None),)),
+    CommandChanged(28, None, "k" * 8, SetKnob("dropout", 0.2), CommandState.APPLIED, "operator", 2, "0.1", "0.2"),
 )

@@ -59,6 +59,7 @@ VERBS: dict[str, Verb] = {
         Verb("scale-learning-rate", "scale-learning-rate", "Multiply the learning rate.", (("factor", float),)),
         Verb("set-gradient-clip", "set-gradient-clip", "Clip the gradient norm; 0: off.", (("max_norm", float),)),
         Verb("set-weight-decay", "set-weight-decay", "Set the weight decay.", (("value", float),)),
+        Verb("set-knob", "set-knob", "Set a knob of the script's own.", (("name", str), ("value", float))),
         Verb("set-phase-length", "set-phase-length", "Set a phase's length.", (("phase", str), ("steps", int))),
         Verb("lock", "lock-prediction", "Stay in FULL, predict nothing.", fixed={"locked": True}),
         Verb("unlock", "lock-prediction", "Predict again.", fixed={"locked": False}),

@@ -1,6 +1,6 @@
 """Alert rules against signals: a rung held long enough is raised, healthy steps resolve it. Changes no run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -60,12 +60,24 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 class Alarms:
-    """Rules of a run. One open alert per rule; a worse rung raises it again under the same id."""
+    """Rules of a run. One open alert per rule; a worse rung raises it again under the same id.
 
-    def __init__(self, say: Callable[[Record], None], attempt: Callable[[], int]) -> None:
+    ``suggest(rule, level)`` names the remedy of an alert; ``prefix`` begins the ids, so that two sets share no id.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[Record], None],
+        attempt: Callable[[], int],
+        *,
+        rules: Sequence[AlertRule] = RULES,
+        prefix: str = "alert",
+        suggest: Callable[[AlertRule, Severity], str | None] | None = None,
+    ) -> None:
         self._say = say
         self._attempt = attempt
-        self._watches = {rule.name: _Watch() for rule in (*RULES, NOT_FINITE)}
+        self._rules, self._prefix, self._suggest = tuple(rules), prefix, suggest or remedy_of
+        self._watches = {rule.name: _Watch() for rule in (*rules, NOT_FINITE)}
         self._number = 0
         self._config: Config | None = None
         self._rows: dict[Phase, list[tuple[str, float, float, _Watch, _Row]]] = {}
@@ -90,11 +102,20 @@ class Alarms:
         if config.divergence_config.nan_check_enabled and not (finite and self._not_finite.watch.open is None):
             self._look(self._not_finite, 0.0 if finite else 1.0, record.step)
 
+    def judge(self, signals: Mapping[str, float | None], step: int, config: Config) -> None:
+        """Look at values that belong to no step and no phase; None was not measured."""
+        if config is not self._config:
+            self._read(config)
+        for name, _, _, _, row in self._rows[Phase.FULL]:
+            value = signals.get(name)
+            if value is not None:
+                self._look(row, value, step)
+
     def _read(self, config: Config) -> None:
         """Take the limits from the settings as they are now."""
         limits = ladders(config)
-        sides = {rule.name: limits[rule.signal].side(rule.above) for rule in RULES}
-        rows = [_Row(r, self._watches[r.name], sides[r.name]) for r in RULES]
+        sides = {rule.name: limits[rule.signal].side(rule.above) for rule in self._rules}
+        rows = [_Row(r, self._watches[r.name], sides[r.name]) for r in self._rules]
         lines = [(row.rule.signal, *row.ladder.healthy, row.watch, row) for row in rows]
         self._rows = {phase: [line for line in lines if phase in line[4].rule.phases] for phase in Phase}
         self._config = config
@@ -122,7 +143,7 @@ class Alarms:
         assert self._config is not None
         if watch.open is None:
             self._number += 1
-            watch.open = f"alert-{self._attempt()}-{self._number}"
+            watch.open = f"{self._prefix}-{self._attempt()}-{self._number}"
         watch.open_level = watch.level
         limit = row.ladder.limit(watch.level, value)
         words = f"{rule.name} {value:.3g} is past its {watch.level.name.lower()} limit"
@@ -130,7 +151,7 @@ class Alarms:
         shown: float | None = value
         if rule is NOT_FINITE:
             words, shown, limit = _NOT_FINITE, None, None
-        remedy = remedy_of(rule, watch.level)
+        remedy = self._suggest(rule, watch.level)
         advice = f"; for the next run: {rule.advice}" if rule.advice else ""
         self._say(
             AlertRaised(
@@ -164,8 +185,8 @@ class Alarms:
     def open_alerts(self) -> list[OpenAlert]:
         """Every open alert, in the order of the rules."""
         return [
-            OpenAlert(watch.open, rule.name, remedy_of(rule, watch.open_level))
-            for rule in (*RULES, NOT_FINITE)
+            OpenAlert(watch.open, rule.name, self._suggest(rule, watch.open_level))
+            for rule in (*self._rules, NOT_FINITE)
             for watch in [self._watches[rule.name]]
             if watch.open is not None
         ]

@@ -6,9 +6,9 @@ transition is a record.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from trainer_core.engine.obey import Refused, apply
+from trainer_core.engine.answers import BeforeAfter, Failed, Refused
 from trainer_core.spec.commands import (
     AcceptedCommand,
     Command,
@@ -20,18 +20,38 @@ from trainer_core.spec.commands import (
     Stop,
     kind_of,
 )
-from trainer_core.spec.records import CommandChanged
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import CommandChanged, Record
 
-if TYPE_CHECKING:
-    from trainer_core.engine.session import Session
+
+class Commanded(Protocol):
+    """What is steered: the engine, or the monitor of somebody else's loop."""
+
+    step_count: int
+    state_rev: int
+    attempt: int
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase of the coming step; None: the loop has no phases."""
+
+    def record(self, record: Record) -> None:
+        """Say something."""
 
 
 class Inbox:
-    """Holds accepted commands until their boundary. ``clock`` gives Unix seconds, for the time to live."""
+    """Holds accepted commands until their boundary. ``clock`` gives Unix seconds, for the time to live.
 
-    def __init__(self, session: "Session", clock: Callable[[], float] = time.time) -> None:
-        self._session = session
-        self._clock = clock
+    ``apply(command, actor)`` carries a command out, raising Refused or Failed; it returns what was before and after.
+    """
+
+    def __init__(
+        self,
+        run: Commanded,
+        apply: Callable[[Command, str], BeforeAfter],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._run, self._carry, self._clock = run, apply, clock
         self._waiting: list[AcceptedCommand] = []
 
     def __len__(self) -> int:
@@ -55,7 +75,7 @@ class Inbox:
 
     def _due(self, command: AcceptedCommand) -> bool:
         """Bring one command to its end; False when its time has not come."""
-        request, engine = command.request, self._session.engine
+        request, engine = command.request, self._run
         if self._clock() > command.received_at + request.ttl_s:
             self.end(command, CommandState.EXPIRED, detail=f"not applied within {request.ttl_s:g} s")
             return True
@@ -74,21 +94,24 @@ class Inbox:
 
     def carry_out(self, command: Command, reason: str, actor: str = "trainer", command_id: str | None = None) -> bool:
         """Apply a command of the trainer's own now, as the journal shows an operator's; whether it was applied."""
-        command_id = command_id or f"trainer-{self._session.engine.attempt}-{kind_of(command)}"
+        command_id = command_id or f"trainer-{self._run.attempt}-{kind_of(command)}"
         request = CommandRequest(command_id, command, reason=reason[:2000])
         return self._apply(AcceptedCommand(request, actor, self._clock()))
 
     def _apply(self, command: AcceptedCommand) -> bool:
         self.end(command, CommandState.APPLYING)
         try:
-            before, after = apply(command.request.command, self._session, command.actor)
+            before, after = self._carry(command.request.command, command.actor)
         except Refused as refused:
             self.end(command, CommandState.REJECTED, refusal=Refusal.PRECONDITION, detail=str(refused))
+            return False
+        except Failed as failed:
+            self.end(command, CommandState.FAILED, detail=str(failed))
             return False
         except OSError as error:
             self.end(command, CommandState.FAILED, detail=f"{type(error).__name__}: {error}")
             return False
-        self._session.engine.state_rev += 1
+        self._run.state_rev += 1
         self._supersede(command)
         self.end(command, CommandState.APPLIED, before=before, after=after)
         return True
@@ -116,7 +139,7 @@ class Inbox:
         detail: str = "",
     ) -> None:
         """Record that a command is now in ``state``."""
-        engine = self._session.engine
+        engine = self._run
         engine.record(
             CommandChanged(
                 step=engine.step_count,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from trainer_core.engine import looking
+from trainer_core.engine.answers import BeforeAfter, Refused
+from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.commands import (
     AcknowledgeAlert,
     Annotate,
@@ -19,6 +21,7 @@ from trainer_core.spec.commands import (
     SaveCheckpoint,
     ScaleLearningRate,
     SetGradientClip,
+    SetKnob,
     SetLearningRate,
     SetPhaseLength,
     SetThreshold,
@@ -37,8 +40,6 @@ from trainer_core.spec.transitions import Decision, refusal, row_for
 if TYPE_CHECKING:
     from trainer_core.engine.session import Session
 
-BeforeAfter = tuple[str | None, str | None]
-
 LENGTH_OF: dict[Phase, str] = {
     Phase.WARMUP: "warmup_steps",
     Phase.FULL: "full_steps",
@@ -48,10 +49,6 @@ LENGTH_OF: dict[Phase, str] = {
 """The setting that holds a phase's length."""
 
 _HIGHEST_RATE = 100.0
-
-
-class Refused(Exception):
-    """The command cannot be carried out now; the message says why and nothing was changed."""
 
 
 def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
@@ -66,6 +63,8 @@ def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
             return _set(session, LENGTH_OF[phase], float(steps))
         case SetGradientClip(max_norm=max_norm):
             return _set(session, "gradient_clip_norm", max_norm)
+        case SetKnob(name=name, value=value):
+            return set_knob(session.knobs, name, value)
         case Rollback(checkpoint=name):
             return _roll_back(session, name, actor)
         case SaveCheckpoint():

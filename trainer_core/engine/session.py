@@ -15,6 +15,8 @@ from trainer_core.engine import predicting
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
+from trainer_core.engine.knobs import Knobs
+from trainer_core.engine.obey import apply
 from trainer_core.engine.remedying import Remedying
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
@@ -61,7 +63,8 @@ class Session:
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         self.engine, self.checkpoints, self.validate = engine, checkpoints, validate
-        self.inbox = Inbox(self, wall_clock)
+        self.knobs = Knobs()
+        self.inbox = Inbox(engine, lambda command, actor: apply(command, self, actor), wall_clock)
         self.remedying = Remedying(self)
         self.paused = False
         self.ended: tuple[str, str] | None = None
@@ -295,6 +298,7 @@ class Session:
             "live": {name: value for name, value in now.items() if value != before[name]},
             "validation": [self._best_validation, self._validations_without_gain],
             "remedying": self.remedying.state_dict(),
+            "knobs": self.knobs.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -302,6 +306,7 @@ class Session:
         self.engine.load_state_dict(state["engine"])
         self._best_validation, self._validations_without_gain = state["validation"]
         self.remedying.load_state_dict(state["remedying"])
+        self.knobs.load_state_dict(state.get("knobs", {}))  # a checkpoint of before there were knobs
         self.engine.config = with_live_settings(self.engine.config, state["live"])
 
     def skipped(self, name: str, because: str) -> None:

@@ -76,6 +76,13 @@ class SetWeightDecay(_Command, frozen=True, tag="set-weight-decay"):
     value: NonNegative
 
 
+class SetKnob(_Command, frozen=True, tag="set-knob"):
+    """Set a knob that the training script has declared (``KnobDeclared``), within the bounds it gave."""
+
+    name: Name
+    value: float
+
+
 class SetPhaseLength(_Command, frozen=True, tag="set-phase-length"):
     """Set the length setting of ``phase`` in steps (the longest horizon, for PREDICT)."""
 
@@ -126,6 +133,7 @@ Command = (
     | ScaleLearningRate
     | SetGradientClip
     | SetWeightDecay
+    | SetKnob
     | SetPhaseLength
     | LockPrediction
     | AcknowledgeAlert
@@ -140,6 +148,7 @@ STICKY: tuple[type, ...] = (
     ScaleLearningRate,
     SetGradientClip,
     SetWeightDecay,
+    SetKnob,
     SetPhaseLength,
     LockPrediction,
     Pause,

@@ -6,10 +6,14 @@ Absence has a meaning everywhere: ``None`` is "not measured", NaN is "measured, 
 import msgspec
 
 from trainer_core.spec.commands import Command, CommandState, Refusal
+from trainer_core.spec.knobs import KnobDeclared as KnobDeclared
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.severity import Severity
 from trainer_core.spec.step_record import JournalRecord
 from trainer_core.spec.step_record import StepRecord as StepRecord
+from trainer_core.spec.surroundings import MetricsMeasured as MetricsMeasured
+from trainer_core.spec.surroundings import RunEnvironment as RunEnvironment
+from trainer_core.spec.surroundings import SystemMeasured as SystemMeasured
 
 
 class PredictedStretch(JournalRecord, frozen=True, tag="stretch"):
@@ -53,6 +57,8 @@ class RunStarted(JournalRecord, frozen=True, tag="run-started"):
     """A plain baseline: prediction was locked before the first step, so nothing was ever probed."""
     baseline: str | None = None
     """The plain run this one is compared with: its directory, relative to this run's; None: none was given."""
+    own_loop: bool = False
+    """A loop of the user's own that a Monitor watches: it has no phases, and its steps are recorded as FULL."""
 
 
 class RunState(JournalRecord, frozen=True, tag="run-state"):
@@ -346,6 +352,10 @@ Record = (
     | AttemptStarted
     | Annotated
     | Lost
+    | KnobDeclared
+    | MetricsMeasured
+    | RunEnvironment
+    | SystemMeasured
 )
 
 

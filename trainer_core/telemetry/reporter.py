@@ -20,6 +20,7 @@ from trainer_core.spec.records import (
     AlertRaised,
     CommandChanged,
     Lost,
+    MetricsMeasured,
     PredictedStretch,
     Record,
     StepRecord,
@@ -82,7 +83,7 @@ class Reporter:
         if self._closed or os.getpid() != self._pid:
             return
         item = (next(self._order), self._clock(), attempt, record)
-        if not isinstance(record, (StepRecord, PredictedStretch)):
+        if not isinstance(record, (StepRecord, PredictedStretch, MetricsMeasured)):
             self._events.append(item)
             return
         self._steps.append(item)
