@@ -36,6 +36,7 @@ class History(msgspec.Struct):
     backward_passes: int = 0
     plain: bool = False
     baseline: str | None = None
+    own_loop: bool = False
     open_alerts: tuple[tuple[str, str], ...] = ()
     """(alert id, rule) of alerts that were never resolved."""
     states: dict[str, CommandState] = {}
@@ -64,6 +65,7 @@ def read_history(run_dir: Path) -> History:
                 case AttemptStarted(step=step):
                     history.step = step
                 case RunStarted(plain=plain, baseline=baseline):
+                    history.own_loop = row.record.own_loop
                     history.plain = history.plain or plain
                     history.baseline = baseline or history.baseline
                 case AlertRaised(alert_id=alert_id, rule=rule):

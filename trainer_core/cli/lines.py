@@ -7,6 +7,8 @@ from trainer_core.spec.records import (
     CheckpointSaved,
     CommandChanged,
     CorrectionApplied,
+    KnobDeclared,
+    MetricsMeasured,
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
@@ -24,6 +26,11 @@ def line(record: Record, every: int) -> str | None:
     match record:
         case StepRecord():
             return step_line(record) if record.step % every == 0 else None
+        case MetricsMeasured(step=step):
+            values = "  ".join(f"{name} {value:.4g}" for name, value in record.values.items())
+            return f"step {step}  {values}" if step % every == 0 else None
+        case KnobDeclared():
+            return f"step {record.step}: knob {record.name} = {record.value:g}, {record.low:g} to {record.high:g}"
         case PredictedStretch(first_step=first, last_step=last):
             loss = f"{record.expected_loss[0]:.4g} to {record.expected_loss[-1]:.4g}"
             return f"steps {first} to {last}  PREDICT  not measured, expected loss {loss}"
