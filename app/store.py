@@ -21,6 +21,7 @@ from trainer_core.spec.records import (
     CheckpointSaved,
     CommandChanged,
     Explained,
+    KnobDeclared,
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
@@ -44,6 +45,7 @@ CHARTED = ("loss", "confidence", "grad_norm")
 KEPT = (
     RunStarted, RunState, PhaseChanged, PredictionEnded, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved,
     AttemptStarted, ValidationMeasured, Annotated, Checklist, ProgressCompared,
+    KnobDeclared,
 )  # fmt: skip
 """Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
 
@@ -120,6 +122,12 @@ class Snapshot:
             if attempt < len(limits):
                 limits[attempt] = step
         return table["step"][rows] > limits[attempts]
+
+    @property
+    def own_loop(self) -> bool:
+        """Whether a Monitor watches somebody's own loop: it has no phases."""
+        started = self.latest(RunStarted)
+        return started is not None and started.own_loop
 
     @property
     def empty(self) -> bool:

@@ -10,10 +10,11 @@ from app.feed import Feed
 from app.figures import commands as commands_figure
 from app.figures import now as now_figure
 from app.views.commands import Life, lives
+from app.views.knobs import KnobView, knobs
 from app.views.settings import LiveSetting, live_settings
 from app.views.strip import prediction_locked, strip
 from app.watching import watch
-from trainer_core.spec.commands import Command, LockPrediction, Pause, Resume, SetThreshold
+from trainer_core.spec.commands import Command, LockPrediction, Pause, Resume, SetKnob, SetThreshold
 
 ASK_AGAIN_S = 3.0
 ASKING = "asking"
@@ -134,6 +135,26 @@ def setting_form(feed: Feed, live: LiveSetting, low: float, high: float, step: f
         )  # fmt: skip
 
 
+def knob_form(feed: Feed, knob: KnobView) -> None:
+    """A slider between the bounds that the training script gave its knob."""
+    key = f"knob_{feed.run_dir.name}_{knob.name}"
+    with st.form(f"form_{key}", border=True):
+        st.slider(
+            knob.label, knob.low, knob.high, min(max(knob.value, knob.low), knob.high), (knob.high - knob.low) / 100,
+            key=key, help=knob.meaning or None, format="%.4g",
+        )  # fmt: skip
+        left, right = st.columns([2, 1], vertical_alignment="center")
+        left.caption(f"in force: **{knob.value:g}** · {knob.low:g} to {knob.high:g}")
+        right.form_submit_button(
+            "Apply", key=f"apply_{key}", width="stretch", on_click=_submit_knob,
+            args=(feed.run_dir, control.mint(), knob.name, key),
+        )  # fmt: skip
+
+
+def _submit_knob(run_dir: Path, command_id: str, name: str, key: str) -> None:
+    submit(run_dir, command_id, SetKnob(name, float(st.session_state[key])))
+
+
 def _submit_slider(run_dir: Path, command_id: str, name: str, key: str) -> None:
     submit(run_dir, command_id, SetThreshold(name, float(st.session_state[key])))
 
@@ -179,7 +200,12 @@ def form_state(feed: Feed) -> tuple[object, ...]:
     """What the buttons and forms of the Control page depend on; when it changes they are drawn anew."""
     snapshot = feed.snapshot()
     state = feed.status.state if feed.status is not None else ""
-    return state, prediction_locked(snapshot), tuple(live.value for live in live_settings(snapshot))
+    return (
+        state,
+        prediction_locked(snapshot),
+        tuple(live.value for live in live_settings(snapshot)),
+        tuple(knobs(snapshot)),
+    )
 
 
 def remember_forms(feed: Feed) -> None:

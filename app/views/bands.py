@@ -33,7 +33,7 @@ class Bands:
 def bands(snapshot: Snapshot, low: float, high: float) -> Bands:
     """The phase bands between two steps."""
     starts, codes = snapshot.spans["start"], snapshot.spans["phase"]
-    if not len(starts) or snapshot.last is None:
+    if not len(starts) or snapshot.last is None or snapshot.own_loop:
         return Bands({phase: np.empty((0, 2)) for phase in PHASES}, False, 1.0)
     end = max(float(snapshot.last.step), float(starts[-1])) + 0.5
     first = max(0, int(np.searchsorted(starts, low, "right")) - 1)

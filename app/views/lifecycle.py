@@ -15,6 +15,7 @@ EDGES = (
     (Phase.CORRECT, Phase.FULL),
 )
 """The document's transitions."""
+OWN_LOOP = "A training loop of its own, watched by a Monitor: it has no phases and predicts nothing."
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Lifecycle:
 def lifecycle(snapshot: Snapshot) -> Lifecycle:
     """The diagram of a snapshot."""
     newest = snapshot.latest(PhaseChanged)
+    if snapshot.own_loop:
+        nodes = {phase: Node(phase, False, "", "", 0.0, "", -1) for phase in PHASES}
+        return Lifecycle(nodes, dict.fromkeys(EDGES, 0), OWN_LOOP, None, "")
     return Lifecycle(
         nodes={phase: _node(snapshot, phase, newest) for phase in PHASES},
         entered={edge: snapshot.edges.get(edge, 0) for edge in EDGES},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from app.store import Snapshot
+from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.commands import (
     ApplyRemedy,
     Command,
@@ -84,12 +85,12 @@ def _with(config: Config, command: Command) -> Config:
 
 
 def live_settings(snapshot: Snapshot) -> list[LiveSetting]:
-    """Every live setting with its value; empty while the configuration is unknown."""
+    """Every live setting that the run has a use for, with its value; empty while the configuration is unknown."""
     config = present_config(snapshot)
     if config is None:
         return []
     return [
         LiveSetting(setting, float(getattr(getattr(config, setting.section), setting.name)))
         for setting in ALL_SETTINGS
-        if setting.live
+        if setting.live and (setting.section in LIMIT_SECTIONS or not snapshot.own_loop)
     ]

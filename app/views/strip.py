@@ -21,6 +21,9 @@ ADVICE = {
     "paused": "Press Resume on the Control page to go on.",
     "finished": "Read the result: hybrid report {run}",
 }
+OWN_LOOP_ADVICE = dict.fromkeys(
+    ("crashed", "failed", "stopped"), "To go on: start the script again with Monitor({run!r}, ..., resume=True)"
+)
 TONE = {
     "working": "healthy",
     "paused": "caution",
@@ -70,13 +73,14 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     step = last.step if last else 0
     rate = step_rate(snapshot) if status.state == "working" else None
     alerts = open_alerts(snapshot)
+    advice = ADVICE | OWN_LOOP_ADVICE if snapshot.own_loop else ADVICE
     worst = max((alert.severity for alert in alerts), default=Severity.HEALTHY)
     return Strip(
         state=status.state,
         tone=TONE.get(status.state, "muted"),
         because=status.because,
-        advice=ADVICE.get(status.state, "").format(task=started.task if started else "TASK", run=run),
-        phase=snapshot.phase,
+        advice=advice.get(status.state, "").format(task=started.task if started else "TASK", run=run),
+        phase=None if snapshot.own_loop else snapshot.phase,
         step=words.count(step),
         total=words.count(total),
         progress=min(1.0, step / total) if total else 0.0,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from trainer_core.engine.answers import BeforeAfter, Failed, Refused
 from trainer_core.engine.knobs import set_knob
+from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.commands import (
     AcknowledgeAlert,
     Annotate,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 _HIGHEST_RATE = 100.0
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr")
 """Entries of a parameter group that torch's schedulers compute the rate from."""
-_WATCHED = ("divergence_config", "health")
-"""Sections whose live settings mean something without phases: the limits of the alerts."""
 
 
 def supported(command: Command, loop: "OwnLoop") -> str | None:
@@ -57,7 +56,7 @@ def supported(command: Command, loop: "OwnLoop") -> str | None:
             return "this run clips gradients by itself, if it does: declare a knob for it (monitor.knob)"
         case SetThreshold(name=name):
             setting = SETTINGS.get(name)
-            if setting is not None and setting.section not in _WATCHED:
+            if setting is not None and setting.section not in LIMIT_SECTIONS:
                 return f"{name} has no effect on a loop of its own; the limits of its alerts can be set"
         case SaveCheckpoint() if loop.save is None:
             return "this loop gave its monitor no way to save: Monitor(..., save=function of the step)"

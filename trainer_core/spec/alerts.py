@@ -135,6 +135,9 @@ RULES: tuple[AlertRule, ...] = (
     ),
 )  # fmt: skip
 
+LIMIT_SECTIONS = ("divergence_config", "health")
+"""Sections of the configuration that hold the alerts' limits: all that means something to a loop without phases."""
+
 NOT_FINITE = AlertRule(
     "not finite", "loss", _ALL, 1, 10, _CRITICAL,
     "a learning rate too high, a broken batch, or overflow in mixed precision", "nan_loss",

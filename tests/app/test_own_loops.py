@@ -1,0 +1,97 @@
+"""Runs of a Monitor on the dashboard: no phases, no commands that need them, and every knob a form of its own."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import app
+from app.feed import Feed
+from app.screen import Ask, Screen
+from app.views.bands import bands
+from app.views.knobs import knobs
+from app.views.lifecycle import OWN_LOOP, lifecycle
+from app.views.settings import live_settings
+from app.views.strip import strip
+from app.watching import RUNS_DIR, watch
+from tests.app.rows import Script
+from tests.app.test_views import Status, seen
+from trainer_core.spec.commands import CommandState, SetKnob
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import KnobDeclared, MetricsMeasured, Row, RunStarted, RunState
+
+MAIN = Path(app.__file__).with_name("streamlit_app.py")
+DROPOUT = KnobDeclared(0, "dropout", 0.0, 0.5, 0.1, "share", "Dropout of the head.")
+
+
+def own_loop(steps: int = 30) -> Script:
+    """What a Monitor writes."""
+    script = Script(phase=Phase.FULL).start()
+    (row,) = script.rows
+    assert isinstance(row.record, RunStarted)
+    script.rows = [Row(1, row.time, 1, msgspec.structs.replace(row.record, own_loop=True, task="own loop"))]
+    script.say(DROPOUT)
+    script.steps(steps, confidence=None)
+    script.say(MetricsMeasured(script.step, {"accuracy": 0.5}))
+    return script
+
+
+def test_a_knob_stands_where_its_newest_command_put_it_until_it_is_declared_again() -> None:
+    script = own_loop()
+    script.command(SetKnob("dropout", 0.4), CommandState.REJECTED)
+    assert [(k.label, k.value) for k in knobs(seen(script))] == [("Dropout (share)", 0.1)]
+    script.command(SetKnob("dropout", 0.3), CommandState.APPLIED)
+    assert [(k.low, k.value, k.high) for k in knobs(seen(script))] == [(0.0, 0.3, 0.5)]
+    script.say(msgspec.structs.replace(DROPOUT, high=0.9, value=0.2))
+    assert [(k.value, k.high) for k in knobs(seen(script))] == [(0.2, 0.9)]
+
+
+def test_a_loop_without_phases_shows_none() -> None:
+    snapshot = seen(own_loop())
+    shown = strip(snapshot, Status("stopped", "by an operator"), "runs/a", 0.0)
+    assert shown.phase is None and "resume=True" in shown.advice
+    diagram = lifecycle(snapshot)
+    assert diagram.cause == OWN_LOOP and not any(node.active for node in diagram.nodes.values())
+    assert all(len(edges) == 0 for edges in bands(snapshot, 0, 100).edges.values())
+    sections = {live.setting.section for live in live_settings(snapshot)}
+    assert sections == {"divergence_config", "health"}
+
+
+def test_the_live_screen_draws_it(written_run: Callable[[str, Script], Path]) -> None:
+    feed = Feed(written_run("own", own_loop()))
+    try:
+        assert feed.wait(10)
+        screen = Screen(feed)
+        assert len(screen.glance(time.time())) == 3
+        assert len(screen.drawings(Ask())) == 3
+    finally:
+        feed.close()
+
+
+@pytest.fixture
+def page(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], AppTest]]:
+    monkeypatch.setenv(RUNS_DIR, str(runs_dir))
+    yield lambda name: AppTest.from_file(str(MAIN), default_timeout=20).run().switch_page(f"pages/{name}.py").run()
+    watch().close()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_both_pages_open_it_and_control_shows_its_knobs(
+    page: Callable[[str], AppTest], written_run: Callable[[str, Script], Path], ended: bool
+) -> None:
+    script = own_loop()
+    if ended:
+        script.say(RunState(script.step, "finished", "the training loop ended"))
+    written_run("own", script)
+    live = page("live")
+    assert not live.exception and live.selectbox[0].value == "own"
+    control = page("control")
+    assert not control.exception
+    labels = {button.label for button in control.button}
+    assert {"Save checkpoint", "Stop run…"} <= labels
+    assert labels.isdisjoint({"Force full phase", "Lock prediction", "Roll back…"})
+    (slider,) = control.slider
+    assert (slider.label, slider.value, slider.min, slider.max) == ("Dropout (share)", 0.1, 0.0, 0.5)
