@@ -16,6 +16,7 @@ from torch import nn
 
 from trainer_core.engine.checkpoints import Checkpoints
 from trainer_core.engine.engine import Engine
+from trainer_core.engine.knobs import Knob
 from trainer_core.engine.session import Session, Validate
 from trainer_core.learning.loss import Batch, LossFn
 from trainer_core.learning.predictors import Predictor
@@ -158,6 +159,24 @@ class HybridTrainer:
     def step_count(self) -> int:
         """Nominal steps taken, predicted ones included."""
         return self.engine.step_count
+
+    def knob(
+        self,
+        name: str,
+        get: Callable[[], float],
+        set: Callable[[float], object],
+        *,
+        low: float,
+        high: float,
+        unit: str = "",
+        meaning: str = "",
+    ) -> None:
+        """Offer something to turn between two steps: it appears as a command with these bounds.
+
+        What an operator has set outlasts a rollback, and a restart that declares it again. Raises ConfigError.
+        """
+        knob = Knob(name, get, set, float(low), float(high), unit, meaning)
+        self.engine.record(self._session.knobs.declare(knob, self.engine.step_count))
 
     def stop(self, because: str = "stopped by the program") -> None:
         """Save a checkpoint and end the run; it can be resumed."""

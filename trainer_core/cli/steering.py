@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trainer_core.cli.knobs import meant
 from trainer_core.cli.output import a_run, out, print_json
-from trainer_core.cli.verbs import VERBS, understood
+from trainer_core.cli.verbs import VERBS
 from trainer_core.spec.commands import CommandRequest, CommandState, Refusal, is_dangerous, kind_of
 from trainer_core.spec.errors import UserError
 
@@ -60,15 +61,15 @@ def send(
     ] = None,
     ttl: Annotated[float, typer.Option("--ttl", help="Seconds after which it expires unapplied.")] = 60.0,
 ) -> None:
-    """Tell a run what to do, and say what became of it.
+    """Tell a run what to do, and say what became of it. A knob of the run's own is a command, too: dropout 0.3.
 
     Exit code: 0 applied; 2 bad input; 3 refused, failed or expired; 4 unknown (no answer, or not applied yet).
     """
-    meant = understood(command, arguments or [])
+    order = meant(run_dir, command, arguments or [])
     a_run(run_dir)
-    confirmed = is_dangerous(meant) and _confirmed(command, run_dir, yes)
+    confirmed = is_dangerous(order) and _confirmed(command, run_dir, yes)
     request = CommandRequest(
-        command_id=uuid.uuid4().hex, command=meant, expect_state_rev=expect_rev, ttl_s=ttl, reason=reason
+        command_id=uuid.uuid4().hex, command=order, expect_state_rev=expect_rev, ttl_s=ttl, reason=reason
     )
     status = delivered(run_dir, request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S)
     if as_json:
