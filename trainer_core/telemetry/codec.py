@@ -9,12 +9,13 @@ survive. Every other record is MessagePack, tagged by its kind.
 """
 
 import array
+import operator
 import struct
 import sys
 import types
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -30,6 +31,7 @@ PHASES: tuple[Phase, ...] = tuple(Phase)
 _PHASE_INDEX = {phase: float(i) for i, phase in enumerate(PHASES)}
 _COUNT = struct.Struct("<I")
 _ENVELOPE = struct.Struct("<qdq")
+_MOST_PLANS = 1000
 
 
 class CodecError(Exception):
@@ -72,7 +74,7 @@ class StepLayout:
         self._head = struct.Struct(f"<Q{len(self.fields)}d")
         hints = get_type_hints(StepRecord)
         self._readers = [_reader(hints[field]) if field in hints else None for field in self.fields]
-        self._absent = {field: None for field in _REQUIRED if field not in self.fields}
+        self._plans: dict[int, _Plan] = {}
 
     def offset(self, field: str) -> tuple[int, int]:
         """(bit, byte offset) of a field in a block, for readers that want whole columns. ValueError: it has none."""
@@ -123,16 +125,43 @@ class StepLayout:
     def decode(self, body: bytes) -> StepRecord:
         """The record of a block. Raises struct.error, ValueError, IndexError or TypeError for another layout's."""
         present, *values = self._head.unpack_from(body)
-        fields: dict[str, Any] = dict(self._absent)
-        for i, (field, read) in enumerate(zip(self.fields, self._readers, strict=True)):
-            if read is not None:
-                fields[field] = read(values[i]) if present >> i & 1 else None
+        plan = self._plans.get(present) or self._planned(present)
+        for i, read in plan.reads:
+            values[i] = read(values[i])
         vector = self.vector(body)
-        if vector is not None:
-            fields[_VECTOR] = vector
-            if len(body) != self._head.size + _COUNT.size + 4 * len(vector):
-                raise ValueError("a step block of another length")
-        return StepRecord(**fields)
+        if vector is not None and len(body) != self._head.size + _COUNT.size + 4 * len(vector):
+            raise ValueError("a step block of another length")
+        values.append(vector)
+        values += plan.constants
+        return StepRecord(*plan.arguments(values))
+
+    def _planned(self, present: int) -> "_Plan":
+        """How to read blocks with this bitmap: nearly all blocks of a run share a few."""
+        constants: list[object] = [None]
+        places = []
+        for field in msgspec.structs.fields(StepRecord):
+            if field.name == _VECTOR:
+                places.append(len(self.fields))
+            elif field.name in self.fields:
+                i = self.fields.index(field.name)
+                places.append(i if present >> i & 1 else len(self.fields) + 1)
+            else:  # a journal of before there was this field
+                places.append(len(self.fields) + 1 + len(constants))
+                constants.append(None if field.required else field.default)
+        reads = [(i, r) for i, r in enumerate(self._readers) if r not in (None, float) and present >> i & 1]
+        plan = _Plan(reads, constants, operator.itemgetter(*places))
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        self._plans[present] = plan
+        return plan
+
+
+class _Plan(NamedTuple):
+    """``arguments`` picks the record's arguments from: the block's values, the vector, the constants."""
+
+    reads: list[tuple[int, Callable[[float], Any]]]
+    constants: list[object]
+    arguments: Callable[[list[Any]], tuple[Any, ...]]
 
 
 def _reader(hint: Any) -> Callable[[float], Any]:
@@ -142,7 +171,6 @@ def _reader(hint: Any) -> Callable[[float], Any]:
     return int if int in kinds else float
 
 
-_REQUIRED = tuple(f.name for f in msgspec.structs.fields(StepRecord) if f.required)
 PRESENT = StepLayout(STEP_FIELDS)
 """The layout of this version, which new journals get."""
 
