@@ -1,5 +1,6 @@
 """One thread a watched run: rows from telemetry into a store. Knows nothing of pages, figures or browsers."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -7,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.store import Snapshot, Store
+from app.store import KINDS, LATEST, Snapshot, Store
 from trainer_core.spec.records import Row
 from trainer_core.telemetry.follower import Follower
-from trainer_core.telemetry.journal import FILE
+from trainer_core.telemetry.history import chunks
+from trainer_core.telemetry.journal import FILE, JournalReader
 from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs
 
 POLL_S = 0.1
@@ -18,6 +20,8 @@ STATUS_EVERY_S = 1.0
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 CAUGHT_UP_BELOW = 500
 """A poll that brings fewer rows than this has reached the present."""
+PAINTED_FIRST = 2000
+"""Of a longer run the newest rows are shown while the rest is being read."""
 MOST_FEEDS = 12
 """Runs kept in memory at a time; the one nobody looked at for longest goes first."""
 
@@ -56,6 +60,8 @@ class Feed:
         self.looked_at = time.monotonic()
         self._follow = follow
         self._journal_id = ""
+        self._reads_past = follow is Follower
+        self._past_damaged: set[int] = set()
         self._closing = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed {run_dir.name}", daemon=True)
@@ -90,6 +96,8 @@ class Feed:
     def _follow_until_replaced(self) -> None:
         """Follow until closed, or until another file has taken the journal's place."""
         file = _file_number(self.run_dir)
+        if self._reads_past and not self.store.last_seq:
+            self._read_past()
         rows_from = self._opened()
         due = 0.0
         try:
@@ -103,6 +111,23 @@ class Feed:
         finally:
             rows_from.close()
 
+    def _read_past(self) -> None:
+        """All that is on disk, as columns; of a long run the newest rows are shown meanwhile."""
+        with contextlib.closing(JournalReader(self.run_dir)) as reader:
+            self._journal_id = reader.journal_id
+            if reader.last_seq() > 2 * PAINTED_FIRST:
+                first = Store()
+                newest = reader.last_rows(PAINTED_FIRST)
+                started = [row for row in reader.events("run-started", newest=1) if row.seq < newest[0].seq]
+                first.append([*started, *newest])
+                self.store = first
+            full = Store()
+            for chunk in chunks(reader, KINDS, LATEST):
+                if self._closing.is_set():
+                    return
+                full.extend(chunk)
+            self._past_damaged, self.store = reader.damaged, full
+
     def _opened(self) -> Rows:
         """A follower behind what is known; from the beginning when the journal is another one."""
         rows_from = self._follow(self.run_dir, self.store.last_seq)
@@ -111,12 +136,13 @@ class Feed:
             return rows_from
         rows_from.close()
         self.store.reset()
+        self._past_damaged = set()
         self._journal_id = ""
         return self._opened()
 
     def _take(self, rows: list[Row], rows_from: Rows) -> None:
         self.store.append(rows)
-        damaged = len(rows_from.damaged)
+        damaged = len(rows_from.damaged | self._past_damaged)
         error = f"{damaged} damaged rows of the journal were left out" if damaged else None
         self.connection = Connection(error, rows_from.live)
         if len(rows) < CAUGHT_UP_BELOW:

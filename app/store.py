@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from app import bulk
 from app.table import F64, I64, Extremes, Growing, Table
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
@@ -33,6 +34,7 @@ from trainer_core.spec.records import (
     StepRecord,
     ValidationMeasured,
 )
+from trainer_core.telemetry.history import Chunk
 
 PHASES = tuple(Phase)
 MEASURED = tuple(
@@ -48,6 +50,10 @@ KEPT = (
     KnobDeclared,
 )  # fmt: skip
 """Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
+
+KINDS = frozenset(str(kind.__struct_config__.tag) for kind in (*KEPT, PredictedStretch))
+LATEST = frozenset({str(Explained.__struct_config__.tag)})
+"""What a store wants of history: these kinds, and of these the newest."""
 
 R = TypeVar("R", bound=Record)
 
@@ -188,6 +194,55 @@ class Store:
             self._update_extremes()
             self._snapshot = None
 
+    def extend(self, chunk: Chunk) -> None:
+        """As ``append``, for history that comes as columns: the same result in a fraction of the time.
+
+        A predicted loss of NaN counts as none here. The chunk must follow ``last_seq``.
+        """
+        with self._lock:
+            stretches = [row for row in chunk.rows if isinstance(row.record, PredictedStretch)]
+            columns = bulk.step_columns(chunk.steps, MEASURED)
+            bands = bulk.bands(columns, stretches)
+            self._join(columns, stretches, bulk.attempt_changes(columns, chunk.rows, self._attempt))
+            first = bands.first_seq()
+            for row in chunk.rows:
+                entered = row.record.to_phase if isinstance(row.record, PhaseChanged) else None
+                if entered is not None and first.get(PHASES.index(entered), row.seq) < row.seq:
+                    self._count(entered, 0)
+                if not isinstance(row.record, PredictedStretch):
+                    self._note(row)
+            for step, phase in bands.changes():
+                self._span(step, PHASES[phase])
+            for phase in first:
+                self._count(PHASES[phase], int(bands.length[bands.phase == phase].sum()))
+            self._predicted_steps += int(sum(r.last_step - r.first_step + 1 for r in _stretches(stretches)))
+            for signal, step, attempt in bulk.not_finite(chunk.steps, CHARTED):
+                self._note_not_finite(signal, step, attempt)
+            self._note_newest([row for row in (chunk.last_step, *stretches[-1:]) if row is not None], chunk.rows)
+            self._last_seq = chunk.last_seq
+            self._update_extremes()
+            self._snapshot = None
+
+    def _join(self, columns: dict[str, F64], stretches: Sequence[Row], changes: Sequence[tuple[int, int]]) -> None:
+        path_rows = [line for row in stretches for line in _path_rows(row)]
+        path = bulk.path_columns(columns, path_rows, PATH_COLUMNS)
+        for seq, attempt in changes:
+            self._attempt = attempt
+            self._step_starts.append(self._steps.length + int(np.searchsorted(columns["seq"], seq)))
+            self._path_starts.append(self._path.length + int(np.searchsorted(path["seq"], seq)))
+        self._steps.join(columns)
+        self._path.join(path)
+
+    def _note_newest(self, measured: Sequence[Row], rows: Sequence[Row]) -> None:
+        """The newest step or stretch, and the phase: its own, or that of a later phase change."""
+        newest = max(measured, key=lambda row: row.seq, default=None)
+        if newest is None or not isinstance(newest.record, StepRecord | PredictedStretch):
+            return
+        self._last, self._last_time = newest.record, newest.time
+        changed = [row for row in rows if isinstance(row.record, PhaseChanged) and row.seq > newest.seq]
+        if not changed:
+            self._phase = newest.record.phase if isinstance(newest.record, StepRecord) else Phase.PREDICT
+
     def snapshot(self) -> Snapshot:
         """The run as it is now; the same object until rows arrive."""
         with self._lock:
@@ -212,7 +267,7 @@ class Store:
                     expected = (record.predicted_loss, record.predicted_low, record.predicted_high)
                     path.append((record.step, *expected, row.attempt, record.cycle, row.seq))
             elif isinstance(record, PredictedStretch):
-                path.extend(_path_rows(record, row))
+                path.extend(_path_rows(row))
         self._steps.extend(steps)
         self._path.extend(path)
 
@@ -312,8 +367,13 @@ def _table(growing: Growing, extremes: Mapping[str, Extremes], starts: Sequence[
     return Table(growing.columns(), growing.length, frozen, tuple(starts))
 
 
-def _path_rows(stretch: PredictedStretch, row: Row) -> list[tuple[float, ...]]:
+def _stretches(rows: Sequence[Row]) -> list[PredictedStretch]:
+    return [row.record for row in rows if isinstance(row.record, PredictedStretch)]
+
+
+def _path_rows(row: Row) -> list[tuple[float, ...]]:
     """The predicted path of one stretch: one value a step, or both ends."""
+    (stretch,) = _stretches([row])
     count = len(stretch.expected_loss)
     steps = np.linspace(stretch.first_step, stretch.last_step, count) if count > 1 else [stretch.last_step]
     return [

@@ -31,6 +31,15 @@ class Growing:
             held[self.length : end] = block[:, column]
         self.length = end
 
+    def join(self, block: Mapping[str, F64]) -> None:
+        """Append columns of one length, all names given."""
+        end = self.length + len(block[self.names[0]])
+        for name, held in self._columns.items():
+            if end > len(held):
+                held = self._columns[name] = np.concatenate([held[: self.length], np.empty(max(end, len(held) * 2))])
+            held[self.length : end] = block[name]
+        self.length = end
+
     def upto(self, length: int) -> "Growing":
         """A copy of the first ``length`` rows; this one, and every view of it, stays as it is."""
         copy = Growing(self.names)

@@ -1,0 +1,115 @@
+"""History in chunks of columns makes the same store as its rows one by one."""
+
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.feed import Feed
+from app.store import KINDS, LATEST, Snapshot, Store
+from tests.app.conftest import until
+from tests.telemetry.examples import ONE_OF_EACH, step_record
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import AttemptStarted, PhaseChanged, PredictedStretch, Record
+from trainer_core.telemetry import history
+from trainer_core.telemetry.journal import JournalReader, JournalWriter
+from trainer_core.telemetry.sealing import seal
+
+
+def a_wild_run(seed: int, length: int = 1500) -> list[tuple[float, int, Record]]:
+    """Phases, rollbacks, stretches, NaN and absent values, also in orders that no run would have."""
+    chance, step, attempt, phase, items = random.Random(seed), 0, 0, Phase.WARMUP, list[tuple[float, int, Record]]()
+
+    def say(record: Record) -> None:
+        items.append((float(len(items)), attempt, record))
+
+    for _ in range(length):
+        roll = chance.random()
+        if roll < 0.03:
+            entered = chance.choice(list(Phase))
+            say(PhaseChanged(step + 1, phase, entered, ("x",), 1, 40))
+            phase = entered
+        elif roll < 0.035 and step > 20:
+            attempt, back = attempt + 1, step - chance.randrange(1, 20)
+            say(AttemptStarted(back, attempt, attempt - 1, step, "c", "rollback"))
+            step = back
+        elif roll < 0.06:
+            say(
+                PredictedStretch(
+                    step + 5, step + 1, step + 5, step, 1, (0.5, 0.4), (0.4, 0.3), (0.6, 0.5), 0.1, None, 0.1, 3
+                )
+            )
+            step += 5
+        elif roll < 0.1:
+            say(chance.choice(ONE_OF_EACH[7:]))
+        else:
+            step += 1
+            odd = chance.choice([0.5, 0.5, 0.5, math.nan, math.inf, None])
+            predicted = chance.choice([None, 0.4])
+            say(step_record(step, loss=odd, phase=phase, predicted_loss=predicted, grad_norm=None, confidence=odd))
+    return items
+
+
+def same(one: Snapshot, other: Snapshot) -> bool:
+    for name in ("steps", "path"):
+        left, right = getattr(one, name), getattr(other, name)
+        assert left.starts == right.starts and left.length == right.length
+        for column in left.columns:
+            assert np.array_equal(left[column], right[column], equal_nan=True), (name, column)
+        for signal in left.extremes:  # of equal values either may be drawn, so the buckets are compared, not the rows
+            held, other_held = left.extremes[signal], right.extremes[signal]
+            assert (held.rows, held.bucket, len(held.low)) == (other_held.rows, other_held.bucket, len(other_held.low))
+    for column in one.spans:
+        assert np.array_equal(one.spans[column], other.spans[column])
+    plain = [n for n in one.__dataclass_fields__ if n not in ("steps", "path", "spans")]
+    for name in plain:
+        assert repr(getattr(one, name)) == repr(getattr(other, name)), name
+    return True
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_store_from_sealed_columns_equals_one_from_rows(tmp_path: Path, seed: int) -> None:
+    writer = JournalWriter(tmp_path)
+    writer.append(a_wild_run(seed))
+    writer.close()
+    seal(tmp_path, rows=300, kept=100)
+    reader = JournalReader(tmp_path)
+    assert len(reader.sealed.all) == 4
+    by_row, by_column = Store(), Store()
+    by_row.append(reader.rows(limit=10**6))
+    for chunk in history.chunks(reader, KINDS, LATEST):
+        by_column.extend(chunk)
+    assert same(by_row.snapshot(), by_column.snapshot())
+
+
+def test_a_damaged_segment_costs_its_rows_and_nothing_else(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path)
+    writer.append(a_wild_run(7))
+    writer.close()
+    damaged = seal(tmp_path, rows=300, kept=100)[1].path
+    writer = JournalWriter(tmp_path)
+    while writer.compact(kept=100):
+        pass
+    writer.close()
+    damaged.write_bytes(b"PAR1")
+    by_row, by_column, one, other = Store(), Store(), JournalReader(tmp_path), JournalReader(tmp_path)
+    by_row.append(one.rows(limit=10**6))
+    for chunk in history.chunks(other, KINDS, LATEST):
+        by_column.extend(chunk)
+    assert same(by_row.snapshot(), by_column.snapshot())
+    assert one.damaged == other.damaged and 100 < len(one.damaged) <= 300
+
+
+def test_a_feed_shows_the_newest_rows_first_and_then_everything(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path)
+    writer.append([(float(i), 0, step_record(i)) for i in range(1, 12_001)])
+    writer.close()
+    seal(tmp_path, rows=5000, kept=1000)
+    feed = Feed(tmp_path)
+    lengths: list[int] = []
+    until(lambda: lengths.append(feed.snapshot().steps.length) or lengths[-1] == 12_000, 10, "everything")
+    feed.close()
+    assert feed.snapshot().last_seq == 12_000
+    assert all(length in (0, 2000) for length in lengths[:-1]), "the newest 2000, never a half-read past"
