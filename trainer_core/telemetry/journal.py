@@ -252,11 +252,13 @@ class JournalReader:
         query = f"SELECT {_COLUMNS} FROM rows WHERE kind IN ('step', 'stretch') ORDER BY seq DESC LIMIT ?"
         raw = [RawRow(*row) for row in self._all(query, (count,))][::-1]
         if len(raw) < count and self._resealed():
-            last = self.sealed.all[-1]
-            rows = self._sealed_rows(last, last.first - 1, last.last, last.last)
-            older = [row for row in rows if row.kind in ("step", "stretch") and (not raw or row.seq < raw[0].seq)]
-            raw = [*older, *raw][-count:]
-        return list(self._checked(raw))
+            for segment in reversed(self.sealed.all):
+                rows = self._sealed_rows(segment, segment.first - 1, segment.last, segment.last)
+                older = [row for row in rows if row.kind in ("step", "stretch") and (not raw or row.seq < raw[0].seq)]
+                raw = [*older, *raw]
+                if len(raw) >= count:
+                    break
+        return list(self._checked(raw[-count:]))
 
     def _resealed(self) -> bool:
         """Look for new segments; whether there are any at all."""
