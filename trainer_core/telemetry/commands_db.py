@@ -71,6 +71,8 @@ class CommandsReader:
     def __init__(self, run_dir: Path) -> None:
         self._path = Path(run_dir) / FILE
         self._db: sqlite3.Connection | None = None
+        self.unreadable: dict[int, str] = {}
+        """Row id -> why, of rows that were passed over: one that cannot be read holds no later one up."""
 
     def decided(self, after_id: int = 0) -> list[Decided]:
         """Decisions after a row id, in order. Raises sqlite3.Error."""
@@ -85,12 +87,17 @@ class CommandsReader:
             if "no such table" in str(error):
                 return []
             raise
-        return [_decided(row) for row in rows]
+        decided = []
+        for row in rows:
+            try:
+                decided.append(_decided(row))
+            except (msgspec.MsgspecError, ValueError, TypeError) as error:
+                self.unreadable[row[0]] = f"{error}"
+        return decided
 
     def last_id(self) -> int:
         """The newest row id; 0 when there is none."""
-        decided = self.decided()
-        return decided[-1].id if decided else 0
+        return max([*(one.id for one in self.decided()), *self.unreadable], default=0)
 
     def close(self) -> None:
         if self._db is not None:

@@ -54,6 +54,8 @@ class Reporter:
         self._journal = JournalWriter(Path(run_dir))
         self._commands_db = CommandsReader(Path(run_dir))
         self._seen_id = self._commands_db.last_id()
+        self._unreadable = set(self._commands_db.unreadable)
+        """Rows of commands.db that were told of, or are of before this process."""
         self._steps: deque[_Item] = deque()
         self._events: deque[_Item] = deque()
         self._order = itertools.count()
@@ -235,6 +237,12 @@ class Reporter:
             self._events.append((next(self._order), self._clock(), self._attempt, self._changed(decision)))
             if decision.state is CommandState.ACCEPTED:
                 self._commands.append(decision.command)
+        for row_id in sorted(set(self._commands_db.unreadable) - self._unreadable):
+            self._seen_id = max(self._seen_id, row_id)
+            self._unreadable.add(row_id)
+            why = self._commands_db.unreadable[row_id]
+            alert = _alert(f"command {row_id} of commands.db cannot be read and was passed over: {why}")
+            self._events.append((next(self._order), self._clock(), self._attempt, alert))
 
     def _changed(self, decision: Decided) -> CommandChanged:
         request = decision.command.request

@@ -9,6 +9,7 @@ import os
 import secrets
 import statistics
 import time
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +23,11 @@ from trainer_core.telemetry.journal import FILE, JournalError, JournalReader
 RUN_LOCK, AGENT_LOCK = "run.lock", "agent.lock"
 _RETRY_S, _STALL_S, _START_S, _STALL_STEPS = 1.0, 10.0, 120.0, 20.0
 _FINAL = ("finished", "stopped", "failed")
-_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs")
+_NETWORK = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
+    "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.davfs2",
+    "fuse.juicefs", "fuse.mount-s3", "fuse.blobfuse2", "vboxsf", "prl_fs",
+)  # fmt: skip
 
 
 class RunInUse(RunError):
@@ -93,6 +98,7 @@ def claim(run_dir: Path, file: str = RUN_LOCK, wait_s: float = _RETRY_S) -> RunL
     handle.truncate()
     handle.write(json.dumps({"pid": os.getpid(), "started": time.time(), "nonce": nonce}))
     handle.flush()
+    _let_go_in_children(handle)
     return RunLock(handle, nonce)
 
 
@@ -200,18 +206,39 @@ def _summary(path: Path) -> RunSummary:
         return RunSummary(path.name, path, RunStatus("unreadable", str(error)), error=str(error))
 
 
+def network_disk(folder: Path, mounts: str) -> str | None:
+    """The kind of network file system that ``folder`` is on, by the lines of /proc/mounts; None for a local disk."""
+    here, best, found = str(folder), "", ""
+    for line in mounts.splitlines():
+        _, point, kind, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = here == point or here.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, found = point, kind
+    return found if found in _NETWORK else None
+
+
 def _refuse_network_disk(run_dir: Path) -> None:
     """SQLite's write-ahead log and flock are not safe on network file systems."""
     try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
     except OSError:
         return
-    here = str(run_dir.resolve())
-    best, kind = "", ""
-    for line in mounts:
-        _, point, file_system, *_ = line.split(" ")
-        inside = here == point or here.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, file_system
-    if kind in _NETWORK:
-        raise RunError(f"{run_dir} is on a network file system ({kind}): put the run directory on a local disk")
+    kind = network_disk(run_dir.resolve(), mounts)
+    if kind is not None:
+        raise RunError(
+            f"{run_dir} is on a network file system ({kind}), where locks and the journal are not safe: "
+            "choose a run directory on a local disk, and copy it when the run has ended"
+        )
+
+
+def _let_go_in_children(handle: IO[str]) -> None:
+    """A forked child shares its parent's flock: one that outlives the trainer would go on holding the run."""
+    mine = weakref.ref(handle)
+
+    def close() -> None:
+        held_here = mine()
+        if held_here is not None:
+            held_here.close()
+
+    os.register_at_fork(after_in_child=close)
