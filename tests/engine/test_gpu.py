@@ -83,14 +83,14 @@ def test_fp16_finds_its_scale_and_trains_through_every_phase(tmp_path: Path) -> 
 
 
 def test_a_snapshot_in_host_memory_is_pinned_and_restores_bit_for_bit(tmp_path: Path) -> None:
-    rig = gpu_rig(tmp_path, snapshot_device="cpu").begin().until_phase(Phase.PREDICT, 2)
+    rig = gpu_rig(tmp_path, snapshot_device="cpu").begin().until_phase(Phase.CORRECT, 1)
     snapshot = rig.engine.snapshot
     assert snapshot is not None
     held = snapshot.state_dict()
     assert held["weights"].device.type == "cpu" and held["weights"].is_pinned()
     moments = [t for state in held["optimizer"]["state"].values() for t in state.values() if torch.is_tensor(t)]
     assert moments and all(t.device.type == "cpu" for t in moments)
-    beside = Snapshot(rig.engine.parameters, rig.engine.model, rig.engine.optimizer, "same")
+    beside = Snapshot(rig.engine.parameters, rig.engine.model, "same")
     assert beside.weights_P.is_cuda and not torch.equal(beside.weights_P.cpu(), held["weights"])
     snapshot.restore(rig.engine.parameters, rig.engine.model, rig.engine.optimizer)
     now = rig.engine.parameters.read(rig.engine.parameters.empty())
@@ -101,14 +101,15 @@ def test_a_snapshot_in_host_memory_is_pinned_and_restores_bit_for_bit(tmp_path: 
 
 def test_taking_a_snapshot_to_the_host_does_not_wait(tmp_path: Path) -> None:
     rig = gpu_rig(tmp_path).begin().until_step(5)
-    parts = (rig.engine.parameters, rig.engine.model, rig.engine.optimizer, "cpu")
-    Snapshot(*parts)  # the first one allocates pinned pages
+    parts = (rig.engine.parameters, rig.engine.model, "cpu")
+    Snapshot(*parts).keep_optimizer(rig.engine.optimizer)  # the first one allocates pinned pages
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             snapshot = Snapshot(*parts)
+            snapshot.keep_optimizer(rig.engine.optimizer)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert not [w for w in caught if "synchronizing CUDA operation" in str(w.message)]

@@ -191,9 +191,10 @@ def test_a_resumed_muon_run_is_the_uninterrupted_one(tmp_path: Path, every: int)
 
 
 def test_an_undone_prediction_gives_the_factors_back(tmp_path: Path) -> None:
-    rig = muon_rig(tmp_path, orthogonaliser_every=3).begin().until_phase(Phase.PREDICT, 2)
+    rig = muon_rig(tmp_path, orthogonaliser_every=3).begin().until_phase(Phase.CORRECT, 1)
     kept = rig.engine.snapshot
-    assert kept is not None
+    assert kept is not None and kept.optimizer is not None
+    assert not same(rig.optimizer.state_dict()["state"], kept.optimizer["state"]), "the step of CORRECT moved it"
     rig.engine.snapshot.restore(rig.engine.parameters, rig.engine.model, rig.engine.optimizer)  # type: ignore[union-attr]
     assert same(rig.optimizer.state_dict()["state"], kept.optimizer["state"])
     assert rig.engine.muon is not None and "factor" in rig.optimizer.state[rig.model.wide.weight]

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,14 +163,16 @@ def test_a_prediction_that_made_the_loss_worse_is_undone_bit_for_bit(tmp_path: P
     snapshot = rig.engine.snapshot
     assert snapshot is not None
     assert torch.equal(snapshot.weights_P.double(), before)
-    assert same(snapshot.optimizer["state"], moments["state"])
+    assert not same(rig.optimizer.state_dict()["state"], moments["state"]), "the steps of CORRECT moved them"
     undoing = rig.engine.predictions_undone
     seen: list[torch.Tensor] = []
+    seen_moments: list[dict[str, Any]] = []
     say = rig.engine.recorder._sink
 
     def look(record: Record, attempt: int) -> None:
         if isinstance(record, PredictionEnded):
             seen.append(rig.weights())
+            seen_moments.append(copied(rig.optimizer.state_dict()["state"]))
         say(record, attempt)
 
     rig.engine.recorder._sink = look
@@ -177,6 +180,7 @@ def test_a_prediction_that_made_the_loss_worse_is_undone_bit_for_bit(tmp_path: P
     rig.step()
     assert rig.engine.predictions_undone == undoing + 1
     assert torch.equal(seen[0], before)
+    assert same(seen_moments[0], moments["state"])
 
 
 def test_an_undone_prediction_keeps_the_step_counter_going(tmp_path: Path) -> None:

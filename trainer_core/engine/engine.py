@@ -30,7 +30,7 @@ from trainer_core.learning.loss import Batch, BatchLoss, LossFn, checked_batch
 from trainer_core.learning.loss_curve import Baseline, LossCurve
 from trainer_core.learning.optimizers import check_optimizer, factored
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.predictors import Predictor, checked_predictor, make_predictor
+from trainer_core.learning.predictors import Borrower, Predictor, checked_predictor, make_predictor
 from trainer_core.learning.residuals import ResidualStore
 from trainer_core.learning.schedules import Schedule
 from trainer_core.learning.training_state import TrainingState
@@ -81,9 +81,10 @@ class Engine:
         self.residuals = ResidualStore(self.parameters.count, config.predictor_config.residual_memory_mb)
         self.confidence, self.lengths = Confidence(), Lengths(config)
         self.curve, self.grad_baseline, self.update_baseline = LossCurve(), Baseline(), Baseline()
-        self.before_P, self.delta_P = self.parameters.empty(), self.parameters.empty()
-        self.before_state: list[tuple[int, int]] = []
-        """State of the parameters when ``before_P`` was last read in a full step."""
+        self.work_P = self.parameters.empty()
+        """In a full step the weights before it, then their change; between two full steps the predictor's."""
+        if isinstance(self.predictor, Borrower):
+            self.predictor.borrow(self.work_P)
         self.progress = ProgressGuard()
         self.recorder = Recorder(self, sink)
         self.phase = Phase.WARMUP

@@ -31,6 +31,8 @@ class Flight:
         self.confidence = confidence
         self.window = 1
         """FULL steps before it was probed."""
+        self.departure_P: Tensor | None = None
+        """The weights it was probed from, which become the snapshot; not saved."""
         self.arrival: tuple[Any, Tensor] | None = None
         """The probe's batch and its per-sample losses (N,) at the horizon; not saved."""
         self.taken = 0

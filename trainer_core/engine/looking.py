@@ -31,15 +31,16 @@ _SHADOW_EVERY = 4
 class _Probe:
     """The losses of one proposal on one batch, at the horizons asked for."""
 
-    def __init__(self, engine: "Engine", proposal: Proposal, batch: Batch) -> None:
+    def __init__(self, engine: "Engine", proposal: Proposal, batch: Batch, room_P: Tensor) -> None:
+        """``room_P`` (P,) takes the weights to come back to."""
         self._engine, self._proposal, self._batch = engine, proposal, batch
-        self.weights_P = engine.parameters.read(engine.before_P)
+        self.weights_P = engine.parameters.read(room_P)
         self.before_N = engine.samples(batch)
 
     def at(self, horizon: int) -> Tensor:
         """Per-sample losses (N,) with the weights ``horizon`` steps along the path."""
         self._engine.parameters.write(self.weights_P)
-        self._engine.parameters.add(self._proposal.change(0, horizon))
+        self._proposal.follow(self._engine.parameters, 0, horizon)
         return self._engine.samples(self._batch)
 
     def trusted(self, test: Paired) -> bool:
@@ -58,11 +59,11 @@ def look(engine: "Engine", batch: Batch) -> None:
     if engine.progress.quiet(engine):
         return
     start = engine.clock()
-    proposal = checked_proposal(engine.predictor.propose(engine.state), engine.predictor, engine.before_P)
+    proposal = checked_proposal(engine.predictor.propose(engine.state), engine.predictor, engine.work_P)
     limit = min(engine.config.hybrid_trainer_config.max_predict_steps, engine.steps_left - 1)
     if proposal is None or limit < 1:
         return
-    probe = _Probe(engine, proposal, batch)
+    probe = _Probe(engine, proposal, batch, torch.empty_like(engine.work_P))
     limit = min(limit, trusted_steps(engine, proposal, probe.weights_P, limit))
     horizon = max(1, min(engine.lengths.horizon(engine.config), limit))
     search = _searched if engine.lengths.adaptive else _fixed
@@ -72,7 +73,7 @@ def look(engine: "Engine", batch: Batch) -> None:
     base = test.before if engine.lengths.adaptive or engine.curve.ema is None else engine.curve.ema
     engine.proposed = Flight(proposal, horizon, test, base, confidence)
     engine.proposed.window = max(1, engine.steps_in_phase)
-    engine.proposed.arrival = (batch, after_N)
+    engine.proposed.departure_P, engine.proposed.arrival = probe.weights_P, (batch, after_N)
     _say(engine, engine.proposed, test, False, engine.clock() - start)
 
 
@@ -137,6 +138,7 @@ def refused(engine: "Engine") -> None:
         return
     engine.lengths.refused(engine.config, proposed.horizon if proposed else None)
     if proposed is not None and engine.lengths.refusals % _SHADOW_EVERY == 1:
+        proposed.proposal, proposed.departure_P = proposed.proposal.kept(), None
         engine.shadow = proposed
     engine.probe_at = engine.steps_in_phase + max(1, engine.lengths.full_needed(engine.config))
 
@@ -147,7 +149,7 @@ def _settle_shadow(engine: "Engine", batch: Batch) -> None:
     if shadow is None:
         return
     start = engine.clock()
-    probe = _Probe(engine, shadow.proposal, batch)
+    probe = _Probe(engine, shadow.proposal, batch, engine.work_P)
     test = paired_test(probe.before_N, probe.at(shadow.horizon))
     engine.parameters.write(probe.weights_P)
     engine.confidence.resolved(shadow.confidence, pooled_gain(shadow.probe, test) > 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
+from trainer_core.engine.flight import Flight
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.paired import Paired, paired_test, pooled_gain
@@ -30,10 +31,10 @@ def depart(engine: "Engine", batch: Batch) -> None:
     """FULL -> PREDICT: keep the weights to come back to; the proposal becomes the flight."""
     assert engine.proposed is not None, "PREDICT needs a probed proposal"
     start = engine.clock()
-    engine.snapshot = Snapshot(
-        engine.parameters, engine.model, engine.optimizer, engine.config.hybrid_trainer_config.snapshot_device
-    )
+    where = engine.config.hybrid_trainer_config.snapshot_device
     engine.flight, engine.proposed = engine.proposed, None
+    engine.snapshot = Snapshot(engine.parameters, engine.model, where, engine.flight.departure_P)
+    engine.flight.departure_P = None
     engine.flight.snapshot_seconds = engine.clock() - start
     engine.lengths.entered(engine.flight.horizon)
     engine.confidence.enter(engine.flight.confidence)
@@ -50,7 +51,7 @@ def glide(engine: "Engine") -> None:
     if steps < 1:
         return
     start = engine.clock()
-    engine.parameters.add(flight.proposal.change(flight.taken, flight.taken + steps))
+    flight.proposal.follow(engine.parameters, flight.taken, flight.taken + steps)
     ends = [flight.expect(k, 0.0) for k in (flight.taken + 1, flight.taken + steps)]
     first, last_norm = engine.step_count + 1, flight.proposal.norm_at(flight.taken + steps - 1)
     length = flight.proposal.length(flight.taken, flight.taken + steps)
@@ -89,7 +90,7 @@ def correct(engine: "Engine", batch: Batch) -> None:
     else:
         correction_P.mul_(min(taken, _CORRECTION_SPAN))
         magnitude = float(torch.linalg.vector_norm(correction_P))
-        weights_P = engine.parameters.read(engine.before_P)
+        weights_P = engine.parameters.read(engine.work_P)
         before_N = _arrived(engine, batch)
         engine.parameters.add(correction_P)
         test = paired_test(before_N, engine.samples(batch))
@@ -127,7 +128,7 @@ def _arrived(engine: "Engine", batch: Batch) -> torch.Tensor:
 def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
     """Snapshot (before) and present weights (after) on the same batch; leaves the present weights in place."""
     assert engine.snapshot is not None, "nothing to compare with"
-    now_P = engine.parameters.read(engine.before_P)
+    now_P = engine.parameters.read(engine.work_P)
     after_N = engine.samples(batch)
     engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
     before_N = engine.samples(batch)
@@ -201,10 +202,23 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, star
     engine.snapshot = None
 
 
+def _ahead_of_full_steps(engine: "Engine", flight: Flight, snapshot: Snapshot) -> None:
+    """The steps of CORRECT need the memory that the proposal lies in, and they move what the optimizer keeps."""
+    start = engine.clock()
+    flight.proposal = flight.proposal.followed()
+    snapshot.keep_optimizer(engine.optimizer)
+    if flight.snapshot_seconds is not None:
+        flight.snapshot_seconds += engine.clock() - start
+
+
 def phase_entered(engine: "Engine", phase: Phase, batch: Batch | None) -> None:
     """What a phase needs at its beginning."""
     if phase is Phase.FULL:
         engine.cycle += 1
         engine.probe_at = engine.lengths.full_needed(engine.config)
-    if phase is Phase.CORRECT and batch is not None:
+    if phase is not Phase.CORRECT:
+        return
+    if engine.flight is not None and engine.snapshot is not None:
+        _ahead_of_full_steps(engine, engine.flight, engine.snapshot)
+    if batch is not None:
         correct(engine, batch)

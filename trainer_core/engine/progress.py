@@ -117,7 +117,7 @@ class ProgressGuard:
     def _test(self, engine: "Engine", batch: Batch) -> Paired:
         """The anchor's weights (before) against the present ones (after), which stay."""
         assert self._anchor_P is not None
-        now_P = engine.parameters.read(engine.before_P)
+        now_P = engine.parameters.read(engine.work_P)
         after_N = engine.samples(batch)
         engine.parameters.write(self._anchor_P.to(engine.parameters.device))
         before_N = engine.samples(batch)

@@ -1,4 +1,4 @@
-"""One copy of weights, buffers and optimizer state to come back to. Restoring is exact, not an inverse operation."""
+"""What a prediction comes back to: weights, buffers, optimizer state. Restoring is exact, not an inverse operation."""
 
 from typing import Any
 
@@ -9,17 +9,25 @@ from trainer_core.learning.parameters import Parameters
 
 
 class Snapshot:
-    """Taken before a prediction. Memory: P weights plus the optimizer's own state, on ``device``.
+    """Taken before a prediction. Memory: the weights; in CORRECT the optimizer's state as well, on ``device``.
 
-    From a GPU to host memory it is copied into pinned pages and nobody waits for it: what reads or writes the GPU comes
-    after it on the stream, and ``state_dict``, which the host reads, waits.
+    PREDICT takes no optimizer step: until CORRECT begins there is nothing of the optimizer to keep. From a GPU to host
+    memory it is copied into pinned pages and nobody waits for it: what reads or writes the GPU comes after it on the
+    stream, and ``state_dict``, which the host reads, waits.
     """
 
-    def __init__(self, parameters: Parameters, model: nn.Module, optimizer: torch.optim.Optimizer, device: str) -> None:
-        where = torch.device("cpu") if device == "cpu" else parameters.device
-        self.weights_P: Tensor = _copy(parameters.read(parameters.empty()), where)
-        self.buffers = [_copy(b, where) for b in model.buffers()]
-        self.optimizer = copied(optimizer.state_dict(), where)
+    def __init__(self, parameters: Parameters, model: nn.Module, device: str, weights_P: Tensor | None = None) -> None:
+        """``weights_P``: a copy of the present weights that it may have; None: it makes its own."""
+        self._where = torch.device("cpu") if device == "cpu" else parameters.device
+        weights_P = parameters.read(parameters.empty()) if weights_P is None else weights_P
+        self.weights_P: Tensor = weights_P if self._where == weights_P.device else _copy(weights_P, self._where)
+        self.buffers = [_copy(b, self._where) for b in model.buffers()]
+        self.optimizer: dict[str, Any] | None = None
+
+    def keep_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the optimizer's state: full steps follow, which move it."""
+        if self.optimizer is None:
+            self.optimizer = copied(optimizer.state_dict(), self._where)
 
     @torch.no_grad()
     def restore(self, parameters: Parameters, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -27,7 +35,8 @@ class Snapshot:
         parameters.write(self.weights_P.to(parameters.device, non_blocking=True))
         for buffer, kept in zip(model.buffers(), self.buffers, strict=True):
             buffer.copy_(kept, non_blocking=True)
-        restore_optimizer(optimizer, self.optimizer)
+        if self.optimizer is not None:
+            restore_optimizer(optimizer, self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         if torch.cuda.is_available():
@@ -37,6 +46,7 @@ class Snapshot:
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device) -> "Snapshot":
         snapshot = cls.__new__(cls)
+        snapshot._where = device
         snapshot.weights_P = state["weights"].to(device)
         snapshot.buffers = [b.to(device) for b in state["buffers"]]
         snapshot.optimizer = state["optimizer"]

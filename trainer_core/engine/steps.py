@@ -51,9 +51,7 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     clock, parameters, optimizer = engine.clock, engine.parameters, engine.optimizer
     start = clock()
     rate = engine.schedule.apply(engine.step_count + 1)
-    before_P = engine.before_P
-    if parameters.state() != engine.before_state:  # else the last step left them there, and nobody moved a weight since
-        parameters.read(before_P)
+    before_P = parameters.read(engine.work_P)
     copied = clock()
 
     found = gradients(engine, batch)
@@ -64,14 +62,12 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     engine.precision.step(optimizer)
     optimizer_done = clock()
 
-    after_P = parameters.read(engine.delta_P)
-    delta_P = torch.sub(after_P, before_P, out=before_P)
-    engine.before_P, engine.delta_P, engine.before_state = after_P, delta_P, parameters.state()
+    delta_P = parameters.change_since(before_P)
+    numbers = [found.loss, found.total_norm, torch.linalg.vector_norm(delta_P), parameters.norm()]
     observation = checked_observation(
         engine.predictor.observe(delta_P, engine.state), engine.predictor, parameters.count
     )
     confidence = engine.muon.confidence if engine.muon else None
-    numbers = [found.loss, found.total_norm, torch.linalg.vector_norm(delta_P), torch.linalg.vector_norm(after_P)]
     error = observation.relative_error
     absent = numbers[0] * 0
     measured = torch.stack([*numbers, *(absent if x is None else x.float() for x in (error, confidence, found.noise))])
@@ -112,12 +108,11 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     clock = engine.clock
     start = clock()
     rate = engine.schedule.apply(engine.step_count + 1)
-    engine.parameters.add(flight.proposal.change(flight.taken, flight.taken + 1))
+    flight.proposal.follow(engine.parameters, flight.taken, flight.taken + 1)
     moved = clock()
     with torch.no_grad(), engine.precision.forward():
         loss = engine.loss.mean(engine.model, batch, engine.config.training.accumulate)
-    weights_P = engine.parameters.read(engine.before_P)
-    loss_, param_norm = torch.stack([loss.float(), torch.linalg.vector_norm(weights_P)]).tolist()
+    loss_, param_norm = torch.stack([loss.float(), engine.parameters.norm()]).tolist()
     end = clock()
     low, expected, high = flight.expect(flight.taken + 1, engine.curve.sigma or 0.0)
     return Outcome(

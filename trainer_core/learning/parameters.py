@@ -61,9 +61,18 @@ class Parameters:
         torch._foreach_copy_(self.views(out_P), self.tensors)
         return out_P
 
-    def state(self) -> list[tuple[int, int]]:
-        """Where each weight tensor lives and how often it was written in place: equal states mean equal weights."""
-        return [(p.data_ptr(), p._version) for p in self.tensors]
+    @torch.no_grad()
+    def change_since(self, before_P: Tensor) -> Tensor:
+        """w - before, written into ``before_P``: a second vector is never needed. Returns it."""
+        torch._foreach_add_(self.views(before_P.neg_()), self.tensors)
+        return before_P
+
+    @torch.no_grad()
+    def norm(self) -> Tensor:
+        """L2 norm of the weights, a scalar on their device, float32."""
+        norms = torch.stack([n.float() for n in torch._foreach_norm(self.tensors)])
+        norm: Tensor = torch.linalg.vector_norm(norms)
+        return norm
 
     @torch.no_grad()
     def add(self, delta_P: Tensor, scale: float = 1.0) -> None:

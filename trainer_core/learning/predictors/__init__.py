@@ -12,7 +12,16 @@ from trainer_core.learning.training_state import TrainingState
 from trainer_core.spec.config import PredictorConfig
 from trainer_core.spec.errors import ConfigError, UserError
 
-__all__ = ["LossPath", "Observation", "Predictor", "Proposal", "Trainable", "TrainingState", "make_predictor"]
+__all__ = [
+    "Borrower",
+    "LossPath",
+    "Observation",
+    "Predictor",
+    "Proposal",
+    "Trainable",
+    "TrainingState",
+    "make_predictor",
+]
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -21,7 +30,7 @@ class Observation(msgspec.Struct, frozen=True):
     relative_error: Tensor | None
     """norm(actual - predicted) / norm(actual), no dimension; None when nothing had been predicted yet."""
     residual_P: Tensor | None
-    """actual - predicted, shape (P,); valid until the next call."""
+    """actual - predicted, shape (P,); valid until the next call, and no longer than until the next full step."""
 
 
 class Predictor(Protocol):
@@ -59,6 +68,18 @@ class Trainable(Protocol):
     @property
     def unit_flops(self) -> float:
         """Floating point operations of one ``train``, roughly: a first guess of its time. 0: nothing to do yet."""
+        ...
+
+
+@runtime_checkable
+class Borrower(Protocol):
+    """A predictor that works in memory of the engine's, so that residual and proposal cost no vector of their own."""
+
+    def borrow(self, work_P: Tensor) -> None:
+        """``work_P`` (P,) is the predictor's from ``observe`` on, whose ``delta_P`` it is, until the next full step.
+
+        What it holds then is lost: a proposal that must live longer is copied by whoever keeps it.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ During the block D is what the weights really did: after W/2 steps and after W. 
     |D - sum c_i b_i|^2 = c'Gc - 2 c'a + e      G = <b, b>, a = <b, D>, e = <D, D>      per group, once in a block
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.predictors.directions import adam_direction, has_moments, momentum_into
+from trainer_core.learning.predictors.directions import adam_into, momentum_into
 from trainer_core.spec.config import PredictorConfig
 
 VECTORS = 4
@@ -34,7 +35,10 @@ class RawBlock(msgspec.Struct, frozen=True):
 
 
 class Basis:
-    """See the module. Memory: 8 vectors of P: 4 of the basis, running sum, slow average, prediction, residual."""
+    """See the module. Memory: 7 vectors of P: 4 of the basis, running sum, slow average, prediction.
+
+    The residual lives in borrowed memory, or is an eighth.
+    """
 
     def __init__(self, parameters: Parameters, optimizer: torch.optim.Optimizer, config: PredictorConfig) -> None:
         self._parameters, self._optimizer = parameters, optimizer
@@ -43,22 +47,27 @@ class Basis:
         self.sizes = grouped(parameters.sizes)
         self.vectors_BP = torch.zeros(VECTORS, parameters.count, device=parameters.device)
         self._sum_P, self._slow_P = parameters.empty(), parameters.empty()
-        self.predicted_P, self.residual_P = parameters.empty(), parameters.empty()
-        """What the block is predicted to do in one step, and the last step's residual."""
+        self.predicted_P = parameters.empty()
+        """What the block is predicted to do in one step."""
+        self.work_P: Tensor | None = None
+        """Borrowed memory for the residual and the proposal; may be the ``delta_P`` of ``observe``."""
         self.gram_JBB = torch.zeros(len(self.sizes), VECTORS, VECTORS, device=parameters.device)
         self._half_J = [self.gram_JBB[:, 0], self.gram_JBB[:, 0, 0]]
         self.in_block = self.blocks = 0
 
     @torch.no_grad()
-    def observe(self, delta_P: Tensor) -> RawBlock | None:
-        """Take in one step's change, shape (P,); a block when it ends one that had a basis. Waits for nothing."""
-        torch.sub(delta_P, self.predicted_P, out=self.residual_P)
+    def observe(self, delta_P: Tensor) -> tuple[Tensor, RawBlock | None]:
+        """Take in one step's change, shape (P,): its residual, and a block when it ends one that had a basis.
+
+        Waits for nothing.
+        """
         self._sum_P.add_(delta_P)
+        residual_P = torch.sub(delta_P, self.predicted_P, out=self.work_P)
         self.in_block += 1
         if self.in_block == self.half:
             self._half_J = list(self._products())
         if self.in_block < self.window:
-            return None
+            return residual_P, None
         cross_JB, energy_J = self._products()
         raw = RawBlock(
             self.gram_JBB,
@@ -66,7 +75,7 @@ class Basis:
             torch.stack([self._half_J[1], energy_J], dim=1),
         )
         self._begin_block()
-        return raw if self.blocks > 1 else None
+        return residual_P, raw if self.blocks > 1 else None
 
     def _products(self) -> tuple[Tensor, Tensor]:
         """(<b, D>, <D, D>) of every group, D the change since the block began."""
@@ -89,22 +98,16 @@ class Basis:
     def optimizer_step(self, out_P: Tensor) -> None:
         """Write b_0 as it is now into ``out_P`` (P,)."""
         out_P.copy_(self.vectors_BP[1])
-        written = momentum_into(out_P, self._parameters, self._optimizer)
-        adam_P = adam_direction(self._parameters, self._optimizer, self._noise_mask)
-        if adam_P is None:
-            return
-        moments = has_moments(self._parameters, self._optimizer)
-        pairs = zip(self._parameters.views(out_P), self._parameters.views(adam_P), moments, written, strict=True)
-        for view, adam, known, done in pairs:
-            if known and not done:
-                view.copy_(adam)
+        momentum_into(out_P, self._parameters, self._optimizer)
+        adam_into(out_P, self._parameters, self._optimizer, self._noise_mask)
 
     @torch.no_grad()
-    def now(self) -> tuple[Tensor, Tensor]:
-        """(vectors (B, P), gram (J, B, B)) with the optimizer's step as it is now."""
-        vectors_BP = self.vectors_BP.clone()
-        self.optimizer_step(vectors_BP[0])
-        return vectors_BP, gram(vectors_BP, self.sizes)
+    def now(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """(the B vectors (P,), gram (J, B, B)) with the optimizer's step as it is now, in borrowed memory."""
+        step_P = self._parameters.empty() if self.work_P is None else self.work_P
+        self.optimizer_step(step_P)
+        vectors = (step_P, *self.vectors_BP[1:])
+        return vectors, gram(vectors, self.sizes)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -138,12 +141,21 @@ def grouped(sizes: list[int]) -> list[int]:
     return [sum(sizes[i : i + each]) for i in range(0, len(sizes), each)]
 
 
-def gram(vectors_BP: Tensor, sizes: list[int]) -> Tensor:
-    """Inner products of the vectors within each group: (J, B, B)."""
-    return torch.stack([part_BP @ part_BP.T for part_BP in vectors_BP.split(sizes, 1)])
+def _by_group(vectors: Iterable[Tensor], sizes: list[int]) -> Iterator[Tensor]:
+    """B vectors (P,) -> a copy of their part (B, P_j) in each group, one after the other."""
+    for parts in zip(*(vector_P.split(sizes) for vector_P in vectors), strict=True):
+        yield torch.stack(parts)
 
 
-def combined(vectors_BP: Tensor, weights_JB: Tensor, sizes: list[int]) -> Tensor:
-    """sum_i weights_ji b_i in every group j, shape (P,)."""
-    parts = [w_B @ part_BP for w_B, part_BP in zip(weights_JB, vectors_BP.split(sizes, 1), strict=True)]
-    return torch.cat(parts)
+def gram(vectors: Iterable[Tensor], sizes: list[int]) -> Tensor:
+    """Inner products of the vectors (P,), or of the rows of a matrix (B, P), within each group: (J, B, B)."""
+    return torch.stack([part_BP @ part_BP.T for part_BP in _by_group(vectors, sizes)])
+
+
+def combined(vectors: Iterable[Tensor], weights_JB: Tensor, sizes: list[int], out_P: Tensor | None = None) -> Tensor:
+    """sum_i weights_ji b_i in every group j, shape (P,); ``out_P`` may be one of the vectors."""
+    vectors = tuple(vectors)
+    out_P = torch.empty_like(vectors[0]) if out_P is None else out_P
+    for w_B, part_BP, out in zip(weights_JB, _by_group(vectors, sizes), out_P.split(sizes), strict=True):
+        out.copy_(w_B @ part_BP)
+    return out_P

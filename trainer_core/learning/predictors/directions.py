@@ -1,9 +1,14 @@
 """The step an optimizer's own memory would take next: costs nothing to keep, and waits for no device."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
+
+_PIECE = 1 << 20
+"""Scalars worked on at once."""
 
 
 def has_moments(parameters: Parameters, optimizer: torch.optim.Optimizer) -> list[bool]:
@@ -12,30 +17,44 @@ def has_moments(parameters: Parameters, optimizer: torch.optim.Optimizer) -> lis
     return [(s := state.get(p)) is not None and "exp_avg" in s and "exp_avg_sq" in s for p in parameters.tensors]
 
 
-@torch.no_grad()
 def adam_direction(parameters: Parameters, optimizer: torch.optim.Optimizer, noise_mask: float) -> Tensor | None:
-    """The step Adam's present moments would take, shape (P,), 0 where it keeps none; None when it keeps none at all.
+    """The step Adam's present moments would take, shape (P,), 0 where it keeps none; None when it keeps none at all."""
+    step_P = parameters.empty()
+    return step_P if any(adam_into(step_P, parameters, optimizer, noise_mask)) else None
+
+
+@torch.no_grad()
+def adam_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.Optimizer, noise_mask: float) -> list[bool]:
+    """Write the step Adam's present moments would take into ``out_P`` (P,); says of which tensors it keeps them.
 
     d = -lr * m_hat / (sqrt(v_hat) + eps), and 0 where abs(m_hat) < noise_mask * sqrt(v_hat). Kingma & Ba 2015.
     """
     settings = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    step_P = parameters.empty()
-    known = False
-    for view, p in zip(parameters.views(step_P), parameters.tensors, strict=True):
-        state = optimizer.state.get(p, {})
-        group = settings.get(id(p))
-        if group is None or "exp_avg" not in state or "exp_avg_sq" not in state or "betas" not in group:
+    written = []
+    for view, p in zip(parameters.views(out_P), parameters.tensors, strict=True):
+        state, group = optimizer.state.get(p, {}), settings.get(id(p), {})
+        known = "exp_avg" in state and "exp_avg_sq" in state and "betas" in group
+        written.append(known)
+        if not known:
             continue
-        known = True
         beta1, beta2 = group["betas"]
-        count = _count(state["step"])
-        mean = state["exp_avg"].float() / (1 - beta1**count)
-        rms = (state.get("max_exp_avg_sq", state["exp_avg_sq"]).float() / (1 - beta2**count)).sqrt_()
-        torch.div(mean, rms + group["eps"], out=view)
-        view.mul_(-_rate(group["lr"]))
-        if noise_mask > 0:
-            view.masked_fill_(mean.abs() < noise_mask * rms, 0.0)
-    return step_P if known else None
+        count, rate = _count(state["step"]), _rate(group["lr"])
+        square = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+        for out, m, v in _pieces(view, state["exp_avg"], square):
+            mean = m.float() / (1 - beta1**count)
+            rms = (v.float() / (1 - beta2**count)).sqrt_()
+            torch.div(mean, rms + group["eps"], out=out)
+            out.mul_(-rate)
+            if noise_mask > 0:
+                out.masked_fill_(mean.abs() < noise_mask * rms, 0.0)
+    return written
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors, which have one shape, cut alike: what is computed on the way is then never as large as a tensor."""
+    if not all(t.is_contiguous() for t in tensors):
+        return iter([tensors])
+    return zip(*(t.view(-1).split(_PIECE) for t in tensors), strict=True)
 
 
 @torch.no_grad()

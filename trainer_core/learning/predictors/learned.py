@@ -46,7 +46,7 @@ class Network(Protocol):
 
 
 class Learned:
-    """MLP or RSSM, one or several members. Memory: 8 models, and the network (see there), float32.
+    """MLP or RSSM, one or several members. Memory: 7 models (``Basis``), and the network (see there), float32.
 
     Its random numbers are its own: the run's dropout and data are the same with and without it.
     """
@@ -69,15 +69,19 @@ class Learned:
 
     # -- observing --------------------------------------------------------------------------------------------------
 
+    def borrow(self, work_P: Tensor) -> None:
+        """Residual and proposal go into ``work_P``, which may be the ``delta_P`` of ``observe``."""
+        self._basis.work_P = work_P
+
     @torch.no_grad()
     def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
         basis = self._basis
         known = basis.blocks > 0
         if state.step > 0:
             self._during.append(state)
-        raw = basis.observe(delta_P)
-        residual_P = basis.residual_P
-        error = torch.linalg.vector_norm(residual_P) / torch.linalg.vector_norm(delta_P) if known else None
+        length = torch.linalg.vector_norm(delta_P)
+        residual_P, raw = basis.observe(delta_P)
+        error = torch.linalg.vector_norm(residual_P) / length if known else None
         if basis.in_block == 0:
             if raw is not None:
                 self._pending.append((raw, self._before, self._during))
@@ -91,7 +95,7 @@ class Learned:
         if self._answer is not None:
             mean_J = reaches(self._answer.log_rho_EJ, self._basis.window).mean(0) / self._basis.window
             weights_JB = weights_JB * mean_J[:, None]
-        self._basis.predicted_P.copy_(combined(self._basis.vectors_BP, weights_JB, self._basis.sizes))
+        combined(self._basis.vectors_BP, weights_JB, self._basis.sizes, self._basis.predicted_P)
 
     def _weights(self, gram_JBB: Tensor) -> Tensor:
         """Coefficients (J, B) of the basis vectors themselves, the members' mean."""
@@ -160,8 +164,8 @@ class Learned:
     @torch.no_grad()
     def propose(self, state: TrainingState) -> Proposal | None:
         self._drain()
-        vectors_BP, gram_JBB = self._basis.now()
-        step_P = combined(vectors_BP, self._weights(gram_JBB), self._basis.sizes)
+        vectors, gram_JBB = self._basis.now()
+        step_P = combined(vectors, self._weights(gram_JBB), self._basis.sizes, vectors[0])
         answer = self._answer
         growth = [1.0] if answer is None else answer.log_rho_EJ.mean(0).exp().tolist()
         proposal = Proposal.along(

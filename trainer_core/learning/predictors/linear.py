@@ -18,35 +18,53 @@ from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
-from trainer_core.learning.predictors.directions import adam_direction, has_moments
+from trainer_core.learning.predictors.directions import adam_into, has_moments
 from trainer_core.spec.config import PredictorConfig
 
 
 class Linear:
-    """See the module. Memory: 2 models: the running mean and the residual; a third while a proposal is followed."""
+    """See the module. Memory: the running mean, half a model where every tensor takes the optimizer's slope.
+
+    The mean then only measures how predictable the steps are, and bfloat16 holds it well enough; where it is the slope
+    that weights follow, it is float32. Residual and proposal live in borrowed memory, or in a model's worth each.
+    """
 
     def __init__(self, parameters: Parameters, optimizer: torch.optim.Optimizer, config: PredictorConfig) -> None:
         self._parameters = parameters
         self._optimizer = optimizer
         self._config = config
-        self._slope_P = parameters.empty()
-        self._residual_P = parameters.empty()
+        self._slope_P: Tensor | None = None
+        self._work_P: Tensor | None = None
         self._overlap_J = torch.zeros(len(parameters.sizes), device=parameters.device)
         self._energy_J = torch.zeros(len(parameters.sizes), device=parameters.device)
         self._seen = 0
         self._moments: tuple[int, list[int]] | None = None
         """(tensors the optimizer has a state of, those without Adam's moments) when last asked."""
 
+    def borrow(self, work_P: Tensor) -> None:
+        """Residual and proposal go into ``work_P``, which may be the ``delta_P`` of ``observe``."""
+        self._work_P = work_P
+
     @torch.no_grad()
     def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
-        error: Tensor | None = None
-        torch.sub(delta_P, self._slope_P, out=self._residual_P)
+        slope_P = self._slope()
+        length = torch.linalg.vector_norm(delta_P)
         if self._seen:
-            self._learn_shrinkage(delta_P)
-            error = torch.linalg.vector_norm(self._residual_P) / torch.linalg.vector_norm(delta_P)
+            self._learn_shrinkage(delta_P, slope_P)
+        residual_P = torch.sub(delta_P, slope_P, out=self._work_P)
+        error = torch.linalg.vector_norm(residual_P) / length if self._seen else None
         self._seen += 1
-        self._slope_P.add_(self._residual_P, alpha=1.0 / min(self._seen, self._config.window))
-        return Observation(error, self._residual_P if self._seen > 1 else None)
+        slope_P.add_(residual_P, alpha=1.0 / min(self._seen, self._config.window))
+        return Observation(error, residual_P if self._seen > 1 else None)
+
+    def _slope(self) -> Tensor:
+        """The running mean (P,), as coarse as its use allows now."""
+        wanted = torch.float32 if self._windowed() else torch.bfloat16
+        if self._slope_P is None:
+            self._slope_P = self._parameters.empty().to(wanted)
+        elif self._slope_P.dtype is not wanted:
+            self._slope_P = self._slope_P.to(wanted)
+        return self._slope_P
 
     def _windowed(self) -> list[int]:
         """The parameter tensors whose slope is the window's: those without Adam's moments, unless a setting decides."""
@@ -59,12 +77,12 @@ class Linear:
             self._moments = (known, [j for j in range(count) if not moments[j]])
         return self._moments[1]
 
-    def _learn_shrinkage(self, delta_P: Tensor) -> None:
+    def _learn_shrinkage(self, delta_P: Tensor, slope_P: Tensor) -> None:
         windowed = self._windowed()
         if not windowed:
             return
         rate = 1.0 / min(self._seen, self._config.window)
-        deltas, slopes = delta_P.split(self._parameters.sizes), self._slope_P.split(self._parameters.sizes)
+        deltas, slopes = delta_P.split(self._parameters.sizes), slope_P.split(self._parameters.sizes)
         zero, chosen, count = delta_P.new_zeros(()), set(windowed), len(deltas)
         overlap_J = torch.stack([torch.dot(deltas[j], slopes[j]) if j in chosen else zero for j in range(count)])
         energy_J = torch.stack([torch.dot(slopes[j], slopes[j]) if j in chosen else zero for j in range(count)])
@@ -73,13 +91,9 @@ class Linear:
 
     @torch.no_grad()
     def propose(self, state: TrainingState) -> Proposal | None:
-        step_P = None
+        step_P = self._parameters.empty() if self._work_P is None else self._work_P.zero_()
         if self._config.direction != "window":
-            step_P = adam_direction(self._parameters, self._optimizer, self._config.noise_mask)
-        if step_P is None and self._config.direction != "optimizer":
-            step_P = self._parameters.empty()
-        if step_P is None:
-            return None
+            adam_into(step_P, self._parameters, self._optimizer, self._config.noise_mask)
         self._fill_windowed(step_P)
         proposal = Proposal.along(step_P)
         return proposal if math.isfinite(proposal.step_norm) and proposal.step_norm > 0 else None
@@ -87,6 +101,8 @@ class Linear:
     def _fill_windowed(self, step_P: Tensor) -> None:
         """Write the shrunken window slope where the optimizer has no slope of its own."""
         shrink_J = (self._overlap_J / self._energy_J.clamp_min(1e-30)).clamp(0.0, 1.0)
+        if self._slope_P is None:
+            return
         parts, slopes = step_P.split(self._parameters.sizes), self._slope_P.split(self._parameters.sizes)
         for j in self._windowed():
             torch.mul(slopes[j], shrink_J[j] if self._seen > 1 else 1.0, out=parts[j])
@@ -95,7 +111,8 @@ class Linear:
         return {"slope": self._slope_P, "overlap": self._overlap_J, "energy": self._energy_J, "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._slope_P.copy_(state["slope"])
+        slope_P = state["slope"]
+        self._slope_P = None if slope_P is None else slope_P.to(self._parameters.device, copy=True)
         self._overlap_J.copy_(state["overlap"])
         self._energy_J.copy_(state["energy"])
         self._seen = state["seen"]

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from trainer_core.learning.parameters import Parameters
 from trainer_core.spec.errors import UserError
 
 
@@ -79,6 +80,23 @@ class Proposal(msgspec.Struct, frozen=True):
         out_P = self.step_P.clone()
         torch._foreach_mul_(list(out_P.split(list(self.sizes))), factors)
         return out_P
+
+    def follow(self, parameters: Parameters, start: int, end: int) -> None:
+        """Move the weights from ``start`` to ``end`` steps along the path; where one factor does, without a vector."""
+        if self._straight:
+            parameters.add(self.step_P, float(end - start))
+        elif len(self.growth) == 1:
+            parameters.add(self.step_P, self.growth[0] ** start * reach(self.growth[0], end - start))
+        else:
+            parameters.add(self.change(start, end))
+
+    def kept(self) -> "Proposal":
+        """The same path with a vector of its own, which outlives the predictor's borrowed memory."""
+        return msgspec.structs.replace(self, step_P=self.step_P.clone())
+
+    def followed(self) -> "Proposal":
+        """The path without its vector: norms and losses are all that is wanted once the weights have moved."""
+        return msgspec.structs.replace(self, step_P=self.step_P.new_empty(0))
 
     def norm_at(self, step: int) -> float:
         """L2 norm of the step after ``step`` steps along the path."""
