@@ -9,7 +9,7 @@ During the block D is what the weights really did: after W/2 steps and after W. 
     |D - sum c_i b_i|^2 = c'Gc - 2 c'a + e      G = <b, b>, a = <b, D>, e = <D, D>      per group, once in a block
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -141,20 +141,24 @@ def grouped(sizes: list[int]) -> list[int]:
     return [sum(sizes[i : i + each]) for i in range(0, len(sizes), each)]
 
 
-def _by_group(vectors: Iterable[Tensor], sizes: list[int]) -> Iterator[Tensor]:
-    """B vectors (P,) -> a copy of their part (B, P_j) in each group, one after the other."""
+def _by_group(vectors: Tensor | Sequence[Tensor], sizes: list[int]) -> Iterator[Tensor]:
+    """The part (B, P_j) of B vectors in each group, one after the other; copied where they are no matrix (B, P)."""
+    if isinstance(vectors, Tensor):
+        yield from vectors.split(sizes, 1)
+        return
     for parts in zip(*(vector_P.split(sizes) for vector_P in vectors), strict=True):
         yield torch.stack(parts)
 
 
-def gram(vectors: Iterable[Tensor], sizes: list[int]) -> Tensor:
+def gram(vectors: Tensor | Sequence[Tensor], sizes: list[int]) -> Tensor:
     """Inner products of the vectors (P,), or of the rows of a matrix (B, P), within each group: (J, B, B)."""
     return torch.stack([part_BP @ part_BP.T for part_BP in _by_group(vectors, sizes)])
 
 
-def combined(vectors: Iterable[Tensor], weights_JB: Tensor, sizes: list[int], out_P: Tensor | None = None) -> Tensor:
+def combined(
+    vectors: Tensor | Sequence[Tensor], weights_JB: Tensor, sizes: list[int], out_P: Tensor | None = None
+) -> Tensor:
     """sum_i weights_ji b_i in every group j, shape (P,); ``out_P`` may be one of the vectors."""
-    vectors = tuple(vectors)
     out_P = torch.empty_like(vectors[0]) if out_P is None else out_P
     for w_B, part_BP, out in zip(weights_JB, _by_group(vectors, sizes), out_P.split(sizes), strict=True):
         out.copy_(w_B @ part_BP)
