@@ -186,8 +186,9 @@ if __name__ == "__main__":
 def test_data_loader_workers_neither_write_nor_hang(run_dir: Path, tmp_path: Path, how: str, workers: int) -> None:
     program = tmp_path / "loader.py"
     program.write_text(LOADER)
+    words = [sys.executable, str(program), str(run_dir), how, str(workers)]
     done = subprocess.run(
-        [sys.executable, str(program), str(run_dir), how, str(workers)], cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)},
+        words, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)},
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert (done.stdout.split(), done.returncode) == (["True"], 0), done.stderr

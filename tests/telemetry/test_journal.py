@@ -67,6 +67,7 @@ def test_the_bytes_of_a_step_record_are_what_the_protocol_page_says() -> None:
 
 def test_the_first_fields_keep_their_places_for_ever() -> None:
     assert codec.STEP_FIELDS[:7] == ("step", "batch", "phase", "cycle", "step_in_phase", "phase_budget", "loss")
+    assert len(codec.STEP_FIELDS) <= 64, "the bitmap has no bit for more"
     assert codec.PHASES == (Phase.WARMUP, Phase.FULL, Phase.PREDICT, Phase.CORRECT)
 
 

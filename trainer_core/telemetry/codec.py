@@ -98,15 +98,6 @@ class StepLayout:
         present = sum(1 << i for i, value in enumerate(values) if value is not None)
         return self._block(present, [0.0 if value is None else value for value in values], vector)
 
-    def exact(self, body: bytes) -> bool:
-        """Whether the values of a block give its very bytes again, as every block written here does."""
-        try:
-            present, *values = self._head.unpack_from(body)
-            apart = [value if present >> i & 1 else None for i, value in enumerate(values)]
-            return self.block(apart, self.vector(body)) == body
-        except struct.error:
-            return False
-
     def vector(self, body: bytes) -> tuple[float, ...] | None:
         """The layer norms in a block; None when there are none. Raises struct.error."""
         if len(body) <= self._head.size:

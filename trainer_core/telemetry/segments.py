@@ -157,16 +157,14 @@ def publish(folder: Path, rows: Sequence[RawRow], layout: StepLayout) -> Segment
 
     Raises SegmentDamaged when what was read back is not what was given; OSError when the disk fails.
     """
-    folder.mkdir(mode=0o777, exist_ok=True)
-    content = packed(rows, layout)
+    folder.mkdir(exist_ok=True)
     unfinished = folder / f".unfinished-{os.getpid()}"
     try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        written = Segment(rows[0].seq, rows[-1].seq, digest_of(content), unfinished)
-        if raw_rows(written.frame(), layout) != list(rows):
+        written, back = _written(unfinished, rows, layout, frozenset())
+        differing = frozenset(row.seq for row, read in zip(rows, back, strict=True) if row != read)
+        if differing:
+            written, back = _written(unfinished, rows, layout, differing)
+        if back != list(rows):
             raise SegmentDamaged(f"{unfinished} does not give its rows again")
         target = folder / f"{written.first:012}-{written.last:012}-{written.digest}.parquet"
         unfinished.rename(target)
@@ -177,20 +175,31 @@ def publish(folder: Path, rows: Sequence[RawRow], layout: StepLayout) -> Segment
     return Segment(written.first, written.last, written.digest, target)
 
 
-def packed(rows: Sequence[RawRow], layout: StepLayout) -> bytes:
-    """The Parquet bytes of rows."""
+def _written(
+    path: Path, rows: Sequence[RawRow], layout: StepLayout, as_bytes: frozenset[int]
+) -> tuple[Segment, list[RawRow]]:
+    """The file on the disk, and the rows that it gives."""
     buffer = io.BytesIO()
-    table_of(rows, layout).write_parquet(buffer, compression="zstd", statistics=False)
-    return buffer.getvalue()
+    table_of(rows, layout, as_bytes).write_parquet(buffer, compression="zstd", statistics=False)
+    content = buffer.getvalue()
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    segment = Segment(rows[0].seq, rows[-1].seq, digest_of(content), path)
+    return segment, raw_rows(segment.frame(), layout)
 
 
-def table_of(rows: Sequence[RawRow], layout: StepLayout) -> "pl.DataFrame":
-    """Rows as a table: envelope, a Float64 column for each field of a step (null: not measured), layer norms."""
+def table_of(rows: Sequence[RawRow], layout: StepLayout, as_bytes: frozenset[int] = frozenset()) -> "pl.DataFrame":
+    """Rows as a table: envelope, a Float64 column for each field of a step (null: not measured), layer norms.
+
+    Damaged steps, and those whose seq is in ``as_bytes``, keep their body instead of columns.
+    """
     import polars as pl
 
     from trainer_core.telemetry.columns import field_columns
 
-    columns = [row.kind == "step" and row.intact and layout.exact(row.body) for row in rows]
+    columns = [row.kind == "step" and row.seq not in as_bytes and row.intact for row in rows]
     table = pl.DataFrame(
         {
             "seq": [row.seq for row in rows],
