@@ -19,11 +19,26 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(bench, name="bench", rich_help_panel="Measure")
 
 
-def telemetry(as_json: AsJson = False) -> None:
-    """What a record costs the training thread, how long it takes to a client, how long a command takes to act."""
+def telemetry(
+    as_json: AsJson = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer of everything, no run of a million rows.")] = False,
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Write the page, as docs/benchmarks-telemetry.md.")
+    ] = None,
+    recorded: Annotated[
+        Path | None, typer.Option("--from", metavar="JSON", help="Measure nothing: show what --json printed before.")
+    ] = None,
+) -> None:
+    """What a record costs the training thread, how long it takes to a client, how long a command takes to act.
+
+    The training thread is measured with the dashboard absent, present and stopped, and with the disk standing still,
+    beside TensorBoard in the same run. Long runs are opened by a process of its own. Progress goes to stderr.
+    """
+    if recorded is not None and quick:
+        raise UserError("--from: measures nothing, so --quick does not go with it")
     from trainer_core import bench_telemetry
 
-    bench_telemetry.run(json=as_json)
+    bench_telemetry.run(json=as_json, quick=quick, write=write, recorded=recorded)
 
 
 def engine(

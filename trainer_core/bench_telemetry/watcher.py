@@ -1,0 +1,72 @@
+"""A dashboard's client in a process of its own: follows a run until killed, or joins one and says how long it took.
+
+python -m trainer_core.bench_telemetry.watcher follow|join RUN_DIR
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from trainer_core.telemetry.exports import frame
+from trainer_core.telemetry.follower import Follower
+from trainer_core.telemetry.history import chunks
+from trainer_core.telemetry.journal import JournalReader
+
+PAINTED = 2000
+_EVERY_KIND = frozenset({"run-started", "run-state", "phase", "stretch", "prediction", "command", "alert-raised"})
+
+
+def follow(run_dir: Path) -> None:
+    """Take every row, as a dashboard does; prints a line once an agent is heard."""
+    said = False
+    with Follower(run_dir) as follower:
+        while True:
+            follower.poll(0.1)
+            if follower.heartbeat is not None and not said:
+                print("live", flush=True)
+                said = True
+
+
+def join(run_dir: Path) -> dict[str, float]:
+    """Newest rows first, then the whole past as columns, then one table; seconds, and the memory of the first two."""
+    begin = time.perf_counter()
+    with closing(JournalReader(run_dir)) as reader:
+        reader.last_rows(PAINTED)
+        first = time.perf_counter() - begin
+        parts = [chunk.steps for chunk in chunks(reader, _EVERY_KIND, frozenset({"explained"}))]
+    everything = time.perf_counter() - begin
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows = sum(part.height for part in parts)
+    del parts
+    begin = time.perf_counter()
+    assert frame(run_dir).height == rows
+    table = time.perf_counter() - begin
+    return {"first": first, "all": everything, "memory_mb": memory, "rows": rows, "table": table}
+
+
+def started(what: str, run_dir: Path) -> "subprocess.Popen[str]":
+    """This module as a process; its output is piped."""
+    words = [sys.executable, "-m", "trainer_core.bench_telemetry.watcher", what, str(run_dir)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+
+def joined(run_dir: Path) -> dict[str, Any]:
+    """What ``join`` finds, in a process of its own."""
+    process = started("join", run_dir)
+    said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"a client that joins {run_dir} ended with {process.returncode}")
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "follow":
+        follow(Path(sys.argv[2]))
+    else:
+        print(json.dumps(join(Path(sys.argv[2]))))
