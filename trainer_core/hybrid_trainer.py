@@ -26,10 +26,12 @@ from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, 
 from trainer_core.spec.loading import load, resolve, tables_of, to_toml
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
+from trainer_core.surroundings import watch_system
 from trainer_core.telemetry import baselines
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import claim
+from trainer_core.telemetry.system import SystemWatch
 
 ConfigLike = Config | Mapping[str, Any] | str | Path | None
 
@@ -90,6 +92,7 @@ class HybridTrainer:
         try:
             self._start(history, task)
             self._agent = self._start_agent() if serve else None
+            self._system = self._watch_system()
         except BaseException:
             self._release()
             raise
@@ -211,6 +214,7 @@ class HybridTrainer:
         self._closed = True
         atexit.unregister(self._close_at_exit)
         try:
+            self._system.close()  # before the last word, which is the trainer's
             self._session.close()
         finally:
             self._release()
@@ -289,6 +293,15 @@ class HybridTrainer:
         assert self._reporter is not None
         reporter = self._reporter
         return start_agent(self.run_dir, queued=lambda: reporter.queued)
+
+    def _watch_system(self) -> SystemWatch:
+        assert self._reporter is not None
+        engine = self.engine
+        return watch_system(
+            self.run_dir, self._reporter, engine.recorder.all_alarms, step=lambda: engine.step_count,
+            attempt=lambda: engine.attempt, config=lambda: engine.config,
+            device=_device_name(engine.parameters.device),
+        )  # fmt: skip
 
     def _begin(self) -> None:
         if not self._begun:

@@ -32,9 +32,11 @@ from trainer_core.spec.records import (
     RunStarted,
     RunState,
 )
+from trainer_core.surroundings import watch_system
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import claim
+from trainer_core.telemetry.system import SystemWatch
 
 MEASURED = ("loss", "grad_norm", "param_norm", "update_norm", "learning_rate")
 """Metrics that are fields of a step record: charts and alerts know them. Any other name is a metric of its own."""
@@ -102,6 +104,7 @@ class Monitor:
         try:
             self._start(history, step, task, model)
             self._agent = self._start_agent() if serve else None
+            self._system = self._watch_system()
         except BaseException:
             self._release()
             raise
@@ -181,6 +184,7 @@ class Monitor:
         self._closed = True
         atexit.unregister(self._close_at_exit)
         try:
+            self._system.close()  # before the last word, which is the loop's
             self._loop.close()
         finally:
             self._release()
@@ -245,6 +249,7 @@ class Monitor:
 
     def _run_started(self, task: str, model: Model | None, resumed_from: str | None) -> RunStarted:
         parameters = list(model.parameters()) if model is not None else []
+        self._device = next((str(p.device) for p in parameters if hasattr(p, "device")), platform.machine())
         torch = sys.modules.get("torch")
         return RunStarted(
             step=self.step_count,
@@ -254,7 +259,7 @@ class Monitor:
             layers=(),
             parameters=sum(int(p.numel()) for p in parameters if hasattr(p, "numel")),
             total_steps=self._loop.total_steps,
-            device=next((str(p.device) for p in parameters if hasattr(p, "device")), platform.machine()),
+            device=self._device,
             versions={"python": platform.python_version()} | ({"torch": str(torch.__version__)} if torch else {}),
             pid=os.getpid(),
             resumed_from=resumed_from,
@@ -293,6 +298,14 @@ class Monitor:
         assert self._reporter is not None
         reporter = self._reporter
         return start_agent(self.run_dir, queued=lambda: reporter.queued)
+
+    def _watch_system(self) -> SystemWatch:
+        assert self._reporter is not None
+        loop = self._loop
+        return watch_system(
+            self.run_dir, self._reporter, loop.all_alarms, step=lambda: loop.step_count,
+            attempt=lambda: loop.attempt, config=lambda: loop.config, device=self._device,
+        )  # fmt: skip
 
     def _say(self, record: Record, attempt: int) -> None:
         if self._reporter is not None:

@@ -197,7 +197,7 @@ def drawn(setting: Setting) -> st.SearchStrategy[Any]:
     return st.floats(setting.low, setting.high)
 
 
-_JOINED = ("gradient_", "predictio", "grad_para")
+_JOINED = ("gradient_", "predictio", "grad_para", "disk_free", "memory_hi", "memory_cr", "gpu_tempe")
 FREE = [s for s in ALL_SETTINGS if not (s.section in ("divergence_config", "health") and s.name[:9] in _JOINED)]
 
 

@@ -13,12 +13,16 @@ from trainer_core.spec.records import (
     PredictedStretch,
     PredictionEnded,
     Record,
+    RunEnvironment,
     RunStarted,
     RunState,
     StepRecord,
+    SystemMeasured,
     ValidationMeasured,
 )
 from trainer_core.telemetry.report import spoken
+
+_GIB = float(1 << 30)
 
 
 def line(record: Record, every: int) -> str | None:
@@ -29,6 +33,10 @@ def line(record: Record, every: int) -> str | None:
         case MetricsMeasured(step=step):
             values = "  ".join(f"{name} {value:.4g}" for name, value in record.values.items())
             return f"step {step}  {values}" if step % every == 0 else None
+        case SystemMeasured():
+            return system_line(record)
+        case RunEnvironment():
+            return environment_line(record)
         case KnobDeclared():
             return f"step {record.step}: knob {record.name} = {record.value:g}, {record.low:g} to {record.high:g}"
         case PredictedStretch(first_step=first, last_step=last):
@@ -74,3 +82,31 @@ def step_line(record: StepRecord) -> str:
     )
     measured = [f"{name} {value:.4g}" for name, value in values if value is not None]
     return "  ".join([f"step {record.step}", f"{record.phase:<7}", *measured])
+
+
+def system_line(record: SystemMeasured) -> str:
+    """``system  CPU 0.98 cores  process 1.2 GiB  memory 5.1 of 16.0 GiB  disk 40.2 GiB free  GPU 0 ...``."""
+    parts = ["system"]
+    if record.cpu is not None:
+        parts.append(f"CPU {record.cpu:.2f} cores")
+    if record.rss is not None:
+        parts.append(f"process {record.rss / _GIB:.1f} GiB")
+    if record.memory_used is not None and record.memory_total is not None:
+        parts.append(f"memory {record.memory_used / _GIB:.1f} of {record.memory_total / _GIB:.1f} GiB")
+    if record.disk_free is not None:
+        parts.append(f"disk {record.disk_free / _GIB:.1f} GiB free")
+    for gpu in record.gpus:
+        said = [f"GPU {gpu.index}"]
+        said += [f"{gpu.utilisation:.0%}"] if gpu.utilisation is not None else []
+        said += [f"{gpu.memory_used / _GIB:.1f} GiB"] if gpu.memory_used is not None else []
+        said += [f"{gpu.temperature:.0f} °C"] if gpu.temperature is not None else []
+        said += [f"{gpu.power:.0f} W"] if gpu.power is not None else []
+        parts.append(" ".join(said))
+    return "  ".join(parts)
+
+
+def environment_line(record: RunEnvironment) -> str:
+    """Command line, host and commit."""
+    commit = f", commit {record.git_commit[:12]}" if record.git_commit else ""
+    dirty = " with changes" if record.git_dirty else ""
+    return f"started as {' '.join(record.command_line)} on {record.host}, python {record.python}{commit}{dirty}"

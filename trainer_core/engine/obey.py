@@ -90,11 +90,12 @@ def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
             before_lock, engine.locked = engine.locked, locked
             return _lock(before_lock), _lock(locked)
         case AcknowledgeAlert(alert_id=alert_id):
-            if not engine.recorder.alarms.is_open(alert_id):
+            if not any(alarms.is_open(alert_id) for alarms in engine.recorder.all_alarms):
                 raise Refused(f"there is no open alert {alert_id}")
             return "open", "acknowledged"
         case SilenceAlert(rule=rule, steps=steps):
-            if not engine.recorder.alarms.silence(rule, engine.step_count + steps):
+            until = engine.step_count + steps
+            if not any(alarms.silence(rule, until) for alarms in engine.recorder.all_alarms):
                 raise Refused(f"there is no alert rule called {rule}")
             return None, f"silent until step {engine.step_count + steps}"
         case Annotate(text=text):

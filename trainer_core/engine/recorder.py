@@ -31,6 +31,8 @@ class Recorder:
         self._sink = sink
         self.health, self.checklists = Health(), Checklists()
         self.alarms = Alarms(self.say, lambda: engine.attempt)
+        self.all_alarms = [self.alarms]
+        """Its own, and the machine's when somebody watches that."""
         self._explained: tuple[bool, ...] | None = None
         self._since_explained = 0
 

@@ -135,6 +135,25 @@ RULES: tuple[AlertRule, ...] = (
     ),
 )  # fmt: skip
 
+SYSTEM_RULES: tuple[AlertRule, ...] = (
+    AlertRule(
+        "disk nearly full", "disk_free", _ALL, 1, 2, _CRITICAL,
+        "checkpoints, records or other programs fill the disk of the run directory: make room, or keep fewer", None,
+        "a smaller keep_last, or a run directory on another disk", above=False, cooldown=0,
+    ),
+    AlertRule(
+        "host memory nearly full", "memory_share", _ALL, 2, 2, _CRITICAL,
+        "data loaders, caches or other programs fill the host's memory: the system may kill this process", None,
+        "fewer data loader workers, a smaller residual_memory_mb", cooldown=0,
+    ),
+    AlertRule(
+        "GPU temperature", "gpu_temperature", _ALL, 2, 3, _CRITICAL,
+        "too little cooling: look at fans, dust and airflow; a GPU that is too hot slows down by itself", None,
+        cooldown=0,
+    ),
+)  # fmt: skip
+"""Rules of the machine: hold and recovery count its readings, not steps."""
+
 LIMIT_SECTIONS = ("divergence_config", "health")
 """Sections of the configuration that hold the alerts' limits: all that means something to a loop without phases."""
 

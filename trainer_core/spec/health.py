@@ -65,6 +65,26 @@ class HealthConfig(Section, frozen=True):
     implied_rate_attempts: Annotated[
         int, number("Attempts the implied learning rate is averaged over.", 1, 1000, unit="attempts", live=True)
     ] = 20
+    system_every: Annotated[
+        float, number("Seconds between two readings of the machine (GPU, CPU, memory, disk); 0: none.", 0, 3600, "s")
+    ] = 5.0
+    disk_free_low: Annotated[
+        float, number("Less free disk than this for the run directory is low.", 0, 1e6, "GiB", live=True)
+    ] = 2.0
+    disk_free_critical: Annotated[
+        float, number("Less free disk than this is critical: the next checkpoint may fail.", 0, 1e6, "GiB", live=True)
+    ] = 0.5
+    memory_high: Annotated[float, share("More of the host's memory in use than this is high.", live=True)] = 0.90
+    memory_critical: Annotated[float, share("More than this is critical: processes may be killed.", live=True)] = 0.97
+    gpu_temperature_high: Annotated[float, number("A GPU hotter than this is hot.", 0, 200, "degrees C", live=True)] = (
+        85.0
+    )
+    gpu_temperature_critical: Annotated[
+        float, number("A GPU hotter than this is critical: it slows down by itself.", 0, 200, "degrees C", live=True)
+    ] = 95.0
 
     def __post_init__(self) -> None:
         at_most(self, "grad_param_ratio_low", "grad_param_ratio_high")
+        at_most(self, "disk_free_critical", "disk_free_low")
+        at_most(self, "memory_high", "memory_critical")
+        at_most(self, "gpu_temperature_high", "gpu_temperature_critical")

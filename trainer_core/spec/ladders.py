@@ -30,6 +30,9 @@ HEALTH_SIGNALS = (
 )
 """Ladders of what the engine's health statistics derive from the records."""
 
+SYSTEM_SIGNALS = ("disk_free", "memory_share", "gpu_temperature")
+"""Ladders of the machine under the run."""
+
 
 def ladders(config: Config) -> dict[str, Ladder]:
     """Ladder by signal (methodology, "Critical Thresholds" and "Divergence Triggers")."""
@@ -79,4 +82,7 @@ def _health(config: Config) -> dict[str, Ladder]:
         "validation_gap": Ladder(caution_above=c.validation_gap),
         "underfitting": Ladder(warning_above=c.underfitting_validations),
         "implied_rate": Ladder(warning_above=c.implied_rate_limit),
+        "disk_free": Ladder(warning_below=c.disk_free_low, critical_below=c.disk_free_critical),
+        "memory_share": Ladder(warning_above=c.memory_high, critical_above=c.memory_critical),
+        "gpu_temperature": Ladder(warning_above=c.gpu_temperature_high, critical_above=c.gpu_temperature_critical),
     }
