@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from trainer_core.spec.errors import UserError
     from trainer_core.spec.loading import load
     from trainer_core.spec.phases import Phase
+    from trainer_core.telemetry.tables import read_run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "TrainingState",
     "UserError",
     "load",
+    "read_run",
 ]
 
 _HOMES = {
@@ -37,6 +39,7 @@ _HOMES = {
     "Predictor": "trainer_core.learning.predictors",
     "Proposal": "trainer_core.learning.predictors",
     "TrainingState": "trainer_core.learning.predictors",
+    "read_run": "trainer_core.telemetry.tables",
     "Phase": "trainer_core.spec.phases",
 }
 

@@ -1,12 +1,13 @@
 """``hybrid runs``, ``report`` and ``export`` on real runs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from tests.cli.conftest import STEPS
+from tests.cli.conftest import STEPS, Here
 from tests.conftest import Hybrid
 
 
@@ -67,3 +68,33 @@ def test_a_damaged_journal_is_one_sentence(hybrid: Hybrid, tmp_path: Path) -> No
     said = hybrid("report", tmp_path)
     assert said.returncode not in (0, None)
     assert len(said.stderr.strip().splitlines()) == 1 and "Traceback" not in said.stderr
+
+
+def test_an_export_in_full_of_one_kind_and_for_tensorboard(
+    here: Callable[..., Here], finished: Path, tmp_path: Path
+) -> None:
+    assert here("export", finished, tmp_path / "all.parquet", "--all").returncode == 0
+    everything = pl.read_parquet(tmp_path / "all.parquet")
+    assert everything["seq"].to_list() == list(range(1, everything.height + 1))
+    assert {"step", "run-started", "phase", "environment", "system", "run-state"} <= set(everything["kind"])
+    assert here("export", finished, tmp_path / "phases.csv", "--kind", "phase").returncode == 0
+    assert pl.read_csv(tmp_path / "phases.csv").height == everything.filter(pl.col("kind") == "phase").height
+    said = here("export", finished, "--tensorboard", tmp_path / "tb")
+    assert said.returncode == 0 and "tensorboard --logdir" in said.stdout
+    assert list((tmp_path / "tb" / "attempt-0").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "give OUT.parquet"),
+        (["a.csv", "--tensorboard", "b"], "give OUT.parquet"),
+        (["a.csv", "--all", "--kind", "step"], "give one of the two"),
+        (["a.csv", "--kind", "nonsense"], "--kind nonsense: one of step,"),
+    ],
+)
+def test_an_export_that_was_not_said_clearly_is_refused(
+    here: Callable[..., Here], finished: Path, words: list[str], why: str
+) -> None:
+    said = here("export", finished, *words)
+    assert said.returncode == 2 and why in said.stderr

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests.cli.rows import changed, measured, numbered, one_cycle, started
-from trainer_core.cli.output import strict
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import PredictionEnded
+from trainer_core.telemetry.as_json import strict
 from trainer_core.telemetry.report import Predictions, report
 
 

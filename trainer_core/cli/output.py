@@ -1,45 +1,24 @@
 """What every command prints with: JSON for programs, a terminal for people. Knows no command."""
 
 import importlib.util
-import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from rich.console import Console
 
 from trainer_core.spec.errors import UserError
-
-Builtins = dict[str, "Builtins"] | list["Builtins"] | str | int | float | bool | None
+from trainer_core.telemetry.as_json import json_text
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout. NaN and infinities become the strings "NaN", "Infinity", "-Infinity".
-
-    JSON has no such numbers, and null already means "not measured".
-    """
-    print(json.dumps(strict(msgspec.to_builtins(value)), indent=2, ensure_ascii=False))
+    """One JSON document on stdout. NaN and infinities become the strings "NaN", "Infinity", "-Infinity"."""
+    print(json_text(value, indent=2))
 
 
 def json_line(value: Any) -> str:
     """As ``print_json``, on one line of its own."""
-    return json.dumps(strict(msgspec.to_builtins(value)), ensure_ascii=False)
-
-
-def strict(value: Any) -> Builtins:
-    """``value`` with every number that JSON cannot hold written as a string."""
-    match value:
-        case dict():
-            return {key: strict(item) for key, item in value.items()}
-        case list() | tuple():
-            return [strict(item) for item in value]
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-        case str() | int() | float() | None:
-            return value
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    return json_text(value)
 
 
 def out() -> Console:

@@ -105,14 +105,41 @@ def rows(reader: "JournalReader") -> Iterator[Row]:
 
 def export(
     run_dir: RunDir,
-    file: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.parquet or OUT.csv.")],
+    file: Annotated[Path | None, typer.Argument(metavar="OUT", help="OUT.parquet or OUT.csv.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every record, not only the steps.")] = False,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Only records of this kind: metrics, alert-raised, command, system ...")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard event files into DIR.")
+    ] = None,
 ) -> None:
-    """Write every step record of a run, all attempts included, to a Parquet or CSV file."""
-    from trainer_core.telemetry import exports
+    """Write the records of a run, all attempts included, to a Parquet or CSV file; or its numbers for TensorBoard.
 
-    if file.suffix not in (".parquet", ".csv"):
+    Without --all or --kind: every step record. With --all the fields of steps are columns, and every other record is
+    JSON in the column "record". In Parquet null is "not measured" and NaN is NaN; in CSV an empty cell and NaN.
+    """
+    if (file is None) == (tensorboard is None):
+        raise UserError("export: give OUT.parquet, OUT.csv, or --tensorboard DIR")
+    if everything and kind is not None:
+        raise UserError("--all --kind: give one of the two")
+    if file is not None:
+        _export_table(a_run(run_dir), file, "all" if everything else kind or "step")
+    elif tensorboard is not None:
+        from trainer_core.telemetry.tensorboard import export_events
+
+        written = export_events(a_run(run_dir), tensorboard)
+        print(f"{tensorboard}: {written:,} values  (look: tensorboard --logdir {tensorboard})")
+
+
+def _export_table(run_dir: Path, file: Path, kind: str) -> None:
+    from trainer_core.telemetry import tables
+
+    if file.suffix not in tables.ENDINGS:
         raise UserError(f"{file}: the name must end in .parquet or .csv")
+    if kind not in (tables.ALL, *tables.KINDS):
+        raise UserError(f"--kind {kind}: one of {', '.join(tables.KINDS)}")
     if not file.absolute().parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.absolute().parent}")
-    exports.export(a_run(run_dir), file)
-    print(f"{file}: {file.stat().st_size:,} bytes")
+    rows = tables.export_table(run_dir, file, kind)
+    print(f"{file}: {rows:,} records, {file.stat().st_size:,} bytes")
