@@ -7,7 +7,7 @@ EXTRAS ?= train,dashboard,dev
 STAMP := $(VENV)/.hybrid-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench docs chromium
+.PHONY: help install demo test soak check bench docs chromium
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -27,6 +27,9 @@ demo: install ## train for real and watch it in the browser (Ctrl-C ends both)
 
 test: install chromium ## run every test, browser tests included
 	$(BIN)/python -m pytest $(TESTS)
+
+soak: install ## kill, fuzz and steer a run at random for SOAK_MINUTES (5; at most 18) and print the counts
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),5) $(BIN)/python -m pytest -m soak tests/soak
 
 check: install ## format, lint, types, floors, dependencies, generated docs
 	$(BIN)/ruff format --check .

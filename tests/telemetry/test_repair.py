@@ -26,12 +26,15 @@ class Deaf(Follower):
 class Noisy(Follower):
     """Loses a third of the batches, doubles a third, and keeps some back to hand them over later."""
 
+    mistreated = 0
+
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir)
         self._chance, self._late = random.Random(3), list[list[bytes]]()
 
     def _take(self, frames: list[bytes]) -> None:
         fate = self._chance.random() if frames[0] == wire.TOPIC_ROWS else 1.0
+        self.mistreated += fate < 0.6
         if fate < 0.2:
             self._late.append(frames)
             return

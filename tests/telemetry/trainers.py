@@ -17,6 +17,7 @@ from trainer_core.spec.records import CommandChanged, Record, RunStarted, RunSta
 from trainer_core.telemetry.agent_process import start_agent
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import claim
+from trainer_core.telemetry.segments import KEPT_ROWS, SEGMENT_ROWS
 
 REPO = Path(__file__).parents[2]
 
@@ -24,12 +25,15 @@ REPO = Path(__file__).parents[2]
 class Trainer:
     """A trainer in this process. ``obeys``: a thread applies commands as they come."""
 
-    def __init__(self, run_dir: Path, *, serves: bool = True, obeys: bool = True) -> None:
+    def __init__(
+        self, run_dir: Path, *, serves: bool = True, obeys: bool = True, segments: tuple[int, int] | None = None
+    ) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir
         self.step, self.state_rev, self.taken = 0, 0, list[AcceptedCommand]()
         self._lock = claim(run_dir)
-        self.reporter = Reporter(run_dir)
+        rows, kept = segments or (SEGMENT_ROWS, KEPT_ROWS)
+        self.reporter = Reporter(run_dir, segment_rows=rows, kept_rows=kept)
         self.say(RunStarted(0, "r", "test", {}, ("a", "b"), 2, None, "cpu", {}, 1), RunState(0, "running", "begins"))
         self.agent = start_agent(run_dir) if serves else None
         self._ending = threading.Event()
@@ -112,9 +116,10 @@ class Trainer:
 class TrainerProcess:
     """``Trainer`` in a process that takes its orders line by line: ``steps N``, ``run``, ``end STATE``."""
 
-    def __init__(self, run_dir: Path, *, serves: bool = True) -> None:
+    def __init__(self, run_dir: Path, *, serves: bool = True, segments: tuple[int, int] | None = None) -> None:
         self.run_dir = run_dir
         words = [sys.executable, "-m", "tests.telemetry.trainers", str(run_dir), *(["--serve"] if serves else [])]
+        words += [f"--segments={segments[0]},{segments[1]}"] if segments else []
         self._process = subprocess.Popen(
             words, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -164,9 +169,11 @@ class TrainerProcess:
                 pipe.close()
 
 
-def main(run_dir: Path, serves: bool) -> None:
+def main(run_dir: Path, options: list[str]) -> None:
     """The other side of TrainerProcess."""
-    trainer = Trainer(run_dir, serves=serves)
+    sizes = [option.partition("=")[2].split(",") for option in options if option.startswith("--segments=")]
+    segments = (int(sizes[0][0]), int(sizes[0][1])) if sizes else None
+    trainer = Trainer(run_dir, serves="--serve" in options, segments=segments)
     print("ready", flush=True)
     for line in sys.stdin:
         match line.split():
@@ -186,4 +193,4 @@ def main(run_dir: Path, serves: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), "--serve" in sys.argv)
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,6 +1,6 @@
 """A dashboard's client in a process of its own: follows a run until killed, or joins one and says how long it took.
 
-python -m trainer_core.bench_telemetry.watcher follow|join RUN_DIR
+Started by ``started("follow", RUN_DIR)`` or ``joined(RUN_DIR)``.
 """
 
 import json
@@ -51,7 +51,7 @@ def join(run_dir: Path) -> dict[str, float]:
 
 def started(what: str, run_dir: Path) -> "subprocess.Popen[str]":
     """This module as a process; its output is piped."""
-    words = [sys.executable, "-m", "trainer_core.bench_telemetry.watcher", what, str(run_dir)]
+    words = [sys.executable, "-c", f"from {__name__} import main; main()", what, str(run_dir)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
 
 
@@ -65,8 +65,10 @@ def joined(run_dir: Path) -> dict[str, Any]:
     return found
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "follow":
-        follow(Path(sys.argv[2]))
+def main() -> None:
+    """What the process does: its arguments are ``follow`` or ``join``, and the run directory."""
+    what, run_dir = sys.argv[1], Path(sys.argv[2])
+    if what == "follow":
+        follow(run_dir)
     else:
-        print(json.dumps(join(Path(sys.argv[2]))))
+        print(json.dumps(join(run_dir)))
