@@ -13,6 +13,7 @@ import torch
 from tests.conftest import end_agents
 from tests.telemetry.waiting import until
 from trainer_core import Monitor, UserError
+from trainer_core.cli.statistics import final_statistics
 from trainer_core.monitor import RunStopped
 from trainer_core.spec.commands import CommandRequest, CommandState, ScaleLearningRate, SetKnob, Stop
 from trainer_core.spec.errors import ConfigError, RunError
@@ -31,6 +32,7 @@ from trainer_core.spec.records import (
 )
 from trainer_core.telemetry.client import Client
 from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.report import report
 from trainer_core.telemetry.rundir import status
 
 
@@ -124,7 +126,7 @@ def test_commands_reach_it_through_its_agent_and_a_stop_ends_the_with_block(run_
         until(lambda: monitor.step(loss=1.0))
         pytest.fail("it was not stopped")
     assert monitor.outcome == ("stopped", "stopped by operator") and saved == [monitor.step_count]
-    assert status(run_dir).state == "stopped"
+    assert (status(run_dir).state, status(run_dir).phase) == ("stopped", None)
     assert [(c.name, c.step) for c in records(run_dir, CheckpointSaved)] == [(f"step-{saved[0]:06d}", saved[0])]
     with pytest.raises(RunError, match="has ended"):
         monitor.step(loss=1.0)
@@ -238,3 +240,13 @@ def test_the_applied_state_is_what_the_operator_reads_back(run_dir: Path) -> Non
             until(lambda: monitor.step(loss=1.0) or client.status("turn-it-up").state is CommandState.APPLIED)
             answer = client.status("turn-it-up")
     assert (answer.before, answer.after, answer.phase) == ("0.1", "0.5", None)
+
+
+def test_its_report_claims_no_saving(run_dir: Path) -> None:
+    with Monitor(run_dir, serve=False) as monitor:
+        for _ in range(5):
+            monitor.step(loss=0.5)
+    rows = journal(run_dir)
+    text = "\n".join(final_statistics(report(rows)))
+    assert "watched by a Monitor" in text and "Final loss: 0.500" in text and "State: finished" in text
+    assert not any(word in text for word in ("saved", "Speedup", "Ledger", "Predictions"))

@@ -17,26 +17,36 @@ _BASIS = {"estimate": "an estimate", "measured": "measured"}
 def final_statistics(report: Report) -> Sequence[str]:
     """The block. A loss gap needs a baseline run; where there is none that is said, not guessed."""
     heading = f"Final Statistics ({report.steps:,} steps):"
-    predictions, c = report.predictions, report.comparison
+    c = report.comparison
     said = [heading, "─" * len(heading), f"Total time: {clock_text(report.wall_seconds)}"]
     if report.plain:
         said.append("Plain baseline: prediction was locked from the start")
-    if report.ledger.saved is not None:
-        said += _time(report.training_seconds, report.ledger.saved)
-    said.append(f"Backward passes: {report.backward_passes:,} (vs {report.steps:,} baseline)")
-    if report.backward_reduction is not None:
-        said.append(f"Backward reduction: {report.backward_reduction:.0%}")
-    said.append(f"Predictions: {predictions.entered} entered, {predictions.kept} kept, {predictions.undone} undone")
+    if report.own_loop:
+        said.append("A training loop of its own, watched by a Monitor: nothing was predicted")
+    else:
+        said += _against_a_plain_loop(report)
     said.append("Final loss: " + ("not measured" if report.final_loss is None else f"{report.final_loss:.3f}"))
     if report.validation_loss is not None:
         accuracy = "" if report.validation_accuracy is None else f" | Accuracy: {report.validation_accuracy:.1%}"
         said.append(f"Validation loss: {report.validation_loss:.3f}{accuracy}")
-    said += ["Loss gap: not measured (no baseline run)"] if c is None else _compared(c)
+    if c is not None or not report.own_loop:
+        said += ["Loss gap: not measured (no baseline run)"] if c is None else _compared(c)
     said.append(f"Attempts: {report.attempts} | Alerts: {len(report.alerts)} | Commands: {len(report.commands)}")
     said.append(f"State: {report.state or 'unknown (the trainer said nothing)'}")
-    if report.steps:
+    if report.steps and not report.own_loop:
         said += ["", *_account(report.ledger)]
     return said
+
+
+def _against_a_plain_loop(report: Report) -> Iterator[str]:
+    """What a hybrid run saved, and its predictions."""
+    predictions = report.predictions
+    if report.ledger.saved is not None:
+        yield from _time(report.training_seconds, report.ledger.saved)
+    yield f"Backward passes: {report.backward_passes:,} (vs {report.steps:,} baseline)"
+    if report.backward_reduction is not None:
+        yield f"Backward reduction: {report.backward_reduction:.0%}"
+    yield f"Predictions: {predictions.entered} entered, {predictions.kept} kept, {predictions.undone} undone"
 
 
 def _time(seconds: float, saved: Saved) -> list[str]:

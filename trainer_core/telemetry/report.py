@@ -122,6 +122,8 @@ class Report(msgspec.Struct, frozen=True):
     ledger: Ledger
     comparison: Comparison | None
     """With a paired baseline run; None: none was given."""
+    own_loop: bool = False
+    """A loop of the user's own: nothing was predicted, and nothing is compared with a plain loop."""
 
 
 def report(rows: Iterable[Row], base: Told | None = None, name: str = "the run") -> Report:
@@ -281,6 +283,7 @@ class _Tally:
             lost_records=self.lost,
             estimate=self._estimate(),
             plain=self.plain,
+            own_loop=self.started is not None and self.started.own_loop,
             baseline=self.baseline,
             ledger=ledger,
             comparison=comparison,

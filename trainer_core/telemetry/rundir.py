@@ -151,6 +151,8 @@ def status_from(reader: JournalReader, trainer_alive: bool, agent_alive: bool, n
         phase = steps[-1].record.phase
     if phases and isinstance(phases[-1].record, PhaseChanged) and (not steps or phases[-1].seq > steps[-1].seq):
         phase = phases[-1].record.to_phase
+    if isinstance(started, RunStarted) and started.own_loop:
+        phase = None  # its steps are recorded as FULL; it has no phases
     age = max(0.0, now - steps[-1].time) if steps else None
     state, because = _judged(
         word, trainer_alive, steps and steps[-1].seq > (starts[-1].seq if starts else 0), age, step
