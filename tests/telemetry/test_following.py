@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,22 @@ def test_a_new_journal_in_the_same_place_is_followed_from_its_start(run_dir: Pat
 def test_a_follower_of_nothing_is_told_so(run_dir: Path) -> None:
     with pytest.raises(JournalError, match="is not a run directory"):
         Follower(run_dir)
+
+
+def test_eight_runs_with_three_dashboards_each_and_every_row_arrives_everywhere(run_dir: Path) -> None:
+    with ExitStack() as stack:
+        trainers = [stack.enter_context(Trainer(run_dir / f"{n}", obeys=False)) for n in range(8)]
+        followers = [stack.enter_context(Follower(trainer.run_dir)) for trainer in trainers for _ in range(3)]
+        seqs: list[list[int]] = [[] for _ in followers]
+
+        def everywhere(last: int) -> bool:
+            for follower, seen in zip(followers, seqs, strict=True):
+                seen += [row.seq for row in follower.poll(0.0)]
+            return all(seen[-1:] == [last] for seen in seqs)
+
+        until(lambda: everywhere(2) and all(follower.heartbeat for follower in followers), within=60)
+        for trainer in trainers:
+            trainer.steps(40)
+        until(lambda: everywhere(42), within=30)
+        assert all(follower.live for follower in followers), "over the sockets, not from the files"
+    assert all(seen == list(range(1, 43)) for seen in seqs)

@@ -22,6 +22,9 @@ from trainer_core.telemetry.rundir import RunStatus, status
 
 _LOOK_S, _CHECK_S, _QUIET_S, _MOST_KEPT = 0.05, 0.5, 3.0, 20_000
 
+_FAR_BEHIND = 10 * wire.MOST_ROWS
+"""Rows from which on the files themselves are read: ten replies would keep the agent from its news."""
+
 
 class Follower:
     """Follows one run from after ``after_seq``. Not for sharing between threads. Raises JournalError for no run."""
@@ -159,8 +162,8 @@ class Follower:
         return rows
 
     def _repaired(self) -> list[Row]:
-        """Ask for what is missing before the rows that came early; without an agent, read the journal."""
-        if not self.live:
+        """Ask for what is missing before the rows that came early; without an agent, or far behind, read the journal."""
+        if not self.live or self._known_seq - self.seq > _FAR_BEHIND:
             return self._from_journal()
         if self._known_seq <= self.seq:
             return []
