@@ -17,8 +17,10 @@ from app.views.lifecycle import OWN_LOOP, lifecycle
 from app.views.settings import live_settings
 from app.views.strip import strip
 from app.watching import RUNS_DIR, watch
+from tests.app.conftest import until
 from tests.app.rows import Script
 from tests.app.test_views import Status, seen
+from trainer_core import Monitor
 from trainer_core.spec.commands import CommandState, SetKnob
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import KnobDeclared, MetricsMeasured, Row, RunStarted, RunState
@@ -95,3 +97,18 @@ def test_both_pages_open_it_and_control_shows_its_knobs(
     assert labels.isdisjoint({"Force full phase", "Lock prediction", "Roll back…"})
     (slider,) = control.slider
     assert (slider.label, slider.value, slider.min, slider.max) == ("Dropout (share)", 0.1, 0.0, 0.5)
+
+
+def test_a_knob_moved_on_the_control_page_is_moved_in_the_loop(page: Callable[[str], AppTest], runs_dir: Path) -> None:
+    box = {"p": 0.1}
+    with Monitor(runs_dir / "own") as monitor:
+        monitor.knob("dropout", lambda: box["p"], lambda value: box.update(p=value), low=0, high=0.5)
+        monitor.step(loss=1.0)
+        until(lambda: (runs_dir / "own" / "endpoint.json").exists(), 20, "the loop has an agent")
+        control = page("control")
+        control.slider[0].set_value(0.3)
+        (apply,) = [button for button in control.button if button.label == "Apply" and "dropout" in str(button.key)]
+        apply.click().run()
+        assert not control.exception
+        until(lambda: monitor.step(loss=1.0) or box["p"] == 0.3, 20, "the knob moves")
+        monitor.finish("the test is over")

@@ -6,8 +6,17 @@ import torch
 
 from tests.engine.rig import Rig
 from trainer_core import HybridTrainer
+from trainer_core.engine.alarms import Alarms
 from trainer_core.engine.knobs import Knob
-from trainer_core.spec.commands import CommandState, Rollback, SaveCheckpoint, SetKnob
+from trainer_core.spec.alerts import SYSTEM_RULES
+from trainer_core.spec.commands import (
+    AcknowledgeAlert,
+    CommandState,
+    Rollback,
+    SaveCheckpoint,
+    SetKnob,
+    SilenceAlert,
+)
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import KnobDeclared
 
@@ -53,3 +62,13 @@ def test_a_hybrid_trainer_declares_knobs_as_a_monitor_does(tmp_path: Path) -> No
     ) as trainer:
         trainer.knob("dropout", knob.get, knob.set, low=0, high=0.5, meaning="Of the head.")
     assert [(k.name, k.low, k.high, k.value, k.meaning) for k in heard] == [("dropout", 0.0, 0.5, 0.1, "Of the head.")]
+
+
+def test_alerts_of_the_machine_are_acknowledged_and_silenced_like_the_engines(tmp_path: Path) -> None:
+    rig = Rig(tmp_path).begin()
+    machine = Alarms(rig.engine.record, lambda: 0, rules=SYSTEM_RULES, prefix="system")
+    rig.engine.recorder.all_alarms.append(machine)
+    machine.judge({"disk_free": 1.0}, 0, rig.engine.config)
+    assert rig.tell(AcknowledgeAlert("system-0-1")).after == "acknowledged"
+    assert rig.tell(SilenceAlert("disk nearly full", 50)).state is CommandState.APPLIED
+    assert rig.tell(AcknowledgeAlert("system-0-2")).state is CommandState.REJECTED
