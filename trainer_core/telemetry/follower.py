@@ -162,7 +162,7 @@ class Follower:
         return rows
 
     def _repaired(self) -> list[Row]:
-        """Ask for what is missing before the rows that came early; without an agent, or far behind, read the journal."""
+        """Ask for what is missing before the rows that came early; with no agent, or far behind, read the journal."""
         if not self.live or self._known_seq - self.seq > _FAR_BEHIND:
             return self._from_journal()
         if self._known_seq <= self.seq:
