@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer_core.hybrid_trainer import HybridTrainer
     from trainer_core.learning.predictors import LossPath, Observation, Predictor, Proposal, TrainingState
-    from trainer_core.monitor import Monitor
+    from trainer_core.monitor import Monitor, RunStopped
     from trainer_core.spec.config import Config
     from trainer_core.spec.errors import UserError
     from trainer_core.spec.loading import load
@@ -22,6 +22,7 @@ __all__ = [
     "Phase",
     "Predictor",
     "Proposal",
+    "RunStopped",
     "TrainingState",
     "UserError",
     "load",
@@ -31,6 +32,7 @@ __all__ = [
 _HOMES = {
     "HybridTrainer": "trainer_core.hybrid_trainer",
     "Monitor": "trainer_core.monitor",
+    "RunStopped": "trainer_core.monitor",
     "Config": "trainer_core.spec.config",
     "UserError": "trainer_core.spec.errors",
     "load": "trainer_core.spec.loading",

@@ -89,6 +89,8 @@ class Monitor:
         self._closed = False
         if step is not None and (step < 0 or not resume):
             raise ConfigError(f"step = {step}: says where a resumed run goes on; at least 0, and only with resume=True")
+        if total_steps is not None and total_steps < 1:
+            raise ConfigError(f"total_steps = {total_steps}: must be at least 1, or None where the end is not known")
         self._loop = OwnLoop(
             _config(config),
             self._say,

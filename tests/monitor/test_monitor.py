@@ -12,9 +12,8 @@ import torch
 
 from tests.conftest import end_agents
 from tests.telemetry.waiting import until
-from trainer_core import Monitor, UserError
+from trainer_core import Monitor, RunStopped, UserError
 from trainer_core.cli.statistics import final_statistics
-from trainer_core.monitor import RunStopped
 from trainer_core.spec.commands import CommandRequest, CommandState, ScaleLearningRate, SetKnob, Stop
 from trainer_core.spec.errors import ConfigError, RunError
 from trainer_core.spec.records import (
@@ -179,6 +178,7 @@ def test_without_a_with_block_a_stop_is_an_exception_of_its_own(run_dir: Path) -
         (lambda d: Monitor(d, optimizer=object(), serve=False), "no param_groups"),  # type: ignore[arg-type]
         (lambda d: Monitor(d, resume=True, serve=False), "holds no run to resume"),
         (lambda d: Monitor(d, step=5, serve=False), "only with resume=True"),
+        (lambda d: Monitor(d, total_steps=0, serve=False), "total_steps = 0: must be at least 1"),
         (lambda d: Monitor(d, config={"health": {"plateau_steps": -1}}, serve=False), "plateau_steps"),
     ],
 )

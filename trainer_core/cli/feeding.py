@@ -48,7 +48,7 @@ def watch(
     from trainer_core.telemetry.follower import Follower
 
     a_run(run_dir)
-    say: Callable[[Row], Iterable[str]] = as_json_line if as_json else as_lines(every)
+    say: Callable[[Row], Iterable[str]] = as_json_line if as_json else as_lines(every, has_phases(run_dir))
     try:
         with Follower(run_dir, 0 if last is None else max(0, newest(run_dir) - last)) as follower:
             status = _follow(follower, say, as_json)
@@ -118,11 +118,19 @@ def as_json_line(row: "Row") -> Iterator[str]:
     yield json_line({**head, **msgspec.to_builtins(row.record)})
 
 
-def as_lines(every: int) -> "Callable[[Row], Iterator[str]]":
+def has_phases(run_dir: Path) -> bool:
+    """Whether the run has phases: not when it is a loop that a Monitor watches."""
+    from trainer_core.telemetry.journal import JournalReader
+
+    with closing(JournalReader(run_dir)) as reader:
+        return not any(getattr(row.record, "own_loop", False) for row in reader.events("run-started", newest=1))
+
+
+def as_lines(every: int, phases: bool = True) -> "Callable[[Row], Iterator[str]]":
     """Records as lines for people, with the time of day and one step of ``every``."""
 
     def lines(row: "Row") -> Iterator[str]:
-        text = line(row.record, every)
+        text = line(row.record, every, phases)
         if text is not None:
             yield f"{time.strftime('%H:%M:%S', time.localtime(row.time))}  {text}"
 

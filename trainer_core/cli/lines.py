@@ -25,11 +25,14 @@ from trainer_core.telemetry.report import spoken
 _GIB = float(1 << 30)
 
 
-def line(record: Record, every: int) -> str | None:
-    """What ``record`` says, or None for what only programs read; of steps, those divisible by ``every``."""
+def line(record: Record, every: int, phases: bool = True) -> str | None:
+    """What ``record`` says, or None for what only programs read; of steps, those divisible by ``every``.
+
+    ``phases``: whether the run has any; a loop that a Monitor watches has none.
+    """
     match record:
         case StepRecord():
-            return step_line(record) if record.step % every == 0 else None
+            return step_line(record, phases) if record.step % every == 0 else None
         case MetricsMeasured(step=step):
             values = "  ".join(f"{name} {value:.4g}" for name, value in record.values.items())
             return f"step {step}  {values}" if step % every == 0 else None
@@ -71,7 +74,7 @@ def line(record: Record, every: int) -> str | None:
             return event_line(record)
 
 
-def step_line(record: StepRecord) -> str:
+def step_line(record: StepRecord, phases: bool = True) -> str:
     """``step 120  FULL  loss 1.234  predicted 1.25  gradient 0.9  confidence 0.91  rate 0.0001``."""
     values = (
         ("loss", record.loss),
@@ -81,7 +84,7 @@ def step_line(record: StepRecord) -> str:
         ("rate", record.learning_rate),
     )
     measured = [f"{name} {value:.4g}" for name, value in values if value is not None]
-    return "  ".join([f"step {record.step}", f"{record.phase:<7}", *measured])
+    return "  ".join([f"step {record.step}", *([f"{record.phase:<7}"] if phases else []), *measured])
 
 
 def system_line(record: SystemMeasured) -> str:
