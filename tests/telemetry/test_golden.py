@@ -81,7 +81,7 @@ def test_an_old_journal_says_what_it_said(old_run: Path) -> None:
 def test_an_old_journal_is_written_on(old_run: Path) -> None:
     last = JournalReader(old_run).last_seq()
     writer = JournalWriter(old_run)
-    assert writer.set_aside is None and not writer.segments_set_aside
+    assert writer.set_aside is None and not writer.losses
     writer.append([(1.0, 0, step_record(7, grad_norm=2.5))])
     writer.close()
     (row,) = JournalReader(old_run).last_rows(1)

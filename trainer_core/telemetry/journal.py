@@ -75,9 +75,9 @@ class JournalWriter:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA wal_autocheckpoint=0")
         self.sealed = Segments(run_dir, self.journal_id, self._layout)
-        self.segments_set_aside: list[tuple[Segment, Path]] = self.sealed.set_damaged_aside()
-        """Sealed files that were damaged, and where they were moved to."""
         self._compacted = int(stored.get(_COMPACTED, 0))
+        self.losses = self.sealed.set_damaged_aside(self._compacted)
+        """Sealed rows that were found damaged or gone just now."""
         self._trusted = self._compacted
         self.next_seq = max([self._newest(), *(segment.last for segment in self.sealed.all)]) + 1
         self._batches = 0

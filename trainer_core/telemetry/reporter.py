@@ -264,10 +264,10 @@ class Reporter:
         if aside is not None:
             alert = _alert(f"the journal was damaged and set aside as {aside.name}; a new one begins here")
             self._events.append((next(self._order), self._clock(), 0, alert))
-        for segment, moved in self._journal.segments_set_aside:
+        for loss in self._journal.losses:
             alert = _alert(
-                f"rows {segment.first} to {segment.last} are missing: their segment was damaged and set aside as "
-                f"{moved.name}; events among them are still in the journal"
+                f"steps in rows {loss.first} to {loss.last} are missing: their segment is {loss.what}; "
+                "events among them are still in the journal"
             )
             self._events.append((next(self._order), self._clock(), 0, alert))
 

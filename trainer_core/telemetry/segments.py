@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -29,7 +29,7 @@ BULK = ("step", "stretch", "explained", "system", "metrics")
 """Kinds that leave journal.db once they are sealed; the rare ones stay there too, where they are found by kind."""
 ENVELOPE = ("seq", "time", "attempt", "kind", "crc", "body")
 VECTOR = "layer_grad_norms"
-_NAME = re.compile(r"(\d{12,})-(\d{12,})-([0-9a-f]{32})\.parquet")
+_NAME = re.compile(r"(\d{12,})-(\d{12,})-([0-9a-f]{32})\.(parquet|parquet\.damaged)")
 
 
 class SegmentDamaged(RunError):
@@ -62,6 +62,14 @@ class Segment(msgspec.Struct, frozen=True, order=True):
             return pl.read_parquet(io.BytesIO(self.content()), columns=None if columns is None else list(columns))
         except pl.exceptions.PolarsError as error:
             raise SegmentDamaged(f"{self.path} cannot be read: {error}") from None
+
+
+class Loss(NamedTuple):
+    """Rows ``first`` to ``last`` whose segment is no longer what it was, and what became of it."""
+
+    first: int
+    last: int
+    what: str
 
 
 class Segments:
@@ -117,9 +125,13 @@ class Segments:
                 raise
         return self._held[1]
 
-    def set_damaged_aside(self) -> list[tuple[Segment, Path]]:
-        """Rename damaged files so that no reader meets them again: which, and where to. The writer's, at start."""
-        moved = []
+    def set_damaged_aside(self, through: int) -> list[Loss]:
+        """Rename damaged files so that no reader meets them again; what they held, and what is gone up to ``through``.
+
+        The writer's, at start. A loss is told once: a file that was set aside earlier is none, one that is gone is.
+        """
+        known = listed(self.folder, "parquet.damaged")
+        losses = self._gone(through, [*self.all, *known])
         for segment in self.all:
             try:
                 segment.content()
@@ -127,9 +139,20 @@ class Segments:
                 target = segment.path.with_name(f"{segment.path.name}.damaged")
                 with contextlib.suppress(OSError):
                     segment.path.rename(target)
-                    moved.append((segment, target))
+                    losses.append(Loss(segment.first, segment.last, f"damaged and set aside as {target.name}"))
         self.refresh()
-        return moved
+        return sorted(losses)
+
+    def _gone(self, through: int, there: Sequence[Segment]) -> list[Loss]:
+        """Ranges up to ``through`` that no file holds, whole or damaged."""
+        gone, reached = [], 0
+        for segment in sorted(there):
+            if segment.first > reached + 1:
+                gone.append(Loss(reached + 1, segment.first - 1, "gone"))
+            reached = max(reached, segment.last)
+        if reached < through:
+            gone.append(Loss(reached + 1, through, "gone"))
+        return gone
 
 
 def folder_of(run_dir: Path, journal_id: str) -> Path:
@@ -137,12 +160,12 @@ def folder_of(run_dir: Path, journal_id: str) -> Path:
     return Path(run_dir) / f"segments-{journal_id}"
 
 
-def listed(folder: Path) -> tuple[Segment, ...]:
+def listed(folder: Path, ending: str = "parquet") -> tuple[Segment, ...]:
     """The segments of a folder by first row; files of other names are no segments."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in folder.iterdir():
-            if match := _NAME.fullmatch(path.name):
+            if (match := _NAME.fullmatch(path.name)) and match[4] == ending:
                 found.append(Segment(int(match[1]), int(match[2]), match[3], path))
     return tuple(sorted(found))
 
