@@ -30,7 +30,7 @@ def page(figures: Figures) -> str:
         "## Between processes, milliseconds",
         _table(("what", "p50", "p95", "most steps", "measured"), delay_rows),
         *([] if figures.command is not None else ["torch is not installed: no training loop to send commands to."]),
-        f"Throughput to a client in the trainer's own process: {through.per_second:,.0f} records a second "
+        f"Throughput from a reporter to a client in another process: {through.per_second:,.0f} records a second "
         f"({through.records:,} records, {through.lost} lost).",
         "## The agent's process",
         _table(

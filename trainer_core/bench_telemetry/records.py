@@ -8,7 +8,7 @@ VECTOR = tuple(1.0 / (i + 1) for i in range(LAYERS))
 
 
 def a_record(step: int, vector: tuple[float, ...]) -> StepRecord:
-    """A FULL step with every field measured: built as the trainer builds it, from numbers at hand."""
+    """A FULL step with forty scalars measured: built as the trainer builds it, from numbers at hand."""
     x = 1.0 / (1.0 + step)
     return StepRecord(
         step=step,
@@ -42,5 +42,15 @@ def a_record(step: int, vector: tuple[float, ...]) -> StepRecord:
         optimizer_seconds=x,
         predict_seconds=x,
         backward_passes=step,
+        predictor_train_seconds=x,
+        loss_change=x,
+        update_ratio=x,
+        horizon=20,
+        full_needed=1,
+        since_divergence=step,
+        refusals=0,
+        predictions_kept=step,
+        predictions_undone=0,
+        brier=x,
         layer_grad_norms=vector,
     )

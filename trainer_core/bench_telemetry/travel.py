@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer_core.bench_telemetry import watcher
 from trainer_core.bench_telemetry.records import VECTOR, a_record
 from trainer_core.bench_telemetry.results import Agent, Delay, Throughput, delay_of
 from trainer_core.spec.records import StepRecord
@@ -75,18 +76,29 @@ def _received(thread: threading.Thread, follower: Follower, records: int) -> lis
 
 
 def throughput(run_dir: Path, records: int) -> Throughput:
-    """As fast as the journal takes them: the reporting side waits when the queue is long (no trainer does)."""
-    with served(run_dir) as (reporter, follower, _):
+    """As fast as the journal takes them, until a client in another process has them all.
 
-        def report() -> None:
+    The reporting side waits when the queue is long, which no trainer does.
+    """
+    with served(run_dir) as (reporter, _, _agent):
+        reporter.flush(PATIENCE_S)
+        client = watcher.started("follow", run_dir, reporter.next_seq - 1 + records)
+        assert client.stdout is not None
+        try:
+            if client.stdout.readline().strip() != "live":
+                raise RuntimeError("a client did not hear its agent")
+            begin = time.monotonic()
             for step in range(1, records + 1):
                 while reporter.queued > _MOST_QUEUED:
                     time.sleep(0.001)
                 reporter.report(a_record(step, VECTOR), 0)
-
-        begin = time.monotonic()
-        _received(threading.Thread(target=report, name="bench reporter"), follower, records)
-        return Throughput(records, time.monotonic() - begin, reporter.lost)
+            if client.stdout.readline().strip() != "all":
+                raise RuntimeError("a client ended before it had every record")
+            return Throughput(records, time.monotonic() - begin, reporter.lost)
+        finally:
+            client.kill()
+            client.wait()
+            client.stdout.close()
 
 
 def _cpu_seconds(pid: int | None) -> float:

@@ -21,15 +21,16 @@ PAINTED = 2000
 _EVERY_KIND = frozenset({"run-started", "run-state", "phase", "stretch", "prediction", "command", "alert-raised"})
 
 
-def follow(run_dir: Path) -> None:
-    """Take every row, as a dashboard does; prints a line once an agent is heard."""
+def follow(run_dir: Path, rows: int = 0) -> None:
+    """Take every row, as a dashboard does; prints a line once an agent is heard, and another after ``rows`` rows."""
     said = False
     with Follower(run_dir) as follower:
-        while True:
+        while not 0 < rows <= follower.seq:
             follower.poll(0.1)
             if follower.heartbeat is not None and not said:
                 print("live", flush=True)
                 said = True
+    print("all", flush=True)
 
 
 def join(run_dir: Path) -> dict[str, float]:
@@ -49,9 +50,9 @@ def join(run_dir: Path) -> dict[str, float]:
     return {"first": first, "all": everything, "memory_mb": memory, "rows": rows, "table": table}
 
 
-def started(what: str, run_dir: Path) -> "subprocess.Popen[str]":
+def started(what: str, run_dir: Path, rows: int = 0) -> "subprocess.Popen[str]":
     """This module as a process; its output is piped."""
-    words = [sys.executable, "-c", f"from {__name__} import main; main()", what, str(run_dir)]
+    words = [sys.executable, "-c", f"from {__name__} import main; main()", what, str(run_dir), str(rows)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
 
 
@@ -66,9 +67,9 @@ def joined(run_dir: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """What the process does: its arguments are ``follow`` or ``join``, and the run directory."""
-    what, run_dir = sys.argv[1], Path(sys.argv[2])
+    """What the process does: its arguments are ``follow`` or ``join``, the run directory, a number of rows."""
+    what, run_dir, rows = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if what == "follow":
-        follow(run_dir)
+        follow(run_dir, rows)
     else:
         print(json.dumps(join(run_dir)))

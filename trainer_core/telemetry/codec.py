@@ -75,6 +75,13 @@ class StepLayout:
         hints = get_type_hints(StepRecord)
         self._readers = [_reader(hints[field]) if field in hints else None for field in self.fields]
         self._plans: dict[int, _Plan] = {}
+        self._full = (1 << len(self.fields)) - 1
+        self._phase = self.fields.index("phase")
+        known = set(StepRecord.__struct_fields__)
+        if known.issuperset(self.fields):
+            self._values: Callable[[StepRecord], Sequence[Any]] = operator.attrgetter(*self.fields)
+        else:  # a journal of a later version: what this one does not measure is absent
+            self._values = lambda record: [getattr(record, field, None) for field in self.fields]
 
     def offset(self, field: str) -> tuple[int, int]:
         """(bit, byte offset) of a field in a block, for readers that want whole columns. ValueError: it has none."""
@@ -83,19 +90,16 @@ class StepLayout:
 
     def encode(self, record: StepRecord) -> bytes:
         """The block of a record."""
-        present, values = 0, []
-        for i, field in enumerate(self.fields):
-            value = getattr(record, field, None)
-            if value is None:
-                values.append(0.0)
-                continue
-            present |= 1 << i
-            values.append(_PHASE_INDEX[value] if isinstance(value, Phase) else float(value))
-        return self._block(present, values, record.layer_grad_norms)
+        values: list[Any] = list(self._values(record))
+        values[self._phase] = None if record.phase is None else _PHASE_INDEX[record.phase]
+        return self.block(values, record.layer_grad_norms)
 
     def block(self, values: Sequence[float | None], vector: Sequence[float] | None) -> bytes:
         """The block of field values as stored (a phase is its index) in the order of ``fields``."""
-        present = sum(1 << i for i, value in enumerate(values) if value is not None)
+        present = self._full
+        for i, value in enumerate(values):
+            if value is None:
+                present ^= 1 << i
         return self._block(present, [0.0 if value is None else value for value in values], vector)
 
     def vector(self, body: bytes) -> tuple[float, ...] | None:
