@@ -195,6 +195,7 @@ def test_no_environment_variable_is_ever_said(monkeypatch: pytest.MonkeyPatch, t
         (["train.py", "--data", "https://me:abc@host/x"], ("train.py", "--data", "https://***@host/x")),
         (["train.py", "--token", "--lr", "1"], ("train.py", "--token", "--lr", "1")),
         (["train.py", "tokenizer.json"], ("train.py", "tokenizer.json")),
+        (["train.py", "--max-tokens", "9", "--tokenizer=a"], ("train.py", "--max-tokens", "9", "--tokenizer=a")),
     ],
 )
 def test_a_command_line_is_said_without_its_secrets(words: list[str], said: tuple[str, ...]) -> None:

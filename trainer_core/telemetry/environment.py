@@ -14,7 +14,7 @@ from trainer_core.spec.records import RunEnvironment
 PACKAGES = ("hybrid-predictive-trainer", "torch", "numpy", "scikit-learn", "safetensors", "msgspec", "polars", "pyzmq")
 """Said beside whatever else is imported under its own name."""
 _GIT_S = 3.0
-_SECRET = re.compile(r"token|secret|passw|credential|api[-_]?key|auth", re.IGNORECASE)
+_SECRET = re.compile(r"token(?!s|iz)|secret|passw|credential|api[-_]?key|auth(?!or)", re.IGNORECASE)
 _HIDDEN = "***"
 
 
