@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class HybridTrainer:
         self.config = _config(config)
         self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
         self._on_record = on_record
+        self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
         self._reporter: Reporter | None = None
         # Whatever is wrong with model, optimizer, config or baseline is found before anything is written.
         self.engine = Engine(
@@ -295,10 +297,9 @@ class HybridTrainer:
         return start_agent(self.run_dir, queued=lambda: reporter.queued)
 
     def _watch_system(self) -> SystemWatch:
-        assert self._reporter is not None
         engine = self.engine
         return watch_system(
-            self.run_dir, self._reporter, engine.recorder.all_alarms, step=lambda: engine.step_count,
+            self.run_dir, self._say_of_machine, engine.recorder.all_alarms, step=lambda: engine.step_count,
             attempt=lambda: engine.attempt, config=lambda: engine.config,
             device=_device_name(engine.parameters.device),
         )  # fmt: skip
@@ -330,7 +331,16 @@ class HybridTrainer:
         if self._reporter is not None:
             self._reporter.report(record, attempt)
         if self._on_record is not None:
+            while self._from_machine:
+                self._on_record(*self._from_machine.popleft())
             self._on_record(record, attempt)
+
+    def _say_of_machine(self, record: Record, attempt: int) -> None:
+        """From the machine's thread: into the journal now, to ``on_record`` when the step's thread says something."""
+        if self._reporter is not None:
+            self._reporter.report(record, attempt)
+        if self._on_record is not None:
+            self._from_machine.append((record, attempt))
 
     def _take_commands(self) -> Iterable[Any]:
         return self._reporter.take_commands() if self._reporter is not None else ()

@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,6 +86,7 @@ class Monitor:
     ) -> None:
         self.run_dir = Path(run_dir)
         self._on_record = on_record
+        self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
         self._reporter: Reporter | None = None
         self._closed = False
         if step is not None and (step < 0 or not resume):
@@ -302,10 +304,9 @@ class Monitor:
         return start_agent(self.run_dir, queued=lambda: reporter.queued)
 
     def _watch_system(self) -> SystemWatch:
-        assert self._reporter is not None
         loop = self._loop
         return watch_system(
-            self.run_dir, self._reporter, loop.all_alarms, step=lambda: loop.step_count,
+            self.run_dir, self._say_of_machine, loop.all_alarms, step=lambda: loop.step_count,
             attempt=lambda: loop.attempt, config=lambda: loop.config, device=self._device,
         )  # fmt: skip
 
@@ -313,7 +314,16 @@ class Monitor:
         if self._reporter is not None:
             self._reporter.report(record, attempt)
         if self._on_record is not None:
+            while self._from_machine:
+                self._on_record(*self._from_machine.popleft())
             self._on_record(record, attempt)
+
+    def _say_of_machine(self, record: Record, attempt: int) -> None:
+        """From the machine's thread: into the journal now, to ``on_record`` when the step's thread says something."""
+        if self._reporter is not None:
+            self._reporter.report(record, attempt)
+        if self._on_record is not None:
+            self._from_machine.append((record, attempt))
 
     def _take_commands(self) -> Iterable[Any]:
         return self._reporter.take_commands() if self._reporter is not None else ()

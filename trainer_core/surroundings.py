@@ -9,15 +9,14 @@ from pathlib import Path
 from trainer_core.engine.alarms import Alarms
 from trainer_core.spec.alerts import SYSTEM_RULES
 from trainer_core.spec.config import Config
-from trainer_core.spec.records import SystemMeasured
+from trainer_core.spec.records import Record, SystemMeasured
 from trainer_core.telemetry.environment import environment
-from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.system import Machine, SystemWatch, signals
 
 
 def watch_system(
     run_dir: Path,
-    reporter: Reporter,
+    say: Callable[[Record, int], None],
     all_alarms: list[Alarms],
     *,
     step: Callable[[], int],
@@ -26,8 +25,11 @@ def watch_system(
     device: str,
     machine: Callable[[Path], Machine] = Machine,
 ) -> SystemWatch:
-    """Begin to watch; the machine's alarms join ``all_alarms``, so that they can be acknowledged and silenced."""
-    alarms = Alarms(lambda record: reporter.report(record, attempt()), attempt, rules=SYSTEM_RULES, prefix="system")
+    """Begin to watch; the machine's alarms join ``all_alarms``, so that they can be acknowledged and silenced.
+
+    ``say(record, attempt)`` is called by the watching thread.
+    """
+    alarms = Alarms(lambda record: say(record, attempt()), attempt, rules=SYSTEM_RULES, prefix="system")
     all_alarms.append(alarms)
 
     def judge(measured: SystemMeasured) -> None:
@@ -35,7 +37,7 @@ def watch_system(
 
     return SystemWatch(
         run_dir,
-        lambda record: reporter.report(record, attempt()),
+        lambda record: say(record, attempt()),
         where=step,
         judge=judge,
         environment=lambda: environment(step(), device),

@@ -138,7 +138,7 @@ def test_alerts_of_the_machine_are_raised_and_resolved_without_a_single_step(run
     reporter, all_alarms = Reporter(run_dir), list[Alarms]()
     full, empty = int(GIB), int(100 * GIB)
     watching = watch_system(
-        run_dir, reporter, all_alarms, step=lambda: 5, attempt=lambda: 2, config=lambda: config, device="cpu",
+        run_dir, reporter.report, all_alarms, step=lambda: 5, attempt=lambda: 2, config=lambda: config, device="cpu",
         machine=lambda folder: Scripted(folder, [full, full, empty, empty, empty], missing=True),
     )  # fmt: skip
     until(lambda: records(run_dir, AlertResolved))
@@ -159,7 +159,7 @@ def test_a_machine_that_cannot_be_read_harms_nothing(run_dir: Path) -> None:
 
     reporter = Reporter(run_dir)
     watching = watch_system(
-        run_dir, reporter, [], step=lambda: 0, attempt=lambda: 0, config=Config, device="cpu", machine=Broken
+        run_dir, reporter.report, [], step=lambda: 0, attempt=lambda: 0, config=Config, device="cpu", machine=Broken
     )
     watching.close()
     assert reporter.close()
