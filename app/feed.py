@@ -60,7 +60,7 @@ class Feed:
         self.looked_at = time.monotonic()
         self._follow = follow
         self._journal_id = ""
-        self._reads_past = follow is Follower
+        self._past_to_read = follow is Follower
         self._past_damaged: set[int] = set()
         self._closing = threading.Event()
         self._caught_up = threading.Event()
@@ -96,7 +96,7 @@ class Feed:
     def _follow_until_replaced(self) -> None:
         """Follow until closed, or until another file has taken the journal's place."""
         file = _file_number(self.run_dir)
-        if self._reads_past and not self.store.last_seq:
+        if self._past_to_read:
             self._read_past()
         rows_from = self._opened()
         due = 0.0
@@ -118,15 +118,15 @@ class Feed:
             if reader.last_seq() > 2 * PAINTED_FIRST:
                 first = Store()
                 newest = reader.last_rows(PAINTED_FIRST)
-                started = [row for row in reader.events("run-started", newest=1) if row.seq < newest[0].seq]
-                first.append([*started, *newest])
+                started = reader.events("run-started", newest=1)
+                first.append(sorted({row.seq: row for row in (*started, *newest)}.values(), key=lambda row: row.seq))
                 self.store = first
             full = Store()
             for chunk in chunks(reader, KINDS, LATEST):
                 if self._closing.is_set():
                     return
                 full.extend(chunk)
-            self._past_damaged, self.store = reader.damaged, full
+            self._past_damaged, self.store, self._past_to_read = reader.damaged, full, False
 
     def _opened(self) -> Rows:
         """A follower behind what is known; from the beginning when the journal is another one."""

@@ -14,8 +14,9 @@ import pytest
 
 from tests.telemetry.trainers import REPO, TrainerProcess
 from tests.telemetry.waiting import until
-from trainer_core.spec.commands import AcceptedCommand, CommandRequest, CommandState, SetThreshold
+from trainer_core.spec.commands import AcceptedCommand, CommandRequest, CommandState, Refusal, SetThreshold
 from trainer_core.spec.records import AlertRaised, CommandChanged, StepRecord
+from trainer_core.telemetry.client import Client
 from trainer_core.telemetry.commands_db import CommandsWriter
 from trainer_core.telemetry.journal import JournalReader, JournalWriter
 from trainer_core.telemetry.reporter import Reporter
@@ -112,6 +113,14 @@ def test_a_command_that_cannot_be_read_holds_no_later_one_up_and_an_alert_names_
     assert [r.command_id for r in records if isinstance(r, CommandChanged)] == ["command-0", "command-2"]
     (alert,) = (record for record in records if isinstance(record, AlertRaised))
     assert "command 2 of commands.db" in alert.message
+
+
+def test_a_request_too_long_for_any_agent_is_refused_in_words_before_it_is_sent(run_dir: Path) -> None:
+    request = CommandRequest("command-1", SetThreshold("confidence_threshold", 0.5), reason="x" * 70_000)
+    with Client(run_dir) as client:
+        answer = client.send(request)
+    assert (answer.state, answer.refusal) == (CommandState.REJECTED, Refusal.SCHEMA)
+    assert "at most 65536 bytes; this one has 70" in answer.detail
 
 
 def test_a_stopped_trainer_has_stalled_and_works_again_when_it_goes_on(run_dir: Path) -> None:

@@ -64,14 +64,21 @@ class Line:
         self._tokens = itertools.count(1)
 
     def ask(self, message: Any, timeout_s: float = _REPLY_S) -> wire.Reply | None:
-        """The reply, or None when none came in time (or no agent is there)."""
+        """The reply, or None when none came in time (or no agent is there).
+
+        A request that no agent would read is answered here: a frame over its limit would cost the connection, unheard.
+        """
+        token = next(self._tokens)
+        request = wire.pack(msgspec.structs.replace(message, token=token))
+        if len(request) > wire.MOST_REQUEST_BYTES:
+            limit = f"a request is at most {wire.MOST_REQUEST_BYTES} bytes; this one has {len(request)}"
+            return wire.Reply(token, problem=wire.Problem(limit))
         socket = self._connected()
         if socket is None:
             return None
-        token = next(self._tokens)
         deadline = time.monotonic() + timeout_s
         try:
-            socket.send(wire.pack(msgspec.structs.replace(message, token=token)), zmq.NOBLOCK)
+            socket.send(request, zmq.NOBLOCK)
             while (left := deadline - time.monotonic()) > 0:
                 if not socket.poll(int(1000 * left) + 1):
                     break
