@@ -4,7 +4,6 @@ Started by ``started("follow", RUN_DIR)`` or ``joined(RUN_DIR)``.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -41,13 +40,19 @@ def join(run_dir: Path) -> dict[str, float]:
         first = time.perf_counter() - begin
         parts = [chunk.steps for chunk in chunks(reader, _EVERY_KIND, frozenset({"explained"}))]
     everything = time.perf_counter() - begin
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = _peak_memory_mb()
     rows = sum(part.height for part in parts)
     del parts
     begin = time.perf_counter()
     assert frame(run_dir).height == rows
     table = time.perf_counter() - begin
     return {"first": first, "all": everything, "memory_mb": memory, "rows": rows, "table": table}
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident set so far. getrusage will not do: it passes on the figure of the parent process."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def started(what: str, run_dir: Path, rows: int = 0) -> "subprocess.Popen[str]":
