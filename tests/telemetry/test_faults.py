@@ -26,8 +26,10 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from tests.telemetry.examples import step_record
+from trainer_core.telemetry import journal
 from trainer_core.telemetry.reporter import Reporter
 
+journal._CHECKPOINT_EVERY = int(sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail, as on a full disk
 reporter = Reporter(Path(sys.argv[1]))
 reporter.report(step_record(1), 0)
@@ -36,6 +38,8 @@ hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
 for step in range(2, 2001):
     reporter.report(step_record(step), 0)
+    if step % 50 == 0 and reporter.failures == 0:
+        reporter.flush(0.5)
 assert not reporter.flush(1.0) and reporter.failures > 0, "the disk is full"
 print(reporter.next_seq - 1, flush=True)
 if sys.argv[2] == "room again":
@@ -68,9 +72,13 @@ def python(words: str, *arguments: object, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("later", ["room again", "full for ever"])
-def test_a_full_disk_never_reaches_the_caller_and_loses_nothing_that_was_committed(run_dir: Path, later: str) -> None:
-    before, closed, lost = python(FULL_DISK, run_dir, later)
+@pytest.mark.parametrize(
+    ("later", "checkpoint_every"), [("room again", 200), ("room again", 1), ("room again", 3), ("full for ever", 200)]
+)
+def test_a_full_disk_never_reaches_the_caller_and_loses_or_doubles_nothing(
+    run_dir: Path, later: str, checkpoint_every: int
+) -> None:
+    before, closed, lost = python(FULL_DISK, run_dir, later, checkpoint_every)
     steps = [row.record.step for row in JournalReader(run_dir).rows(limit=10**6) if isinstance(row.record, StepRecord)]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) >= int(before)
     if later == "room again":

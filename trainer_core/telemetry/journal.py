@@ -102,7 +102,8 @@ class JournalWriter:
         self.next_seq = seq
         self._batches += 1
         if self._batches % _CHECKPOINT_EVERY == 0:
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            with contextlib.suppress(sqlite3.Error):  # a full disk: the rows are durable in the log, and stay there
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return first, seq - 1
 
     def unsealed(self, kept: int = KEPT_ROWS) -> int:
@@ -239,7 +240,7 @@ class JournalReader:
         return self.rows(after_seq=max(0, self.last_seq() - count), limit=count)
 
     def events(self, kind: str, newest: int | None = None) -> list[Row]:
-        """All rows of a rare kind (anything but steps and stretches), or the newest few, oldest first."""
+        """All rows of a kind that is neither steps nor stretches, or the newest few, oldest first."""
         query = f"SELECT {_COLUMNS} FROM rows WHERE kind = ? AND {_RARE} ORDER BY seq DESC LIMIT ?"
         raw = [RawRow(*row) for row in self._all(query, (kind, -1 if newest is None else newest))][::-1]
         if kind in BULK and (newest is None or len(raw) < newest) and self._resealed():
