@@ -90,6 +90,36 @@ def test_a_full_disk_never_reaches_the_caller_and_loses_or_doubles_nothing(
     writer.close()
 
 
+NO_ROOM = """
+import resource, signal, sys
+from pathlib import Path
+from trainer_core.telemetry.journal import JournalError, JournalWriter
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    JournalWriter(Path(sys.argv[1]))
+except JournalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_does_not_begin_on_a_full_disk_and_a_good_journal_is_not_taken_for_a_corrupt_one(
+    run_dir: Path, resumed: bool
+) -> None:
+    if resumed:
+        with TrainerProcess(run_dir, serves=False) as trainer:
+            trainer.steps(3)
+            trainer.kill()
+        (run_dir / "journal.db-shm").unlink(missing_ok=True)
+    said = " ".join(python(NO_ROOM, run_dir))
+    assert "journal.db cannot be written" in said
+    assert not [path.name for path in run_dir.iterdir() if "corrupt" in path.name]
+    if resumed:
+        assert len(JournalReader(run_dir).rows()) == 5
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler to slow fsync down")
 def test_a_slow_fsync_holds_no_report_up_and_what_is_dropped_is_told(run_dir: Path, tmp_path: Path) -> None:
     shim = tmp_path / "slow.so"

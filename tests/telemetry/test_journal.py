@@ -121,13 +121,15 @@ def test_a_directory_without_a_journal_is_no_run(run_dir: Path) -> None:
         JournalReader(run_dir)
 
 
-@pytest.mark.parametrize("damage", ["garbage", "a damaged page"])
+@pytest.mark.parametrize("damage", ["garbage", "a damaged page", "emptied"])
 def test_a_corrupt_journal_is_set_aside_and_an_alert_says_so(run_dir: Path, damage: str) -> None:
     old = written(run_dir, *(step_record(i) for i in range(1, 2000))).journal_id
     file = run_dir / "journal.db"
     spoilt = bytearray(file.read_bytes())
     if damage == "garbage":
         spoilt[:] = b"no database at all " * 5000
+    elif damage == "emptied":
+        spoilt.clear()
     else:
         spoilt[8192:40960] = bytes(32768)
     file.write_bytes(spoilt)

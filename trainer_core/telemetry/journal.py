@@ -49,6 +49,8 @@ CREATE INDEX IF NOT EXISTS events ON rows(kind, seq) WHERE {_RARE};
 
 
 _FAR = 2**62
+_NO_JOURNAL = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""What SQLite says of a file that is damaged, is no database, or lacks the tables."""
 
 
 class JournalError(RunError):
@@ -62,6 +64,12 @@ class JournalWriter:
         self.path = Path(run_dir) / FILE
         self.set_aside: Path | None = None
         """Where a corrupt journal was moved to, when there was one."""
+        try:
+            self._open(run_dir)
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(f"{self.path} cannot be written: {error}; nothing in it was changed") from None
+
+    def _open(self, run_dir: Path) -> None:
         if self.path.exists() and not _sound(self.path):
             self.set_aside = _move_aside(self.path)
         if not self.path.exists():
@@ -355,8 +363,10 @@ def _sound(path: Path) -> bool:
             return all(RawRow(*row).intact for row in newest)
         finally:
             db.close()
-    except sqlite3.DatabaseError:
-        return False
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_JOURNAL:
+            return False
+        raise  # a full disk or a lock says nothing about the file
 
 
 def _move_aside(path: Path) -> Path:
