@@ -22,7 +22,7 @@ from tests.conftest import end_agents
 from tests.telemetry.test_repair import Noisy
 from tests.telemetry.trainers import TrainerProcess
 from tests.telemetry.wires import dealer, stranger
-from trainer_core.spec.commands import CommandRequest, CommandState, Refusal, SetThreshold
+from trainer_core.spec.commands import Command, CommandRequest, CommandState, Refusal, SetThreshold
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import CommandChanged, Row
 from trainer_core.telemetry import rundir, wire
@@ -34,6 +34,7 @@ from trainer_core.telemetry.journal import JournalReader
 MINUTES = min(18.0, float(os.environ.get("SOAK_MINUTES", "5")))
 SEED = int(os.environ.get("SOAK_SEED", "0"))
 SEGMENT_ROWS, KEPT_ROWS = 1500, 300
+_NOT_TAKEN = (Refusal.CONFLICT, Refusal.RATE, Refusal.RUN)
 
 
 @dataclass
@@ -66,7 +67,8 @@ class Soak:
     chance: random.Random
     counts: Counts = field(default_factory=Counts)
     shown: list[Row] = field(default_factory=list)
-    accepted: set[str] = field(default_factory=set)
+    accepted: dict[str, Command] = field(default_factory=dict)
+    """What stands under each id that was said to be accepted: the first body that arrived."""
     issued: dict[str, CommandRequest] = field(default_factory=dict)
 
     def life(self, follower: Noisy) -> None:
@@ -132,8 +134,7 @@ class Soak:
             f"soak-{len(self.issued):06}", SetThreshold("confidence_threshold", self.chance.random())
         )
         request = fresh if again is None else again
-        other = again is not None and self.chance.random() < 0.3
-        if other:
+        if again is not None and self.chance.random() < 0.3:
             request = msgspec.structs.replace(request, command=SetThreshold("confidence_threshold", 0.123))
         else:
             self.issued[request.command_id] = request
@@ -143,10 +144,11 @@ class Soak:
         except (RunError, zmq.ZMQError):
             return
         self.counts.commands_issued += 1
-        if other and answer.state is not None and request.command_id in self.accepted:
-            assert answer.refusal in (Refusal.CONFLICT, Refusal.RATE, Refusal.RUN), "another body is another command"
+        stands = self.accepted.get(request.command_id)
+        if stands is not None and stands != request.command:
+            assert answer.state is None or answer.refusal in _NOT_TAKEN, "another body under an id is another command"
         elif answer.state is not None and answer.state not in (CommandState.REJECTED, CommandState.RECEIVED):
-            self.accepted.add(request.command_id)
+            self.accepted[request.command_id] = request.command
 
     def kill(self, module: str) -> int:
         """kill -9 of this run's processes of one kind; how many there were."""
@@ -187,7 +189,8 @@ class Soak:
         changes = [row.record for row in reader.events("command") if isinstance(row.record, CommandChanged)]
         stored = {decided.command.request.command_id: decided for decided in database.decided()}
         assert not database.unreadable and set(stored) <= set(self.issued), "no garbage became a command"
-        assert self.accepted <= set(stored), "what was said to be accepted is on disk"
+        assert set(self.accepted) <= set(stored), "what was said to be accepted is on disk"
+        assert all(stored[i].command.request.command == c for i, c in self.accepted.items()), "and it is what was sent"
         applied = Counter(change.command_id for change in changes if change.state is CommandState.APPLIED)
         assert all(count == 1 for count in applied.values()), "applied once at most"
         for command_id, decided in stored.items():
