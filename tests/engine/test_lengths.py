@@ -7,7 +7,9 @@ import torch
 
 from tests.engine.rig import Rig
 from trainer_core.engine import looking
+from trainer_core.engine.budget import Budget
 from trainer_core.engine.lengths import Lengths
+from trainer_core.learning.paired import paired_test
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
 from trainer_core.spec.config import Config
 from trainer_core.spec.phases import Phase
@@ -17,26 +19,32 @@ CONFIG = Config()
 H = CONFIG.hybrid_trainer_config
 
 
-def test_a_refusal_shortens_the_horizon_first_and_only_at_the_shortest_the_window_grows() -> None:
+def test_a_refusal_shortens_the_horizon_and_the_window_grows_from_the_fourth_on() -> None:
     lengths = Lengths(CONFIG)
     seen = [(lengths.horizon(CONFIG), lengths.full_needed(CONFIG))]
-    for _ in range(20):
-        lengths.refused(CONFIG)
+    for _ in range(100):
+        lengths.refused(CONFIG, 0.5)
         seen.append((lengths.horizon(CONFIG), lengths.full_needed(CONFIG)))
-    assert seen[0] == (20, 1)
-    grown = next(i for i, (_, window) in enumerate(seen) if window > 1)
-    assert all(window == 1 for _, window in seen[:grown]) and seen[grown][0] == H.min_predict_steps
-    assert [horizon for horizon, _ in seen] == sorted((horizon for horizon, _ in seen), reverse=True)
-    assert H.full_steps < lengths.full_needed(CONFIG) <= 160
+    assert [window for _, window in seen[:6]] == [1, 1, 1, 1, 2, 3]
+    assert [horizon for horizon, _ in seen[:4]] == [20, 13, 9, 6] and seen[-1] == (H.min_predict_steps, H.full_steps)
+
+
+def test_a_plain_no_doubles_the_window_at_once() -> None:
+    lengths = Lengths(CONFIG)
+    windows = []
+    for _ in range(8):
+        lengths.refused(CONFIG, -3.0)
+        windows.append(lengths.full_needed(CONFIG))
+    assert windows[:5] == [2, 4, 8, 16, 32] and windows[-1] == H.full_steps
 
 
 def test_a_lower_threshold_forgets_the_refusals() -> None:
     lengths = Lengths(CONFIG)
     for _ in range(20):
         lengths.refused(CONFIG)
+    assert lengths.full_needed(CONFIG) > 10
     lengths.look_again(CONFIG)
-    assert lengths.refusals == 0
-    assert lengths.full_needed(CONFIG) == H.full_steps
+    assert lengths.refusals == 0 and lengths.full_needed(CONFIG) == 1
 
 
 def test_a_kept_prediction_shortens_the_window_again_and_keeps_its_horizon() -> None:
@@ -47,6 +55,11 @@ def test_a_kept_prediction_shortens_the_window_again_and_keeps_its_horizon() -> 
     lengths.entered(12)
     lengths.kept(CONFIG)
     assert lengths.full_needed(CONFIG) < long and lengths.horizon(CONFIG) == 12
+
+
+def slow(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """An optimizer at a rate where predictions pay."""
+    return torch.optim.AdamW(parameters, 1e-4)
 
 
 class Straight:
@@ -92,6 +105,74 @@ def test_the_search_shortens_a_proposal_that_overshoots(tmp_path: Path) -> None:
     assert far.horizon < 20
 
 
+def found(before_N: torch.Tensor, slope_N: torch.Tensor, bend_N: torch.Tensor, horizon: int) -> looking.Found:
+    losses_N = before_N - (slope_N * horizon - bend_N * horizon**2)
+    return looking.Found(horizon, losses_N, paired_test(before_N, losses_N))
+
+
+def test_the_search_ends_at_the_vertex_of_the_parabola_through_what_it_measured() -> None:
+    before_N = 1 + torch.rand(64)
+    slope_N, bend_N = 0.004 + 0.002 * torch.randn(64), 0.0001 + 0.00001 * torch.randn(64)
+    near, far = (found(before_N, slope_N, bend_N, h) for h in (15, 60))
+    vertex = round(float(slope_N.mean() / (2 * bend_N.mean())))
+    lowest = looking.lowest(before_N, near, far)
+    assert lowest.horizon == vertex and 15 < vertex < 60
+    assert torch.allclose(lowest.losses_N, found(before_N, slope_N, bend_N, vertex).losses_N, atol=1e-5)
+    assert looking.lowest(before_N, *(found(before_N, slope_N, -bend_N, h) for h in (15, 60))).horizon == 15, (
+        "no vertex"
+    )
+    assert looking.lowest(before_N, *(found(before_N, -slope_N, bend_N, h) for h in (15, 60))).horizon == 15, "uphill"
+    broken = far._replace(test=paired_test(before_N, torch.full((64,), torch.nan)))
+    assert looking.lowest(before_N, near, broken).horizon == 15
+
+
+def test_looks_live_on_what_kept_predictions_saved() -> None:
+    budget = Budget()
+    looks = 0
+    for _ in range(10_000):
+        budget.full_step()
+        if not budget.steps_to_next:
+            looks += 1
+            budget.looked(forwards=3)
+    assert looks == pytest.approx(1.5 + 0.015 * 10_000, abs=2), "a look of three forward passes costs one full step"
+    budget.looked(forwards=30)
+    assert budget.steps_to_next > 600
+    budget.kept(steps=400)
+    budget.kept(steps=400)
+    assert budget.steps_to_next == 0
+    budget.undone()
+    assert budget.steps_to_next > 0
+    budget.wanted()
+    assert budget.steps_to_next == 0
+
+
+def test_a_correction_that_does_not_help_waits_ever_longer() -> None:
+    budget = Budget()
+    tried = []
+    for prediction in range(130):
+        if budget.correction_due():
+            tried.append(prediction)
+            budget.corrected(helped=False)
+    assert tried == [0, 2, 6, 14, 30, 62, 126]
+    while not budget.correction_due():
+        pass
+    budget.corrected(helped=True)
+    assert budget.correction_due() and budget.correction_due()
+
+
+def test_a_sure_prediction_is_kept_without_a_second_test_but_for_every_eighth(tmp_path: Path) -> None:
+    rig = (
+        Rig(tmp_path, policy="adaptive", steps=1500, optimizer=slow, min_predict_steps=4, max_predict_steps=50)
+        .begin()
+        .finish()
+    )
+    ended = rig.of(PredictionEnded)
+    untested = [r for r in ended if r.better is None]
+    assert 0 < len(untested) < len(ended)
+    for r in untested:
+        assert r.kept and r.confidence > 0.9 and r.loss_before is None and "not measured again" in r.because
+
+
 def test_a_proposal_uphill_is_refused_at_every_horizon(tmp_path: Path) -> None:
     rig, probe = looked(tmp_path, -0.5, confidence_threshold=0.5)
     assert not probe.better and probe.confidence < 0.5
@@ -131,11 +212,15 @@ def test_the_verdict_says_what_learning_rate_a_prediction_amounted_to(tmp_path: 
 
 
 def test_the_journal_has_the_reliability_of_the_confidence(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, policy="adaptive", steps=400, min_predict_steps=2, confidence_threshold=0.8).begin().finish()
+    rig = (
+        Rig(tmp_path, policy="adaptive", steps=2500, optimizer=slow, min_predict_steps=4, max_predict_steps=20)
+        .begin()
+        .finish()
+    )
     measured = rig.of(CalibrationMeasured)
     assert len(measured) > 1 and measured[-2].outcomes % 8 == 0
     last = measured[-1]
-    outcomes = [(r.confidence, r.better) for r in rig.of(PredictionEnded)]
+    outcomes = [(r.confidence, r.better) for r in rig.of(PredictionEnded) if r.better is not None]
     shadows = sum(r.shadow for r in rig.of(PredictionProbed))
     assert last.outcomes == sum(b.outcomes for b in last.bins) == len(outcomes) + shadows
     assert len(last.bins) == 10 and 0 <= last.brier <= 1

@@ -13,7 +13,7 @@ from trainer_core.spec.commands import SetThreshold
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import ProgressCompared, StepRecord
 
-LAX = {"policy": "adaptive", "min_predict_steps": 1, "max_predict_steps": 1, "confidence_threshold": 0.0}
+LAX = {"policy": "adaptive", "min_predict_steps": 16, "max_predict_steps": 16, "confidence_threshold": 0.0}
 
 
 class Nudge:
@@ -46,7 +46,7 @@ def test_rates_are_gain_for_cost_and_compared_in_standard_errors() -> None:
 
 
 def test_predictions_that_are_not_worth_their_probes_pause_ever_longer(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, steps=10_000, **LAX).begin()
+    rig = Rig(tmp_path, steps=100_000, **LAX).begin()
     rig.engine.predictor = Nudge(rig.engine.parameters.count)
     rig.until(lambda: len(rig.of(ProgressCompared)) >= 2, most=600)
     first, second = rig.of(ProgressCompared)[:2]

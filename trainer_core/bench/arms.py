@@ -146,7 +146,7 @@ class Hybrid(Arm):
         torch.manual_seed(config.training.seed)
         model = task.model()
         self._free = 0.0
-        self._outcomes: list[tuple[float, bool, bool]] = []
+        self._outcomes: list[tuple[float, bool, bool | None]] = []
         self._last: StepRecord | None = None
         with ExitStack() as opened:
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="bench-engine-"))
@@ -172,8 +172,7 @@ class Hybrid(Arm):
             case CheckpointSaved():
                 self._free += record.seconds
             case PredictionEnded(confidence=float(confidence)):
-                better = record.kept if record.better is None else record.better
-                self._outcomes.append((confidence, record.kept, better))
+                self._outcomes.append((confidence, record.kept, record.better))
             case _:
                 pass
 

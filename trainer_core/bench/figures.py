@@ -80,6 +80,8 @@ class Calibration(msgspec.Struct, frozen=True):
 
     predictor_arm: str
     predictions: int
+    tested: int
+    """Those with a verdict of their own: the rest was kept on the strength of the probe."""
     brier: float | None
     """Against "the loss fell", by both paired tests together."""
     sure: int
@@ -201,10 +203,12 @@ def ratio(ours: Sequence[Point], theirs: Sequence[Point], axis: Axis) -> float |
 def calibration(arm: Arm) -> Calibration:
     """Brier score and kept share of an arm's predictions, all seeds together."""
     outcomes = [outcome for run in arm.runs for outcome in run.outcomes]
-    sure = [(float(kept), float(better)) for confidence, kept, better in outcomes if confidence > SURE]
-    brier = mean([(confidence - better) ** 2 for confidence, _, better in outcomes])
-    kept_share, better_share = (mean([pair[i] for pair in sure]) for i in (0, 1))
-    return Calibration(arm.name, len(outcomes), brier, len(sure), kept_share, better_share)
+    sure = [(kept, better) for confidence, kept, better in outcomes if confidence > SURE]
+    brier = mean([(confidence - better) ** 2 for confidence, _, better in outcomes if better is not None])
+    kept_share = mean([float(kept) for kept, _ in sure])
+    better_share = mean([float(better) for _, better in sure if better is not None])
+    tested = sum(better is not None for _, _, better in outcomes)
+    return Calibration(arm.name, len(outcomes), tested, brier, len(sure), kept_share, better_share)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -237,7 +241,11 @@ def goals(results: Results, tasks: Sequence[TaskFigures]) -> list[Goal]:
         for c in t.calibration:
             sure = [] if not c.sure else [c.sure_kept], [] if not c.sure else [c.sure_better]
             name = f"{t.task}, {c.predictor_arm}"
-            found.append(_most(f"{name}: Brier score ({c.predictions} predictions)", c.brier, 0.12, "{:.2f}"))
+            found.append(
+                _most(
+                    f"{name}: Brier score ({c.tested} tested of {c.predictions} predictions)", c.brier, 0.12, "{:.2f}"
+                )
+            )
             kept = f"{name}: kept share above confidence 0.85 ({c.sure})"
             found.append(_least(kept, sure[0], 0.85, "{:.0%}"))
             found.append(_least(f"{name}: share of those whose loss fell", sure[1], 0.85, "{:.0%}"))

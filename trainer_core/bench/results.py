@@ -27,7 +27,7 @@ class Run(msgspec.Struct, frozen=True):
     batches: int
     kept: int
     undone: int
-    outcomes: tuple[tuple[float, bool, bool], ...]
+    outcomes: tuple[tuple[float, bool, bool | None], ...]
     """(confidence when it was entered, kept, better) of every prediction; better: by both paired tests together."""
     brier: float | None
     """As the run's last record states it: shadows of refused proposals count in it, too."""

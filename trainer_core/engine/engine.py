@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_core.engine import looking, predicting
+from trainer_core.engine.budget import Budget
 from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
@@ -79,7 +80,7 @@ class Engine:
         )
         self.pace = Pace(clock, config.predictor_config)
         self.residuals = ResidualStore(self.parameters.count, config.predictor_config.residual_memory_mb)
-        self.confidence, self.lengths = Confidence(), Lengths(config)
+        self.confidence, self.lengths, self.budget = Confidence(), Lengths(config), Budget()
         self.curve, self.grad_baseline, self.update_baseline = LossCurve(), Baseline(), Baseline()
         self.work_P = self.parameters.empty()
         """In a full step the weights before it, then their change; between two full steps the predictor's."""
@@ -104,6 +105,8 @@ class Engine:
         self.shadow: Flight | None = None
         """A refused proposal, to be measured once more on the next batch."""
         self.snapshot: Snapshot | None = None
+        self.measured: tuple[Batch, list[tuple[int, int]], Tensor] | None = None
+        """Losses of one batch, and the weights that have them; good for one boundary."""
         self.roll_back: Callable[[str], None] | None = None
         """Restores the last good checkpoint, more careful settings with it; set by whoever owns the files."""
         self.schedule.apply(1)
@@ -134,7 +137,9 @@ class Engine:
         for _ in range(_MOST_TRANSITIONS):
             due = self._look_due()
             if due:
+                forwards = self.forwards
                 looking.look(self, batch)
+                self.budget.looked(self.forwards - forwards)
             decision = decide(self.phase, self.signals(), self.config)
             if decision is not None:
                 self.enter(decision, batch)
@@ -229,6 +234,12 @@ class Engine:
         return _FAR if self.total_steps is None else self.total_steps - self.step_count
 
     @property
+    def full_needed(self) -> int:
+        """FULL steps before the next look: the window, and what pays for it."""
+        needed = self.lengths.full_needed(self.config)
+        return max(needed, self.budget.steps_to_next) if self.lengths.adaptive else needed
+
+    @property
     def phase_budget(self) -> int | None:
         """Steps the present phase may last."""
         match self.phase:
@@ -253,6 +264,18 @@ class Engine:
         finally:
             for module in training:
                 module.training = True
+
+    def here(self, batch: Batch) -> Tensor:
+        """Per-sample losses (N,) of the present weights on ``batch``: measured once, whoever asks."""
+        if self.measured is not None and self.measured[0] is batch and self.measured[1] == self.parameters.state():
+            return self.measured[2]
+        losses_N = self.samples(batch)
+        self.remember(batch, losses_N)
+        return losses_N
+
+    def remember(self, batch: Batch, losses_N: Tensor) -> None:
+        """The present weights have these losses on ``batch``."""
+        self.measured = (batch, self.parameters.state(), losses_N)
 
     def implied_rate(self, flight: Flight) -> float:
         """The learning rate that a prediction amounts to: rate * (1 + steps predicted / full steps before them)."""
@@ -288,6 +311,7 @@ class Engine:
         """Take a measured step into the statistics and the signals."""
         if TRAITS[self.phase].backward:
             self.backward_passes += 1
+            self.budget.full_step()
         grad_norm = None if self.precision.overflowed(outcome.loss, outcome.grad_norm) else outcome.grad_norm
         finite = all(math.isfinite(x) for x in (outcome.loss, grad_norm or 0.0, outcome.update_norm))
         error = confidence = None
@@ -329,6 +353,7 @@ class Engine:
             "confidence": self.confidence.state_dict(),
             "progress": self.progress.state_dict(),
             "lengths": self.lengths.state_dict(),
+            "budget": self.budget.state_dict(),
             "curve": self.curve.state_dict(),
             "grad_baseline": self.grad_baseline.state_dict(),
             "update_baseline": self.update_baseline.state_dict(),
@@ -358,6 +383,7 @@ class Engine:
             "confidence",
             "progress",
             "lengths",
+            "budget",
             "curve",
         ):
             getattr(self, name).load_state_dict(state[name])

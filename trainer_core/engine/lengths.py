@@ -7,17 +7,19 @@ from trainer_core.spec.config import Config
 _FIRST_HORIZON = 20
 RATIO = 1.5
 """Factor between two horizons that are tried: doubling and quartering overlooks the one that pays (docs/log.md)."""
-_HESITATIONS = 2
-"""Refusals in a row at the shortest horizon before the windows between looks may grow beyond full_steps."""
-_LONGEST_BACKOFF = 160
-"""A look costs up to three forward passes, about one full step: at most 1 % of the steps, once in so many."""
+_EASIER = 3.0
+"""A kept prediction shortens the window by so much."""
+_HESITATIONS = 3
+"""Refusals in a row, beyond doubt or not, after which the windows between looks begin to grow."""
+_NO = -2.0
+"""z below which a refusal is a plain no."""
 
 
 class Lengths:
     """Windows and horizons of one run. ``config`` is read at each call, so live changes hold at once.
 
-    adaptive   kept: window / 1.5. refused or undone: horizon / 1.5, and the window doubles (up to full_steps; from the
-               third such refusal in a row on, up to 160) only where the horizon is already at its shortest.
+    adaptive   kept: window / 3. refused or undone: horizon / 1.5; the window doubles where the probe said a plain no
+               (z < -2), and grows by one from the fourth refusal in a row on; up to full_steps.
     document   full_steps and max_predict_steps; undone: full_steps x 2 for the next cycles, horizon / 2;
                kept: back by halves, horizon x 1.5.
     """
@@ -27,7 +29,7 @@ class Lengths:
         self.adaptive = h.policy == "adaptive"
         self._window = float(min(h.min_full_steps, h.full_steps)) if self.adaptive else 1.0
         self._horizon = float(_FIRST_HORIZON if self.adaptive else h.max_predict_steps)
-        self.refusals = self._at_floor = 0
+        self.refusals = 0
 
     def full_needed(self, config: Config) -> int:
         """FULL steps before the next probe."""
@@ -51,9 +53,9 @@ class Lengths:
 
     def look_again(self, config: Config) -> None:
         """What was refused may be wanted now (an operator moved the threshold): forget the refusals."""
-        self.refusals = self._at_floor = 0
+        self.refusals = 0
         if self.adaptive:
-            self._window = min(self._window, float(config.hybrid_trainer_config.full_steps))
+            self._window = 1.0
 
     def entered(self, horizon: int) -> None:
         """A prediction of ``horizon`` steps begins."""
@@ -61,26 +63,26 @@ class Lengths:
 
     def kept(self, config: Config) -> None:
         """The prediction was worth it."""
-        self.refusals = self._at_floor = 0
+        self.refusals = 0
         if self.adaptive:
-            self._window = max(1.0, min(self._window, config.hybrid_trainer_config.full_steps) / RATIO)
+            self._window = max(1.0, min(self._window, config.hybrid_trainer_config.full_steps) / _EASIER)
         else:
             self._window = max(1.0, self._window / 2)
             self._horizon *= 1.5
         self._clip(config)
 
-    def refused(self, config: Config, tried: int | None = None) -> None:
-        """The probe said no, ``tried`` being the shortest horizon it was asked about: nothing was moved."""
+    def refused(self, config: Config, z: float | None = None) -> None:
+        """The probe said no, by ``z``: nothing was moved. None: there was nothing to probe, or no saying how clear."""
         self.refusals += 1
         if not self.adaptive:
             self._horizon /= 2
             return self._clip(config)
-        self._horizon = min(self._horizon, float(tried or self._horizon)) / RATIO
-        if self._horizon < self._bounds(config)[0]:
-            self._at_floor += 1
-            h = config.hybrid_trainer_config
-            ceiling = h.full_steps if self._at_floor <= _HESITATIONS else _LONGEST_BACKOFF
-            self._window = max(self._window, min(max(self._window, 1.0) * 2, float(ceiling)))
+        self._horizon /= RATIO
+        if z is not None and z < _NO:
+            self._window *= 2
+        elif self.refusals > _HESITATIONS:
+            self._window += 1
+        self._window = min(self._window, float(config.hybrid_trainer_config.full_steps))
         return self._clip(config)
 
     def undone(self, config: Config) -> None:
@@ -104,9 +106,8 @@ class Lengths:
             "window": self._window,
             "horizon": self._horizon,
             "refusals": self.refusals,
-            "at_floor": self._at_floor,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._window, self._horizon = state["window"], state["horizon"]
-        self.refusals, self._at_floor = state["refusals"], state["at_floor"]
+        self.refusals = state["refusals"]

@@ -1,11 +1,12 @@
 """Looking ahead from FULL: probe a proposal, search its horizon, shadow a refused one. Leaves the weights as they were.
 
-adaptive   from the last horizon: x 1.5 while the loss on the probe batch falls further; where it is not trusted,
-           / 1.5 up to three times. Never further than the trust region lets any tensor move.
+adaptive   from the last horizon: x 1.5 while the loss on the probe batch falls further; where it is not trusted, once
+           / 3. Then to the vertex of a parabola. Never further than the trust region lets any tensor move.
 document   the horizon of the cycle, or a quarter of it.
 """
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +21,11 @@ from trainer_core.spec.records import PredictionProbed
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
-_RETREATS = 3
-"""Shorter horizons tried in one look."""
+_RETREAT = 3
+"""A horizon that is not trusted is followed by one so much shorter, in the same look."""
+_STRETCH, _STRETCH_IN_DOUBT = 8.0, 3.0
 _WORTH_STRETCHING = 0.5
 """z above which a longer horizon is tried in the same look."""
-_SHADOW_EVERY = 4
-"""One refused proposal in so many is measured again on the next batch: what would have become of it?"""
 
 
 class _Probe:
@@ -35,13 +35,26 @@ class _Probe:
         """``room_P`` (P,) takes the weights to come back to."""
         self._engine, self._proposal, self._batch = engine, proposal, batch
         self.weights_P = engine.parameters.read(room_P)
-        self.before_N = engine.samples(batch)
+        self.before_N = engine.here(batch)
+        self.measured: dict[int, Tensor] = {}
+        """Horizon -> the losses there."""
 
     def at(self, horizon: int) -> Tensor:
         """Per-sample losses (N,) with the weights ``horizon`` steps along the path."""
         self._engine.parameters.write(self.weights_P)
         self._proposal.follow(self._engine.parameters, 0, horizon)
-        return self._engine.samples(self._batch)
+        self.measured[horizon] = self._engine.samples(self._batch)
+        return self.measured[horizon]
+
+    def leave(self) -> None:
+        """Back to the weights that it found."""
+        self._engine.parameters.write(self.weights_P)
+        self._engine.remember(self._batch, self.before_N)
+
+    def test(self, horizon: int) -> "Found":
+        """Measure one horizon."""
+        losses_N = self.at(horizon)
+        return Found(horizon, losses_N, paired_test(self.before_N, losses_N))
 
     def trusted(self, test: Paired) -> bool:
         """Whether the confidence of ``test`` clears the threshold."""
@@ -67,52 +80,84 @@ def look(engine: "Engine", batch: Batch) -> None:
     limit = min(limit, trusted_steps(engine, proposal, probe.weights_P, limit))
     horizon = max(1, min(engine.lengths.horizon(engine.config), limit))
     search = _searched if engine.lengths.adaptive else _fixed
-    horizon, after_N, test = search(engine, probe, horizon, limit)
-    engine.parameters.write(probe.weights_P)
+    found = search(engine, probe, horizon, limit)
+    probe.leave()
+    test = found.test
     confidence = engine.confidence.probed(test.z, proposal.uncertainty)
     base = test.before if engine.lengths.adaptive or engine.curve.ema is None else engine.curve.ema
-    engine.proposed = Flight(proposal, horizon, test, base, confidence)
+    engine.proposed = Flight(proposal, found.horizon, test, base, confidence)
     engine.proposed.window = max(1, engine.steps_in_phase)
-    engine.proposed.departure_P, engine.proposed.arrival = probe.weights_P, (batch, after_N)
+    engine.proposed.departure_P = probe.weights_P
+    if found.horizon in probe.measured:
+        engine.proposed.arrival = (batch, found.losses_N)
     _say(engine, engine.proposed, test, False, engine.clock() - start)
 
 
-_Found = tuple[int, Tensor, Paired]
+class Found(NamedTuple):
+    """A horizon with its losses (N,), measured or read off a parabola, and their test against no prediction."""
+
+    horizon: int
+    losses_N: Tensor
+    test: Paired
 
 
-def _fixed(engine: "Engine", probe: _Probe, horizon: int, limit: int) -> _Found:
+def _fixed(engine: "Engine", probe: _Probe, horizon: int, limit: int) -> Found:
     """The document's horizon, or a quarter of it where that is the surer one."""
-    after_N = probe.at(horizon)
-    test = paired_test(probe.before_N, after_N)
-    if not probe.trusted(test) and horizon >= 4:
-        shorter_N = probe.at(horizon // 4)
-        shorter = paired_test(probe.before_N, shorter_N)
-        if shorter.z > test.z:
-            return horizon // 4, shorter_N, shorter
-    return horizon, after_N, test
+    found = probe.test(horizon)
+    if not probe.trusted(found.test) and horizon >= 4:
+        shorter = probe.test(horizon // 4)
+        if shorter.test.z > found.test.z:
+            return shorter
+    return found
 
 
-def _searched(engine: "Engine", probe: _Probe, horizon: int, limit: int) -> _Found:
+def _searched(engine: "Engine", probe: _Probe, horizon: int, limit: int) -> Found:
     """A line search along the path that ends where the loss stops falling beyond doubt."""
-    after_N = probe.at(horizon)
-    test = paired_test(probe.before_N, after_N)
-    if probe.trusted(test):
-        while test.z > _WORTH_STRETCHING and horizon < limit:
-            longer = min(limit, max(horizon + 1, round(horizon * RATIO)))
-            longer_N = probe.at(longer)
-            further = paired_test(probe.before_N, longer_N)
-            if not (paired_test(after_N, longer_N).better and probe.trusted(further)):
-                break
-            horizon, after_N, test = longer, longer_N, further
-        return horizon, after_N, test
-    shortest = engine.lengths.shortest(engine.config)
-    for _ in range(_RETREATS):
-        if probe.trusted(test) or horizon <= shortest:
-            break
-        horizon = max(shortest, min(horizon - 1, round(horizon / RATIO)))
-        after_N = probe.at(horizon)
-        test = paired_test(probe.before_N, after_N)
-    return horizon, after_N, test
+    found = probe.test(horizon)
+    if not probe.trusted(found.test):
+        shortest = engine.lengths.shortest(engine.config)
+        return (
+            found
+            if horizon <= shortest
+            else lowest(probe.before_N, probe.test(max(shortest, horizon // _RETREAT)), found)
+        )
+    most = horizon * _stretch(engine)
+    while found.test.z > _WORTH_STRETCHING and found.horizon < min(limit, most):
+        longer = probe.test(min(limit, max(found.horizon + 1, round(found.horizon * RATIO))))
+        if not (paired_test(found.losses_N, longer.losses_N).better and probe.trusted(longer.test)):
+            return lowest(probe.before_N, found, longer)
+        found = longer
+    return found
+
+
+def _stretch(engine: "Engine") -> float:
+    """How many times the last horizon one look may reach: less after a refusal, for the best of many looks flatters."""
+    if engine.lengths.refusals == 0:
+        return _STRETCH
+    return _STRETCH_IN_DOUBT if engine.predictions_kept else 1.0
+
+
+def lowest(before_N: Tensor, near: Found, far: Found) -> Found:
+    """The vertex of the parabola through the mean gains at 0, a (``near``) and b (``far``), where it lies between a / 2
+    and b and promises more than ``near``; else ``near``. No pass is spent on it:
+
+        gain(h) = s h - k h^2,   k = (gain_a / a - gain_b / b) / (b - a),   s = gain_a / a + k a;   vertex s / 2k
+
+    Each sample's loss there is read off a parabola of its own.
+    """
+    a, b = near.horizon, far.horizon
+    bend = (near.test.gain / a - far.test.gain / b) / (b - a)
+    slope = near.test.gain / a + bend * a
+    if not (math.isfinite(bend) and bend > 0 and slope > 0):
+        return near
+    best = min(b - 1, round(slope / (2 * bend)))
+    if best < max(1, a // 2):
+        return near
+    near_N, far_N = (before_N - near.losses_N) / a, (before_N - far.losses_N) / b
+    bend_N = (near_N - far_N) / (b - a)
+    losses_N = before_N - ((near_N + bend_N * a) * best - bend_N * best**2)
+    test = paired_test(before_N, losses_N)
+    return Found(best, losses_N, test) if test.gain > near.test.gain else near
 
 
 def trusted_steps(engine: "Engine", proposal: Proposal, weights_P: Tensor, limit: int) -> int:
@@ -136,11 +181,11 @@ def refused(engine: "Engine") -> None:
     proposed, engine.proposed = engine.proposed, None
     if engine.progress.quiet(engine):
         return
-    engine.lengths.refused(engine.config, proposed.horizon if proposed else None)
-    if proposed is not None and engine.lengths.refusals % _SHADOW_EVERY == 1:
+    engine.lengths.refused(engine.config, proposed.probe.z if proposed else None)
+    if proposed is not None and engine.budget.shadow_due():
         proposed.proposal, proposed.departure_P = proposed.proposal.kept(), None
         engine.shadow = proposed
-    engine.probe_at = engine.steps_in_phase + max(1, engine.lengths.full_needed(engine.config))
+    engine.probe_at = engine.steps_in_phase + max(1, engine.full_needed)
 
 
 def _settle_shadow(engine: "Engine", batch: Batch) -> None:
@@ -151,7 +196,7 @@ def _settle_shadow(engine: "Engine", batch: Batch) -> None:
     start = engine.clock()
     probe = _Probe(engine, shadow.proposal, batch, engine.work_P)
     test = paired_test(probe.before_N, probe.at(shadow.horizon))
-    engine.parameters.write(probe.weights_P)
+    probe.leave()
     engine.confidence.resolved(shadow.confidence, pooled_gain(shadow.probe, test) > 0)
     engine.recorder.calibration(every=8)
     _say(engine, shadow, test, True, engine.clock() - start)

@@ -142,12 +142,13 @@ def _set(session: "Session", name: str, value: float) -> BeforeAfter:
     before = getattr(getattr(engine.config, setting.section), setting.name)
     engine.config = changed
     if setting.name in ("full_steps", "min_full_steps") and engine.phase is Phase.FULL:
-        engine.probe_at = engine.lengths.full_needed(changed)
+        engine.probe_at = engine.full_needed
     if setting.name == "confidence_threshold" and value < before:
         engine.lengths.look_again(changed)
+        engine.budget.wanted()
         engine.progress.forget()
         if engine.phase is Phase.FULL:
-            engine.probe_at = min(engine.probe_at, engine.lengths.full_needed(changed))
+            engine.probe_at = min(engine.probe_at, engine.full_needed)
     return f"{before:g}", f"{getattr(getattr(changed, setting.section), setting.name):g}"
 
 

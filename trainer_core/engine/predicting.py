@@ -22,6 +22,9 @@ _CORRECTION_SPAN = 10
 """A correction is the mean residual of one step, applied for at most this many steps' worth."""
 _CORRECTION_Z = 1.0
 """A correction must be this many standard errors better on its batch."""
+_SURE, _FAR_ABOVE, _AUDIT_EVERY = 0.9, 2.0, 8
+"""A prediction above this confidence is kept without a second test, unless the loss then lies so many sigma above its
+average, or it is the one in so many that is tested all the same: a test costs two forward passes (docs/log.md)."""
 _HARM_Z = -1.0
 """A prediction is undone when a second batch says it did harm: worse by more than one standard error. To undo whatever
 is not better there as well throws away two of five good ones (docs/log.md)."""
@@ -90,11 +93,15 @@ def correct(engine: "Engine", batch: Batch) -> None:
     else:
         correction_P.mul_(min(taken, _CORRECTION_SPAN))
         magnitude = float(torch.linalg.vector_norm(correction_P))
+    if correction_P is not None and engine.lengths.adaptive and not engine.budget.correction_due():
+        because = f"not tried: {engine.budget.vain} in a row did not help"
+    elif correction_P is not None:
         weights_P = engine.parameters.read(engine.work_P)
         before_N = _arrived(engine, batch)
         engine.parameters.add(correction_P)
         test = paired_test(before_N, engine.samples(batch))
         gain, applied = test.gain, test.z > _CORRECTION_Z
+        engine.budget.corrected(applied)
         because = f"paired z = {test.z:.2f}, {'above' if applied else 'not above'} {_CORRECTION_Z:g}"
         if not applied:
             engine.parameters.write(weights_P)
@@ -129,10 +136,11 @@ def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
     """Snapshot (before) and present weights (after) on the same batch; leaves the present weights in place."""
     assert engine.snapshot is not None, "nothing to compare with"
     now_P = engine.parameters.read(engine.work_P)
-    after_N = engine.samples(batch)
+    after_N = engine.here(batch)
     engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
     before_N = engine.samples(batch)
     engine.parameters.write(now_P)
+    engine.remember(batch, after_N)
     return paired_test(before_N, after_N)
 
 
@@ -146,12 +154,30 @@ def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
     if batch is None:
         return undo(engine, because)
     start = engine.clock()
+    if _beyond_doubt(engine):
+        return _close(engine, True, f"not measured again: its probe was sure; {because}", None, start)
     test = against_snapshot(engine, batch)
     because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch (z = {test.z:.2f}); {because}"
     if test.z > _HARM_Z:
         _close(engine, True, because, test, start)
     else:
         undo(engine, because, test, start)
+
+
+def _beyond_doubt(engine: "Engine") -> bool:
+    """Whether a prediction is kept on the strength of its probe. Every eighth is tested all the same.
+
+    It was entered at a confidence above 0.9 and ran its course, and CORRECT met no loss far above the average.
+    """
+    flight, deviation = engine.flight, engine.last.loss_deviation
+    return (
+        flight is not None
+        and engine.lengths.adaptive
+        and flight.confidence > _SURE
+        and flight.taken == flight.horizon
+        and (deviation is None or deviation < _FAR_ABOVE)
+        and engine.predictions_kept % _AUDIT_EVERY != 0
+    )
 
 
 def undo(engine: "Engine", because: str, test: Paired | None = None, start: float | None = None) -> None:
@@ -172,14 +198,17 @@ def abandon(engine: "Engine", because: str) -> None:
 def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, start: float) -> None:
     flight = engine.flight
     assert flight is not None
-    better = kept if test is None else pooled_gain(flight.probe, test) > 0
-    engine.confidence.resolved(flight.confidence, better)
-    engine.recorder.calibration(every=8)
+    better = pooled_gain(flight.probe, test) > 0 if test is not None else None if kept else False
+    if better is not None:
+        engine.confidence.resolved(flight.confidence, better)
+        engine.recorder.calibration(every=8)
     if kept:
         engine.lengths.kept(engine.config)
+        engine.budget.kept(flight.taken)
         engine.predictions_kept += 1
     else:
         engine.lengths.undone(engine.config)
+        engine.budget.undone()
         engine.predictions_undone += 1
     engine.record(
         PredictionEnded(
@@ -215,7 +244,7 @@ def phase_entered(engine: "Engine", phase: Phase, batch: Batch | None) -> None:
     """What a phase needs at its beginning."""
     if phase is Phase.FULL:
         engine.cycle += 1
-        engine.probe_at = engine.lengths.full_needed(engine.config)
+        engine.probe_at = engine.full_needed
     if phase is not Phase.CORRECT:
         return
     if engine.flight is not None and engine.snapshot is not None:

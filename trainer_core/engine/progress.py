@@ -118,10 +118,11 @@ class ProgressGuard:
         """The anchor's weights (before) against the present ones (after), which stay."""
         assert self._anchor_P is not None
         now_P = engine.parameters.read(engine.work_P)
-        after_N = engine.samples(batch)
+        after_N = engine.here(batch)
         engine.parameters.write(self._anchor_P.to(engine.parameters.device))
         before_N = engine.samples(batch)
         engine.parameters.write(now_P)
+        engine.remember(batch, after_N)
         return paired_test(before_N, after_N)
 
     @staticmethod

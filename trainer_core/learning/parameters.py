@@ -74,6 +74,10 @@ class Parameters:
         norm: Tensor = torch.linalg.vector_norm(norms)
         return norm
 
+    def state(self) -> list[tuple[int, int]]:
+        """Where each weight tensor lives and how often it was written in place: equal states mean equal weights."""
+        return [(p.data_ptr(), p._version) for p in self.tensors]
+
     @torch.no_grad()
     def add(self, delta_P: Tensor, scale: float = 1.0) -> None:
         """w <- w + scale * delta, in place."""

@@ -140,7 +140,8 @@ class PredictionEnded(JournalRecord, frozen=True, tag="prediction"):
     seconds: float | None = None
     """The verdict: its paired test, and going back where it was undone."""
     better: bool | None = None
-    """Whether its probe and its validation, pooled, say that the loss fell: what the confidence is measured against."""
+    """Whether its probe and its validation, pooled, say that the loss fell: what the confidence is measured against.
+    None: kept on the strength of its probe, without a validation of its own."""
     implied_rate: float | None = None
     """The learning rate it amounted to: rate * (1 + steps predicted / full steps before them)."""
 
