@@ -16,9 +16,10 @@ from trainer_core import __version__
 from trainer_core.bench import plan
 from trainer_core.bench.figures import goals, task_figures
 from trainer_core.bench.markdown import document, summary
+from trainer_core.bench.memory import measure_memory
 from trainer_core.bench.race import race
 from trainer_core.bench.results import FORMAT, Results
-from trainer_core.bench.steps import measure_memory, measure_overhead
+from trainer_core.bench.steps import measure_overhead
 
 TASKS = ("digits", "code_lm")
 BUDGETS = {"digits": (15.0, 3.0), "code_lm": (60.0, 6.0)}

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
-from torch import Tensor
 
+from trainer_core.learning.coarse import CoarseWeights
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.paired import Paired, paired_test
 from trainer_core.spec.records import ProgressCompared
@@ -54,10 +54,10 @@ def compare(with_: Rate, without: Rate) -> float:
 
 
 class ProgressGuard:
-    """One run's comparison. Memory: one copy of the weights, where the snapshot lives."""
+    """One run's comparison. Memory: half a model, a coarse copy of the weights where the snapshot lives."""
 
     def __init__(self) -> None:
-        self._anchor_P: Tensor | None = None
+        self._anchor: CoarseWeights | None = None
         self._cost = 0.0
         self._jumps = 0
         self._with: Rate | None = None
@@ -75,14 +75,14 @@ class ProgressGuard:
         """Between two predictions, on a batch that no weights have seen: begin, or judge what has been finished."""
         if not engine.lengths.adaptive or not engine.config.hybrid_trainer_config.progress_guard:
             return
-        if self._anchor_P is None:
-            return self._anchor(engine)
+        if self._anchor is None:
+            return self._begin(engine)
         if self._with is not None:
             return self._judge(engine, batch, self._with)
         if engine.predictions_kept - self._jumps >= self._needed:
             start, cost = engine.clock(), self._spent(engine)
             self._with = rate_of(self._test(engine, batch), cost)
-            self._anchor(engine)
+            self._begin(engine)
             control = max(_LEAST_CONTROL, round(cost * _CONTROL_SHARE / _STEP_COST))
             self.quiet_until = engine.batches + control
             self._seconds = engine.clock() - start
@@ -107,19 +107,20 @@ class ProgressGuard:
                 seconds=self._seconds + engine.clock() - start,
             )
         )
-        self._with, self._anchor_P = None, None
+        self._with, self._anchor = None, None
 
-    def _anchor(self, engine: "Engine") -> None:
-        where = "cpu" if engine.config.hybrid_trainer_config.snapshot_device == "cpu" else engine.parameters.device
-        self._anchor_P = engine.parameters.read(engine.parameters.empty()).to(where)
+    def _begin(self, engine: "Engine") -> None:
+        host = engine.config.hybrid_trainer_config.snapshot_device == "cpu"
+        where = torch.device("cpu") if host else engine.parameters.device
+        self._anchor = CoarseWeights.of(engine.parameters, where)
         self._cost, self._jumps = self._total(engine), engine.predictions_kept
 
     def _test(self, engine: "Engine", batch: Batch) -> Paired:
         """The anchor's weights (before) against the present ones (after), which stay."""
-        assert self._anchor_P is not None
+        assert self._anchor is not None
         now_P = engine.parameters.read(engine.work_P)
         after_N = engine.here(batch)
-        engine.parameters.write(self._anchor_P.to(engine.parameters.device))
+        self._anchor.write(engine.parameters)
         before_N = engine.samples(batch)
         engine.parameters.write(now_P)
         engine.remember(batch, after_N)
@@ -134,11 +135,11 @@ class ProgressGuard:
 
     def forget(self) -> None:
         """The weights were set by somebody else (a rollback): what was being compared is void."""
-        self._anchor_P, self._with, self.quiet_until = None, None, 0
+        self._anchor, self._with, self.quiet_until = None, None, 0
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "anchor": self._anchor_P,
+            "anchor": None if self._anchor is None else self._anchor.state_dict(),
             "cost": self._cost,
             "jumps": self._jumps,
             "seconds": self._seconds,
@@ -150,7 +151,7 @@ class ProgressGuard:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         anchor = state["anchor"]
-        self._anchor_P = anchor.clone() if isinstance(anchor, torch.Tensor) else None
+        self._anchor = None if anchor is None else CoarseWeights.from_state(anchor)
         self._cost, self._jumps, self._seconds = state["cost"], state["jumps"], state["seconds"]
         self._with = None if state["with"] is None else Rate(*state["with"])
         self._needed, self._pause, self.quiet_until = state["needed"], state["pause"], state["quiet_until"]
