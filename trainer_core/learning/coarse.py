@@ -1,7 +1,7 @@
 """Weights kept in 16 bits each, for comparing losses later. Not exact: what must be restored is kept elsewhere.
 
 q = round(w / s),   s = max abs(w) / 32767 over each parameter tensor
-abs(w - s q) <= s / 2: 1.5e-5 of the tensor's largest weight, in no common direction. bfloat16, which takes as much room,
+abs(w - s q) <= s / 2: 1.5e-5 of the tensor's largest weight, in no common direction. bfloat16 takes as much room and
 would be off by up to 2e-3 of each weight, as much as several training steps move it.
 """
 
