@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_core.engine import looking, predicting
+from trainer_core.engine.batch_losses import BatchLosses
 from trainer_core.engine.budget import Budget
 from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.flight import Flight
@@ -105,8 +106,7 @@ class Engine:
         self.shadow: Flight | None = None
         """A refused proposal, to be measured once more on the next batch."""
         self.snapshot: Snapshot | None = None
-        self.measured: tuple[Batch, list[tuple[int, int]], Tensor] | None = None
-        """Losses of one batch, and the weights that have them; good for one boundary."""
+        self.losses = BatchLosses(self.parameters, self.samples)
         self.roll_back: Callable[[str], None] | None = None
         """Restores the last good checkpoint, more careful settings with it; set by whoever owns the files."""
         self.schedule.apply(1)
@@ -122,6 +122,7 @@ class Engine:
         start = self.clock()
         self.last_batch = batch
         self._boundary(batch)
+        self.losses.forget()
         between = self.clock() - start
         outcome = STEPS[self.phase](self, batch)
         self.batches += 1
@@ -265,18 +266,6 @@ class Engine:
             for module in training:
                 module.training = True
 
-    def here(self, batch: Batch) -> Tensor:
-        """Per-sample losses (N,) of the present weights on ``batch``: measured once, whoever asks."""
-        if self.measured is not None and self.measured[0] is batch and self.measured[1] == self.parameters.state():
-            return self.measured[2]
-        losses_N = self.samples(batch)
-        self.remember(batch, losses_N)
-        return losses_N
-
-    def remember(self, batch: Batch, losses_N: Tensor) -> None:
-        """The present weights have these losses on ``batch``."""
-        self.measured = (batch, self.parameters.state(), losses_N)
-
     def implied_rate(self, flight: Flight) -> float:
         """The learning rate that a prediction amounts to: rate * (1 + steps predicted / full steps before them)."""
         rate = self.schedule.planned(self.step_count + 1) * self.schedule.scale
@@ -345,18 +334,7 @@ class Engine:
         """Everything but the model's weights that going on bit for bit needs."""
         return {
             "optimizer": self.optimizer.state_dict(),
-            "precision": self.precision.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "predictor": self.predictor.state_dict(),
-            "pace": self.pace.state_dict(),
-            "residuals": self.residuals.state_dict(),
-            "confidence": self.confidence.state_dict(),
-            "progress": self.progress.state_dict(),
-            "lengths": self.lengths.state_dict(),
-            "budget": self.budget.state_dict(),
-            "curve": self.curve.state_dict(),
-            "grad_baseline": self.grad_baseline.state_dict(),
-            "update_baseline": self.update_baseline.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in _PARTS},
             "flight": self.flight.state_dict() if self.flight else None,
             "shadow": self.shadow.state_dict() if self.shadow else None,
             "snapshot": self.snapshot.state_dict() if self.snapshot else None,
@@ -374,21 +352,8 @@ class Engine:
         """Restore what ``state_dict`` gave. The attempt, the state_rev and the live settings are the caller's."""
         device = self.parameters.device
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in (
-            "precision",
-            "schedule",
-            "predictor",
-            "pace",
-            "residuals",
-            "confidence",
-            "progress",
-            "lengths",
-            "budget",
-            "curve",
-        ):
+        for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.grad_baseline.load_state_dict(state["grad_baseline"])
-        self.update_baseline.load_state_dict(state["update_baseline"])
         self.flight = Flight.from_state(state["flight"], device) if state["flight"] else None
         self.shadow = Flight.from_state(state["shadow"], device) if state["shadow"] else None
         self.snapshot = Snapshot.from_state(state["snapshot"], device) if state["snapshot"] else None
@@ -403,6 +368,20 @@ class Engine:
         set_random_state(state["random"])
 
 
+_PARTS = (
+    "precision",
+    "schedule",
+    "predictor",
+    "pace",
+    "residuals",
+    "confidence",
+    "progress",
+    "lengths",
+    "budget",
+    "curve",
+    "grad_baseline",
+    "update_baseline",
+)
 _COUNTERS = (
     "step_count",
     "steps_in_phase",

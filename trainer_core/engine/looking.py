@@ -35,7 +35,7 @@ class _Probe:
         """``room_P`` (P,) takes the weights to come back to."""
         self._engine, self._proposal, self._batch = engine, proposal, batch
         self.weights_P = engine.parameters.read(room_P)
-        self.before_N = engine.here(batch)
+        self.before_N = engine.losses.of(batch)
         self.measured: dict[int, Tensor] = {}
         """Horizon -> the losses there."""
 
@@ -49,7 +49,7 @@ class _Probe:
     def leave(self) -> None:
         """Back to the weights that it found."""
         self._engine.parameters.write(self.weights_P)
-        self._engine.remember(self._batch, self.before_N)
+        self._engine.losses.keep(self._batch, self.before_N)
 
     def test(self, horizon: int) -> "Found":
         """Measure one horizon."""

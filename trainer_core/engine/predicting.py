@@ -136,11 +136,11 @@ def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
     """Snapshot (before) and present weights (after) on the same batch; leaves the present weights in place."""
     assert engine.snapshot is not None, "nothing to compare with"
     now_P = engine.parameters.read(engine.work_P)
-    after_N = engine.here(batch)
+    after_N = engine.losses.of(batch)
     engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
     before_N = engine.samples(batch)
     engine.parameters.write(now_P)
-    engine.remember(batch, after_N)
+    engine.losses.keep(batch, after_N)
     return paired_test(before_N, after_N)
 
 

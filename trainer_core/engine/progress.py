@@ -119,11 +119,11 @@ class ProgressGuard:
         """The anchor's weights (before) against the present ones (after), which stay."""
         assert self._anchor is not None
         now_P = engine.parameters.read(engine.work_P)
-        after_N = engine.here(batch)
+        after_N = engine.losses.of(batch)
         self._anchor.write(engine.parameters)
         before_N = engine.samples(batch)
         engine.parameters.write(now_P)
-        engine.remember(batch, after_N)
+        engine.losses.keep(batch, after_N)
         return paired_test(before_N, after_N)
 
     @staticmethod
