@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Here
 from tests.conftest import Hybrid
-from trainer_core.bench.figures import goals, ratio, reached, seconds, speedup, task_figures
+from trainer_core.bench.figures import goals, ratio, reached, seconds, speed_beside, speedup, task_figures
 from trainer_core.bench.markdown import document
 from trainer_core.bench.plan import choices, planned
 from trainer_core.bench.race import shrunk
@@ -125,6 +125,19 @@ def test_a_guard_that_falls_behind_is_below_one() -> None:
     """The slower arm ends at 2.0, where the faster one was after two thirds of the time."""
     assert ratio(path(4.0, 2.0, each=3.0), path(4.0, 3.0, 2.0, 1.0), seconds) == pytest.approx(2 / 3)
     assert ratio(path(4.0, 1.0), path(4.0, 1.0), seconds) == 1.0
+
+
+def test_a_guard_compares_at_ten_losses_on_the_way_and_not_at_the_last_alone() -> None:
+    falling = [4.0 * 0.8**i for i in range(20)]
+    plain = path(*falling)
+    assert speed_beside(plain, plain, seconds) == pytest.approx(1.0)
+    assert speed_beside(path(*falling, each=1.25), plain, seconds) == pytest.approx(0.8)
+    lucky = [*falling[:-1], falling[-1] * 0.5]
+    assert speed_beside(plain, path(*lucky), seconds) > 0.9, "one lucky end does not decide"
+    assert ratio(plain, path(*lucky), seconds) <= 1.0
+    stuck = path(*falling[:10], *[falling[9]] * 10)
+    assert 0.5 < speed_beside(stuck, plain, seconds) < 0.9
+    assert speed_beside(plain, path(1.0, 2.0), seconds) is None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from trainer_core.spec.records import AttemptStarted, CommandChanged, PredictedS
 T = TypeVar("T")
 Batch = tuple[Tensor, Tensor]
 
+NEEDS_MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
 EAGER: dict[str, Any] = {
     "policy": "document",
     "warmup_steps": 1,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.engine.rig import EAGER, Rig, batch_of, network, per_sample
+from tests.engine.rig import EAGER, NEEDS_MUON, Rig, batch_of, network, per_sample
 from trainer_core.hybrid_trainer import HybridTrainer
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.errors import ConfigError, TrainingFailed, UserError
@@ -158,7 +158,7 @@ class Mixed(nn.Module):
         return self.c(y.double()).float()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD", "Muon"])
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD", pytest.param("Muon", marks=NEEDS_MUON)])
 def test_parameters_of_several_types_train_through_every_phase_and_resume(tmp_path: Path, kind: str) -> None:
     config = resolve({"optimizer": {"type": kind}, "initial_lr": 3e-3}).config
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.engine.rig import EAGER, Rig, covered, same
+from tests.engine.rig import EAGER, NEEDS_MUON, Rig, covered, same
 from trainer_core import spec
 from trainer_core.engine.snapshot import copied
 from trainer_core.learning.optimizers import Joined, body_matrices, make_optimizer
@@ -20,6 +20,8 @@ from trainer_core.spec.records import StepRecord
 from trainer_core.tasks import make_task
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+pytestmark = NEEDS_MUON
 
 
 class Body(nn.Module):

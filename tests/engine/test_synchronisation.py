@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.engine.rig import Rig, batch_of, network
+from tests.engine.rig import NEEDS_MUON, Rig, batch_of, network
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.loading import resolve
 from trainer_core.spec.phases import Phase
@@ -76,6 +76,7 @@ def test_a_fused_optimizer_is_told_of_an_overflow_without_a_read(tmp_path: Path)
     assert others == 1, "for other optimizers torch's scaler reads it, once"
 
 
+@NEEDS_MUON
 @pytest.mark.parametrize("every", [1, 2])
 def test_muon_and_its_prediction_read_nothing(tmp_path: Path, every: int) -> None:
     muon = {"type": "Muon", "orthogonaliser_every": every, "orthogonaliser_confidence": 0.0}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from trainer_core.bench.figures import CHECKPOINTS, ArmFigures, TaskFigures, goals, mean, task_figures
+from trainer_core.bench.figures import CHECKPOINTS, LEVELS, ArmFigures, TaskFigures, goals, mean, task_figures
 from trainer_core.bench.plan import hybrid_name
 from trainer_core.bench.results import Results, TaskResult
 
@@ -133,7 +133,8 @@ def _task(result: TaskResult, figures: TaskFigures) -> Iterator[str]:
     yield ""
     yield "### Guards: hybrid / plain speed where prediction is not expected to pay"
     yield ""
-    yield "1 is a draw; the goal is for the worst seed. Where both converged, it wanders."
+    yield f"Geometric mean of the speed-ups to {LEVELS} losses, in equal factors from plain's first to its final one."
+    yield "A loss that hybrid never reached counts as reached at its end. 1 is a draw; the goal is for the worst seed."
     yield ""
     rows = [(g.name, _each(g.cost_ratios, ".3f"), _each(g.time_ratios, ".3f")) for g in figures.guards]
     yield from _table(("guard", "cost, each seed", "time, each seed"), rows)
