@@ -1,7 +1,8 @@
 """What a resumed run must know of its earlier processes: read from journal and commands.db. Restores no weights.
 
-A sticky setting accepted after the checkpoint is applied again, in order; a one-shot that had not ended is
-UNDONE_BY_RESTART and never carried out.
+A sticky setting applied after the checkpoint is applied again, in the order in which they were applied; one that was
+still waiting goes on waiting, for its step and within its time to live. A one-shot that had not ended is
+UNDONE_BY_RESTART and never carried out, and so is a remedy whose effect the checkpoint does not hold.
 """
 
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from trainer_core.engine.inbox import Inbox
-from trainer_core.spec.commands import STICKY, AcceptedCommand, CommandState
+from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
@@ -89,22 +90,35 @@ def read_history(run_dir: Path) -> History:
 def unfinished_business(inbox: Inbox, history: History, checkpoint: str) -> None:
     """Bring the commands of earlier processes to their end: again for sticky ones, never for one-shots."""
     saved = history.saved_at.get(checkpoint, 0)
-    again: list[AcceptedCommand] = []
+    undone: list[AcceptedCommand] = []
+    waiting: list[AcceptedCommand] = []
     for command in history.accepted:
         state = history.states.get(command.request.command_id, CommandState.ACCEPTED)
-        sticky = isinstance(command.request.command, STICKY)
         applied_later = history.applied_at.get(command.request.command_id, -1) > saved
-        if sticky and (not state.final or applied_later):
-            again.append(command)
+        sticky = isinstance(command.request.command, STICKY)
+        if sticky and applied_later:
+            undone.append(command)
+        elif sticky and not state.final:
+            waiting.append(command)
+        elif isinstance(command.request.command, ApplyRemedy) and applied_later:
+            detail = (
+                "applied after the checkpoint that the run went on from: what it set is lost; apply it again if wanted"
+            )
+            inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
         elif not state.final:
             detail = "the trainer restarted before it was applied; one-shots are not repeated"
             inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
-    now = time.time()
-    inbox.put(
-        msgspec.structs.replace(
-            command,
-            received_at=now,
-            request=msgspec.structs.replace(command.request, expect_state_rev=None, at_step=None),
-        )
-        for command in again
-    )
+    undone.sort(key=lambda command: history.applied_at[command.request.command_id])
+    inbox.put(_once_more(command, time.time()) for command in undone)
+    inbox.put(_after_all(command) for command in waiting)
+
+
+def _once_more(command: AcceptedCommand, now: float) -> AcceptedCommand:
+    """What was applied once is applied again at the first boundary, however old it is by now."""
+    request = msgspec.structs.replace(command.request, expect_state_rev=None, at_step=None)
+    return msgspec.structs.replace(command, received_at=now, request=request)
+
+
+def _after_all(command: AcceptedCommand) -> AcceptedCommand:
+    """What was never applied keeps its step and its time to live; state_rev has moved by what is applied again."""
+    return msgspec.structs.replace(command, request=msgspec.structs.replace(command.request, expect_state_rev=None))

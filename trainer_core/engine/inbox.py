@@ -121,7 +121,7 @@ class Inbox:
         ended: list[AcceptedCommand] = []
         if isinstance(command.request.command, Stop):
             ended = [w for w in self._waiting if w is not command]
-        elif isinstance(command.request.command, (Pause, Resume)):
+        elif isinstance(command.request.command, (Pause, Resume)) and command in self._waiting:
             earlier = self._waiting[: self._waiting.index(command)]
             ended = [w for w in earlier if isinstance(w.request.command, (Pause, Resume))]
         for waiting in ended:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from trainer_core.engine import looking
-from trainer_core.engine.answers import BeforeAfter, Refused
+from trainer_core.engine.answers import BeforeAfter, Failed, Refused
 from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.commands import (
     AcknowledgeAlert,
@@ -187,7 +187,7 @@ def _weight_decay(session: "Session", value: float) -> BeforeAfter:
 
 
 def _remedy(session: "Session", name: str, actor: str) -> BeforeAfter:
-    """All of a remedy's commands or none: settings go first and are put back when a later one is refused."""
+    """All of a remedy's commands or none: settings go first and are put back when a later one does not succeed."""
     if name not in REMEDIES:
         raise Refused(f"there is no remedy {name}; there are: {', '.join(REMEDIES)}")
     engine = session.engine
@@ -202,7 +202,7 @@ def _remedy(session: "Session", name: str, actor: str) -> BeforeAfter:
             before, after = apply(command, session, actor)
             was.append(f"{kind_of(command)} {before}")
             done.append(f"{kind_of(command)} -> {after}")
-    except Refused:
+    except (Refused, Failed, OSError):
         engine.config, engine.schedule.scale, engine.probe_at = kept
         for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
             if decay is not None:
