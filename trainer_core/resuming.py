@@ -100,9 +100,9 @@ def unfinished_business(inbox: Inbox, history: History, checkpoint: str) -> None
             undone.append(command)
         elif sticky and not state.final:
             waiting.append(command)
-        elif isinstance(command.request.command, ApplyRemedy) and applied_later:
+        elif isinstance(command.request.command, ApplyRemedy) and applied_later and state is CommandState.APPLIED:
             detail = (
-                "applied after the checkpoint that the run went on from: what it set is lost; apply it again if wanted"
+                "applied after the checkpoint that the run goes on from: its effect is lost; apply it again if wanted"
             )
             inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
         elif not state.final:

@@ -159,6 +159,23 @@ def test_a_command_that_expires_is_not_applied(hybrid: Hybrid, live: Live) -> No
     )
 
 
+def test_a_command_waits_for_its_step_and_happens_once_under_one_id(hybrid: Hybrid, live: Live) -> None:
+    run_dir, _ = live
+    code, now = _told(hybrid, run_dir, "lock", "--wait")
+    assert code == 0
+    later = now["step"] + 1500
+    words = (run_dir, "annotate", "once", "--at", later, "--id", "an-id-of-mine", "--ttl", "250", "--wait")
+    code, said = _told(hybrid, *words)
+    assert (code, said["state"], said["command_id"]) == (0, "applied", "an-id-of-mine")
+    assert said["step"] == later - 1
+    code, again = _told(hybrid, *words)
+    assert (code, again["step"]) == (0, said["step"]), "the same command, not a second one"
+    code, other = _told(hybrid, run_dir, "annotate", "another", "--id", "an-id-of-mine")
+    assert code == 3 and other["refusal"] == "conflict"
+    short = hybrid("send", run_dir, "pause", "--id", "short")
+    assert short.returncode == 2 and "8 to 64" in short.stderr
+
+
 def test_words_are_checked_before_anything_is_sent(hybrid: Hybrid, live: Live) -> None:
     said = hybrid("send", live[0], "forcefull")
     assert said.returncode == 2

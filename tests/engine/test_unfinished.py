@@ -7,6 +7,7 @@ from tests.engine.rig import Rig
 from trainer_core.resuming import History, unfinished_business
 from trainer_core.spec.commands import (
     AcceptedCommand,
+    Annotate,
     ApplyRemedy,
     Command,
     CommandRequest,
@@ -16,7 +17,7 @@ from trainer_core.spec.commands import (
     Rollback,
     SetThreshold,
 )
-from trainer_core.spec.records import CommandChanged
+from trainer_core.spec.records import CommandChanged, PredictedStretch
 
 SAVED = 100
 """Seq of the checkpoint's row."""
@@ -72,6 +73,16 @@ def test_a_command_for_a_later_step_waits_for_it(tmp_path: Path) -> None:
     rig.until(lambda: bool(ends(rig, "later")))
     ended = ends(rig, "later")[0]
     assert ended.state in (CommandState.APPLIED, CommandState.REJECTED) and ended.step >= 19
+
+
+def test_a_prediction_that_jumps_over_its_step_does_not_make_a_command_late(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, policy="adaptive", steps=300, confidence_threshold=0.5, min_predict_steps=2).begin()
+    rig.until_step(6)
+    names = [rig.send(Annotate(f"at {step}"), at_step=step) for step in range(20, 120)]
+    rig.until(lambda: rig.engine.step_count > 130)
+    jumped = [r for r in rig.of(PredictedStretch) if r.last_step > r.first_step and r.first_step < 120]
+    assert jumped, "no prediction jumped over a step"
+    assert all(rig.life(name)[-1].state is CommandState.APPLIED for name in names)
 
 
 def test_a_remedy_the_checkpoint_does_not_hold_says_that_it_is_lost(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 from trainer_core.cli.knobs import meant
 from trainer_core.cli.output import a_run, out, print_json
 from trainer_core.cli.verbs import VERBS
-from trainer_core.spec.commands import CommandRequest, CommandState, Refusal, is_dangerous, kind_of
+from trainer_core.spec.commands import ID_LENGTHS, CommandRequest, CommandState, Refusal, is_dangerous, kind_of
 from trainer_core.spec.errors import UserError
 
 if TYPE_CHECKING:  # zmq is loaded by the commands that need it, so that --help is quick
@@ -60,6 +60,10 @@ def send(
         int | None, typer.Option("--expect-rev", help="Refuse it if the run's state_rev is another by now.")
     ] = None,
     ttl: Annotated[float, typer.Option("--ttl", help="Seconds after which it expires unapplied.")] = 60.0,
+    at: Annotated[int | None, typer.Option("--at", min=0, help="Apply it before this step; else at once.")] = None,
+    command_id: Annotated[
+        str | None, typer.Option("--id", help="The id of an earlier try: sent twice, a command happens once.")
+    ] = None,
 ) -> None:
     """Tell a run what to do, and say what became of it. A knob of the run's own is a command, too: dropout 0.3.
 
@@ -68,8 +72,15 @@ def send(
     order = meant(run_dir, command, arguments or [])
     a_run(run_dir)
     confirmed = is_dangerous(order) and _confirmed(command, run_dir, yes)
+    if command_id is not None and not ID_LENGTHS[0] <= len(command_id) <= ID_LENGTHS[1]:
+        raise UserError(f"--id {command_id!r}: must have {ID_LENGTHS[0]} to {ID_LENGTHS[1]} characters")
     request = CommandRequest(
-        command_id=uuid.uuid4().hex, command=order, expect_state_rev=expect_rev, ttl_s=ttl, reason=reason
+        command_id=command_id or uuid.uuid4().hex,
+        command=order,
+        expect_state_rev=expect_rev,
+        at_step=at,
+        ttl_s=ttl,
+        reason=reason,
     )
     status = delivered(run_dir, request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S)
     if as_json:

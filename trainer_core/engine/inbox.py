@@ -53,6 +53,8 @@ class Inbox:
     ) -> None:
         self._run, self._carry, self._clock = run, apply, clock
         self._waiting: list[AcceptedCommand] = []
+        self._early: set[str] = set()
+        """Commands that were here before their step: a prediction that jumps over it does not make them late."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -80,8 +82,10 @@ class Inbox:
             self.end(command, CommandState.EXPIRED, detail=f"not applied within {request.ttl_s:g} s")
             return True
         if request.at_step is not None and engine.step_count + 1 < request.at_step:
+            self._early.add(request.command_id)
             return False
-        if request.at_step is not None and engine.step_count + 1 > request.at_step:
+        late = request.at_step is not None and engine.step_count + 1 > request.at_step
+        if late and request.command_id not in self._early:
             detail = f"step {request.at_step} has passed; the run is at step {engine.step_count}"
             self.end(command, CommandState.REJECTED, refusal=Refusal.PRECONDITION, detail=detail)
             return True
@@ -89,6 +93,7 @@ class Inbox:
             detail = f"the run has moved on: state_rev is {engine.state_rev}, {request.expect_state_rev} was expected"
             self.end(command, CommandState.REJECTED, refusal=Refusal.CONFLICT, detail=detail)
             return True
+        self._early.discard(request.command_id)
         self._apply(command)
         return True
 

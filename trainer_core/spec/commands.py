@@ -210,16 +210,21 @@ class Refusal(StrEnum):
     CONFLICT = "conflict"
 
 
+ID_LENGTHS = 8, 64
+"""Fewest and most characters of a command's id."""
+
+
 class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One operator command as it travels. The actor is not in it: that is the authenticated key's name."""
 
-    command_id: Annotated[str, msgspec.Meta(min_length=8, max_length=64)]
+    command_id: Annotated[str, msgspec.Meta(min_length=ID_LENGTHS[0], max_length=ID_LENGTHS[1])]
     """Minted when the form is shown, so that a double click is one command."""
     command: Command
     expect_state_rev: int | None = None
     """Compare-and-set: refused as a conflict when the run's state_rev has moved on."""
     at_step: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """Apply at the boundary before this step; None means the next boundary."""
+    """Apply at the boundary before this step, or at the first one after it where a prediction jumps over it; None means
+    the next boundary."""
     ttl_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 60.0
     """Seconds after which an unapplied command expires."""
     reason: Text = ""
