@@ -1,5 +1,6 @@
 """Disks that are full or slow, children that fork, rotten rows: training goes on and the journal stays whole."""
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -20,7 +21,7 @@ from trainer_core.telemetry.client import Client
 from trainer_core.telemetry.commands_db import CommandsWriter
 from trainer_core.telemetry.journal import JournalReader, JournalWriter
 from trainer_core.telemetry.reporter import Reporter
-from trainer_core.telemetry.rundir import RunInUse, claim, held, network_disk, status_from
+from trainer_core.telemetry.rundir import RUN_LOCK, RunInUse, RunLock, claim, held, network_disk, status_from
 
 FULL_DISK = """
 import resource, signal, sys
@@ -193,12 +194,25 @@ def test_a_forked_child_that_outlives_its_trainer_does_not_hold_the_run(run_dir:
         child.poll(20)
         os._exit(0)
     child.close()
-    with pytest.raises(RunInUse):
-        claim(run_dir, wait_s=0.0)
-    lock.close()
-    claim(run_dir, wait_s=0.0).close()
-    parent.close()
-    assert os.waitpid(pid, 0)[1] == 0
+    try:
+        with pytest.raises(RunInUse):
+            claim(run_dir, wait_s=0.0)
+        lock.close()
+        claim(run_dir, wait_s=0.0).close()
+    finally:
+        parent.close()
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_letting_go_of_a_run_frees_it_though_a_child_still_shares_the_lock(run_dir: Path) -> None:
+    """As in the instant after a fork, before the child has closed its copy."""
+    with (run_dir / RUN_LOCK).open("a+", encoding="utf-8") as file:
+        lock = RunLock(file, "nonce")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        copy = os.dup(file.fileno())
+        lock.close()
+        claim(run_dir, wait_s=0.0).close()
+        os.close(copy)
 
 
 LOADER = """

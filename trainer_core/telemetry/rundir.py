@@ -42,7 +42,9 @@ class RunLock:
         self.nonce = nonce
 
     def close(self) -> None:
+        """Let go at once, also of the copy that a child forked an instant ago has yet to close."""
         if not self._file.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()
 
 
