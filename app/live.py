@@ -19,9 +19,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.feed import Feed, Watch
-from app.figures import page
-from app.screen import Ask, Screen
+from app.feed import Watch
+from app.screen import Ask, Screen, check
+from app.screens import blocks
+from app.screens.page import LivePage
+from app.screens.registry import PAGES
 from app.theme import tokens
 
 GLANCE_S = 0.1
@@ -31,6 +33,7 @@ DRAW_LATEST_S = 10.0
 """When a browser has not said for this long that it has drawn, send again."""
 MOST_MESSAGE = 2000
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = sorted(STATIC.glob("*.js"))
 
 
 def routes(watch: Watch) -> list[BaseRoute]:
@@ -41,45 +44,42 @@ def routes(watch: Watch) -> list[BaseRoute]:
 
     return [
         WebSocketRoute("/live/ws", socket),
-        Route("/live/asset/{name}", asset),
+        Route("/live/asset/{version}/{name}", asset),
     ]
 
 
 @cache
 def assets() -> dict[str, tuple[bytes, str]]:
-    """Every file served here, compressed once: versioned name -> (gzip bytes, media type)."""
-    script = (STATIC / "live.js").read_bytes()
+    """Every file served here, compressed once: path under /live/asset -> (gzip bytes, media type)."""
     plotly_js = importlib.resources.files(plotly).joinpath("package_data", "plotly.min.js").read_bytes()
+    scripts = {f"{_version()}/{path.name}": path.read_bytes() for path in SCRIPTS}
     return {
-        asset_name("live.js"): (gzip.compress(script), "text/javascript"),
-        asset_name("plotly.js"): (gzip.compress(plotly_js), "text/javascript"),
+        path: (gzip.compress(content), "text/javascript")
+        for path, content in {**scripts, f"{plotly.__version__}/plotly.js": plotly_js}.items()
     }
 
 
 @cache
-def asset_name(name: str) -> str:
-    """The name under which an asset may be cached for ever."""
-    if name == "plotly.js":
-        return f"plotly-{plotly.__version__}.js"
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    stem, _, suffix = name.rpartition(".")
-    return f"{stem}-{digest}.{suffix}"
+def _version() -> str:
+    """Changes with any of the scripts, which name one another and so must be of one version."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in SCRIPTS)).hexdigest()[:12]
 
 
-def component_data(run: str) -> dict[str, Any]:
+def component_data(run: str, page: LivePage) -> dict[str, Any]:
     """What the live component is given by its page."""
     return {
         "run": run,
+        "page": page.name,
         "html": page.html(),
         "tokens": tokens(),
-        "last": page.DEFAULT_RANGE,
-        "plotly": f"/live/asset/{asset_name('plotly.js')}",
+        "last": blocks.DEFAULT_RANGE,
+        "plotly": f"/live/asset/{plotly.__version__}/plotly.js",
     }
 
 
 def component_source() -> tuple[str, str]:
     """The component's script, which only fetches the real one, and its style sheet."""
-    url = f"/live/asset/{asset_name('live.js')}"
+    url = f"/live/asset/{_version()}/live.js"
     script = (  # more than one line: Streamlit takes a single one for a path
         f"const module = import(new URL({json.dumps(url)}, location.origin).href);\n"
         "export default async (component) => (await module).default(component);"
@@ -89,7 +89,7 @@ def component_source() -> tuple[str, str]:
 
 async def asset(request: Request) -> Response:
     """Scripts, cached for ever under their versioned names."""
-    found = assets().get(request.path_params["name"])
+    found = assets().get(f"{request.path_params['version']}/{request.path_params['name']}")
     if found is None:
         return Response("no such asset", status_code=404)
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Encoding": "gzip"}
@@ -113,11 +113,15 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
     if feed is None:
         await websocket.close(code=4404, reason=f"no run called {name[:80]}")
         return
+    page = PAGES.get(websocket.query_params.get("page", "live"))
+    if page is None:
+        await websocket.close(code=4404, reason=f"no page of that name; there are {', '.join(PAGES)}")
+        return
     asked = _Asked()
     with contextlib.suppress(WebSocketDisconnect):
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_listen(websocket, asked))
-            tasks.create_task(_push(websocket, feed, asked))
+            tasks.create_task(_listen(websocket, page, asked))
+            tasks.create_task(_push(websocket, Screen(feed, page), asked))
 
 
 class _Asked:
@@ -132,24 +136,24 @@ class _Asked:
         self.over = False
 
 
-async def _listen(websocket: WebSocket, asked: _Asked) -> None:
+async def _listen(websocket: WebSocket, page: LivePage, asked: _Asked) -> None:
     try:
         while True:
             text = await websocket.receive_text()
             if len(text) > MOST_MESSAGE:
                 raise msgspec.ValidationError(f"message of {len(text)} characters; at most {MOST_MESSAGE}")
             ask = msgspec.json.decode(text, type=Ask)
+            check(ask, page)
             asked.changed |= msgspec.structs.replace(ask, drawn=asked.ask.drawn) != asked.ask
             asked.ask = ask
     except WebSocketDisconnect:
         asked.over = True
-    except (msgspec.MsgspecError, KeyError) as error:
+    except (msgspec.MsgspecError, KeyError, ValueError) as error:
         asked.over = True
         await websocket.close(code=1007, reason=str(error)[:100])
 
 
-async def _push(websocket: WebSocket, feed: Feed, asked: _Asked) -> None:
-    screen = Screen(feed)
+async def _push(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
     try:
         while not asked.over:
             try:
@@ -158,7 +162,7 @@ async def _push(websocket: WebSocket, feed: Feed, asked: _Asked) -> None:
             except (ArithmeticError, LookupError, TypeError, ValueError) as error:
                 text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
                 await _send(websocket, {"t": "trouble", "text": text})
-                screen = Screen(feed)
+                screen = Screen(screen.feed, screen.page)
                 await asyncio.sleep(DRAW_LATEST_S)
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
         asked.over = True
@@ -172,7 +176,7 @@ async def _push_once(websocket: WebSocket, screen: Screen, asked: _Asked) -> Non
     if not (asked.changed or ready or waited >= DRAW_LATEST_S):
         return
     asked.changed = False
-    drawn = await asyncio.to_thread(screen.drawings, asked.ask)
+    drawn = await asyncio.to_thread(screen.drawings, asked.ask, time.time())
     if drawn:
         asked.sent += 1
         await _send(websocket, {"t": "draw", "number": asked.sent, "figures": drawn})

@@ -1,24 +1,17 @@
-"""The Live page's content at one moment, as messages for one browser. Knows no socket and no Streamlit."""
+"""One live page's content at one moment, as messages for one browser. Knows no socket and no Streamlit."""
 
 import msgspec
 
 from app.feed import Feed
-from app.figures import confidence, gradient, lifecycle, loss, strip
+from app.figures import strip
 from app.figures.lifecycle import Binds
-from app.figures.spec import Figure, Json
-from app.store import Snapshot
-from app.theme import ICON
-from app.views.alerts import Alert, alerts
-from app.views.happenings import Happening, happenings
-from app.views.lifecycle import lifecycle as lifecycle_view
-from app.views.series import Window
-from app.views.settings import present_config
+from app.figures.spec import Json
+from app.screens.page import LivePage, Moment
+from app.views.series import Look, Window
 from app.views.strip import strip as strip_view
 from app.wire import Sent
 from trainer_core.telemetry.rundir import RunStatus
 
-FIGURES = ("loss", "confidence", "gradient")
-MOST_ALERTS = 30
 NOT_READ = RunStatus("waiting", "nothing of this run has been read yet")
 
 
@@ -30,7 +23,8 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     span: tuple[float, float] | None = None
     """Show these steps and stay there."""
     log: bool = False
-    visible: tuple[str, ...] = FIGURES
+    visible: tuple[str, ...] | None = None
+    """Figures on the screen; None: all of the page."""
     drawn: int = 0
     """Number of the last drawing message that is on the screen."""
 
@@ -39,77 +33,49 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"last = {self.last}: must be from 1 to 10000000")
         if self.span is not None and not -1e9 <= self.span[0] < self.span[1] <= 1e9:
             raise ValueError(f"span = {self.span}: must rise and stay within a thousand million")
-        unknown = set(self.visible) - set(FIGURES)
-        if unknown:
-            raise ValueError(f"visible = {sorted(unknown)}: must be of {', '.join(FIGURES)}")
+
+    @property
+    def look(self) -> Look:
+        """How the figures are to be drawn."""
+        return Look(Window(self.last, self.span), self.log)
+
+
+def check(ask: Ask, page: LivePage) -> None:
+    """Raise ValueError when a browser asks for figures that its page does not have."""
+    unknown = set(ask.visible or ()) - set(page.figures)
+    if unknown:
+        raise ValueError(f"visible = {sorted(unknown)}: must be of {', '.join(page.figures)}")
 
 
 class Screen:
     """What one browser sees of one run."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, page: LivePage) -> None:
         self.feed = feed
+        self.page = page
         self.sent = Sent()
 
     def glance(self, now: float) -> list[Json]:
-        """Strip, lifecycle and alerts: cheap, ten times a second."""
-        snapshot = self.feed.snapshot()
-        messages = [self.sent.binds_message(self._binds(snapshot, now))]
-        found = alerts(snapshot)
-        items = [_alert_item(alert) for alert in found[:MOST_ALERTS]]
-        messages.append(self.sent.list_message("alerts", items))
-        lately = [_happening_item(happening) for happening in happenings(snapshot)]
-        messages.append(self.sent.list_message("happenings", lately))
+        """Bound values and lists: cheap, ten times a second."""
+        moment = self._moment(now)
+        messages = [self.sent.binds_message({**_common(moment), **self.page.binds(moment)})]
+        messages += [self.sent.list_message(name, items) for name, items in self.page.lists(moment).items()]
         return [message for message in messages if message is not None]
 
-    def drawings(self, ask: Ask) -> list[Json]:
+    def drawings(self, ask: Ask, now: float) -> list[Json]:
         """The figures the browser can see, as far as they changed."""
-        snapshot = self.feed.snapshot()
-        drawn = [self.sent.figure_message(figure) for figure in _figures(snapshot, ask)]
+        moment = self._moment(now)
+        wanted = self.page.figures if ask.visible is None else ask.visible
+        drawn = [self.sent.figure_message(self.page.figures[name](moment, ask.look)) for name in wanted]
         return [message for message in drawn if message is not None]
 
-    def _binds(self, snapshot: Snapshot, now: float) -> Binds:
-        status, connection = self.feed.status, self.feed.connection
-        values: Binds = {"feed.error": connection.error or ""}
-        values["feed.via"] = "live" if connection.live else "from the journal file"
-        values |= lifecycle.binds(lifecycle_view(snapshot))
-        seen = status if status is not None else NOT_READ
-        values |= strip.binds(strip_view(snapshot, seen, str(self.feed.run_dir), now))
-        return values
+    def _moment(self, now: float) -> Moment:
+        status = self.feed.status if self.feed.status is not None else NOT_READ
+        return Moment(self.feed.snapshot(), status, self.feed.connection, str(self.feed.run_dir), now)
 
 
-def _figures(snapshot: Snapshot, ask: Ask) -> list[Figure]:
-    window = Window(ask.last, ask.span)
-    config = present_config(snapshot)
-    found = []
-    if "loss" in ask.visible:
-        found.append(loss.figure(loss.view(snapshot, window, ask.log)))
-    if "confidence" in ask.visible:
-        found.append(confidence.figure(confidence.view(snapshot, window, config)))
-    if "gradient" in ask.visible:
-        found.append(gradient.figure(gradient.view(snapshot, window, config)))
-    return found
-
-
-def _alert_item(alert: Alert) -> Json:
-    return {
-        "severity": alert.severity.name.lower(),
-        "icon": ICON[alert.severity],
-        "message": alert.message,
-        "detail": alert.detail,
-        "step": alert.step,
-        "standing": alert.standing,
-        "open": alert.resolved_step is None,
-    }
-
-
-def _happening_item(happening: Happening) -> Json:
-    return {
-        "severity": "muted",
-        "icon": happening.icon,
-        "message": happening.text,
-        "detail": "",
-        "step": happening.step,
-        "standing": "",
-        "open": False,
-    }
+def _common(moment: Moment) -> Binds:
+    """What every page has: the strip, and how the watching is doing."""
+    values: Binds = {"feed.error": moment.connection.error or ""}
+    values["feed.via"] = "live" if moment.connection.live else "from the journal file"
+    return values | strip.binds(strip_view(moment.snapshot, moment.status, moment.run, moment.now))

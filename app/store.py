@@ -18,17 +18,23 @@ from trainer_core.spec.records import (
     AlertResolved,
     Annotated,
     AttemptStarted,
+    CalibrationMeasured,
     Checklist,
     CheckpointSaved,
+    CheckpointSkipped,
     CommandChanged,
+    CorrectionApplied,
     Explained,
     KnobDeclared,
+    Lost,
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
+    PredictionProbed,
     ProgressCompared,
     Record,
     Row,
+    RunEnvironment,
     RunStarted,
     RunState,
     StepRecord,
@@ -46,8 +52,8 @@ PATH_COLUMNS = ("step", "loss", "low", "high", "attempt", "cycle", "seq")
 CHARTED = ("loss", "confidence", "grad_norm")
 KEPT = (
     RunStarted, RunState, PhaseChanged, PredictionEnded, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved,
-    AttemptStarted, ValidationMeasured, Annotated, Checklist, ProgressCompared,
-    KnobDeclared,
+    AttemptStarted, ValidationMeasured, Annotated, Checklist, ProgressCompared, KnobDeclared, PredictionProbed,
+    CorrectionApplied, CalibrationMeasured, CheckpointSkipped, Lost, RunEnvironment,
 )  # fmt: skip
 """Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
 
@@ -114,6 +120,10 @@ class Snapshot:
     def of(self, kind: type[R]) -> list[R]:
         """All records of one kept kind, oldest first."""
         return [row.record for row in self.events[kind] if isinstance(row.record, kind)]
+
+    def newest(self, kind: type[R], count: int) -> list[R]:
+        """The newest ``count`` records of one kept kind, oldest first; costs the same however long the run."""
+        return [row.record for row in self.events[kind][-count:] if isinstance(row.record, kind)]
 
     def latest(self, kind: type[R]) -> R | None:
         """The newest record of one kept kind."""

@@ -29,6 +29,8 @@ class Figure:
     traces: list[Json]
     layout: Json
     columns: dict[str, Series]
+    steps: bool = True
+    """Whether the x axis is the step axis that all charts of a page share and zoom together."""
 
 
 def layout(low: float, high: float, y: Json, **more: Any) -> Json:

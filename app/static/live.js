@@ -1,107 +1,10 @@
-// One live screen in the browser: applies messages, keeps the plotly figures, reconnects. Knows nothing of training.
+// One live screen in the browser: applies messages, keeps the figures, reconnects. Knows nothing of training.
+
+import { Chart, loadPlotly } from "./chart.js";
+import { fill } from "./lists.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000];
-const CONFIG = {
-  displaylogo: false,
-  doubleClick: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d"],
-  toImageButtonOptions: { scale: 2 },
-};
 
-let plotlyLoad = null;
-function loadPlotly(url) {
-  plotlyLoad ??= new Promise((done, failed) => {
-    const script = document.createElement("script");
-    script.src = url;
-    script.onload = () => done(window.Plotly);
-    script.onerror = () => { plotlyLoad = null; failed(new Error("plotly.js did not load")); };
-    document.head.append(script);
-  });
-  return plotlyLoad;
-}
-
-// ---- colours: "$token" or "$token@opacity", looked up in the theme -------------------------------------------------
-function colour(tokens, text) {
-  const [name, opacity] = text.slice(1).split("@");
-  const hex = tokens[name];
-  if (opacity === undefined) return hex;
-  const part = (at) => parseInt(hex.slice(at, at + 2), 16);
-  return `rgba(${part(1)},${part(3)},${part(5)},${opacity})`;
-}
-
-function themed(tokens, value) {
-  if (typeof value === "string") return value.startsWith("$") ? colour(tokens, value) : value;
-  if (Array.isArray(value)) return value.map((item) => themed(tokens, item));
-  if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(tokens, item)]));
-}
-
-function bandPath(edges, [y0, y1]) {
-  return edges.x.map((x0, i) => `M${x0},${y0}L${edges.y[i]},${y0}L${edges.y[i]},${y1}L${x0},${y1}Z`).join("");
-}
-
-// ---- one plotly figure ---------------------------------------------------------------------------------------------
-class Chart {
-  constructor(section) {
-    this.section = section;
-    this.div = section.querySelector(".hy-plot");
-    this.columns = {};
-    this.revision = 0;
-    this.drawn = false;
-  }
-
-  take(message) {
-    for (const key of ["traces", "title", "caption"]) if (key in message) this[key] = message[key];
-    for (const [key, value] of Object.entries(message)) {
-      if (key.startsWith("layout.")) (this.layout ??= {})[key.slice("layout.".length)] = value;
-    }
-    for (const [name, change] of Object.entries(message.columns ?? {})) {
-      const held = this.columns[name] ??= {};
-      for (const [column, added] of Object.entries(change.add)) {
-        const kept = (held[column] ?? []).slice(change.drop, change.drop + change.keep);
-        held[column] = kept.concat(added);
-      }
-      if (change.text) held.text = change.text;
-    }
-  }
-
-  async draw(Plotly, screen) {
-    if (!this.layout) return;
-    const data = this.traces.map(({ series, height, ...trace }) => {
-      const { x = [], y, text } = this.columns[series] ?? {};
-      return { ...themed(screen.colours, trace), x, y: height === undefined ? y : x.map(() => height), text };
-    });
-    const layout = themed(screen.colours, this.layout);
-    layout.shapes = (layout.shapes ?? []).flatMap(({ band, yspan, ...shape }) => {
-      if (band === undefined) return [shape];
-      const edges = this.columns[band];
-      return edges && edges.x.length ? [{ ...shape, path: bandPath(edges, yspan) }] : [];
-    });
-    if (screen.span) layout.xaxis.range = [...screen.span];
-    layout.font.family = screen.font;
-    layout.uirevision = screen.uirevision;
-    layout.datarevision = ++this.revision;
-    layout.width = this.div.clientWidth;
-    layout.height = this.div.clientHeight;
-    await Plotly.react(this.div, data, layout, CONFIG);
-    this.section.querySelector("h3").textContent = this.title;
-    this.section.querySelector("small").textContent = this.caption;
-    if (!this.drawn) this.listen(screen);
-    this.section.dataset.revision = this.revision;
-  }
-
-  listen(screen) {
-    this.drawn = true;
-    this.div.on("plotly_relayout", (change) => {
-      const low = change["xaxis.range[0]"] ?? change["xaxis.range"]?.[0];
-      const high = change["xaxis.range[1]"] ?? change["xaxis.range"]?.[1];
-      if (low !== undefined && high !== undefined) screen.zoom([Number(low), Number(high)]);
-    });
-    this.div.on("plotly_doubleclick", () => screen.follow());
-  }
-}
-
-// ---- the whole screen ----------------------------------------------------------------------------------------------
 class Screen {
   constructor(parent, data) {
     window.hybridMounts = (window.hybridMounts ?? 0) + 1;
@@ -109,6 +12,7 @@ class Screen {
     this.root.className = "hy-root";
     this.root.innerHTML = data.html;
     parent.append(this.root);
+    this.page = data.page;
     this.tokens = data.tokens;
     this.plotlyUrl = data.plotly;
     this.last = data.last;
@@ -142,6 +46,7 @@ class Screen {
     const url = new URL("/live/ws", location.href);
     url.protocol = url.protocol.replace("http", "ws");
     url.searchParams.set("run", this.run);
+    url.searchParams.set("page", this.page);
     const socket = this.socket = new WebSocket(url);
     this.drawnNumber = 0;
     for (const chart of Object.values(this.charts)) chart.columns = {};
@@ -220,17 +125,7 @@ class Screen {
   }
 
   list(name, items) {
-    const ul = this.root.querySelector(`[data-list="${name}"]`);
-    const part = (cls, text) => Object.assign(document.createElement("span"), { className: cls, textContent: text });
-    const rows = items.map((item) => {
-      const li = document.createElement("li");
-      li.dataset.toneIs = item.severity;
-      li.classList.toggle("past", !item.open);
-      li.append(part("hy-icon", item.icon), part("hy-what", item.message), part("hy-when", `step ${item.step.toLocaleString("en-US")}`),
-        ...(item.detail ? [part("hy-detail", `${item.detail} · ${item.standing}`)] : []));
-      return li;
-    });
-    ul.replaceChildren(...(rows.length ? rows : [Object.assign(document.createElement("li"), { className: "none", textContent: ul.dataset.empty })]));
+    fill(this.root.querySelector(`[data-list="${name}"]`), items);
   }
 
   banner(text) {
@@ -245,6 +140,7 @@ class Screen {
       button.onclick = () => { this.last = Number(button.dataset.last); this.follow(); };
     }
     const log = this.root.querySelector(".hy-log");
+    if (!log) return;  // a page without charts over steps
     log.onclick = () => { this.log = !this.log; log.ariaPressed = this.log; this.uirevision += 1; this.ask(); };
     this.root.querySelector(".hy-refollow").onclick = () => this.follow();
   }
@@ -267,6 +163,7 @@ class Screen {
   showFollow() {
     const zoomed = this.span !== null;
     this.root.dataset.following = !zoomed;
+    if (!this.root.querySelector(".hy-follow")) return;
     const steps = (value) => Math.round(value).toLocaleString("en-US");
     this.root.querySelector(".hy-follow").textContent =
       zoomed ? `view held at steps ${steps(this.span[0])} to ${steps(this.span[1])}` : "following the newest step";

@@ -53,6 +53,14 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Look:
+    """How a reader wants the charts: which steps, and on which scale."""
+
+    window: Window
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class Line:
     """One signal: what survives, what was abandoned, and how much of it is drawn."""
 

@@ -12,8 +12,9 @@ from plotly import graph_objects as go
 
 import app
 from app.figures import commands as commands_figure
-from app.figures import confidence, gradient, lifecycle, loss, page
+from app.figures import confidence, gradient, lifecycle, loss
 from app.figures.spec import Figure
+from app.screens.registry import PAGES
 from app.store import Snapshot, Store
 from app.theme import TOKENS, tokens
 from app.views.commands import Life
@@ -111,7 +112,7 @@ def test_a_down_sampled_chart_says_how_much_it_shows() -> None:
 
 
 def test_the_diagram_binds_every_value_it_is_given() -> None:
-    drawn = page.html()
+    drawn = PAGES["live"].html()
     for key in lifecycle.binds(lifecycle_view(seen(cycled(2)))):
         assert f'"{key}"' in drawn, key
 

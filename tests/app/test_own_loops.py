@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.feed import Feed
 from app.screen import Ask, Screen
+from app.screens.registry import PAGES
 from app.views.bands import bands
 from app.views.knobs import knobs
 from app.views.lifecycle import OWN_LOOP, lifecycle
@@ -66,9 +67,9 @@ def test_the_live_screen_draws_it(written_run: Callable[[str, Script], Path]) ->
     feed = Feed(written_run("own", own_loop()))
     try:
         assert feed.wait(10)
-        screen = Screen(feed)
+        screen = Screen(feed, PAGES["live"])
         assert len(screen.glance(time.time())) == 3
-        assert len(screen.drawings(Ask())) == 3
+        assert len(screen.drawings(Ask(), time.time())) == 3
     finally:
         feed.close()
 

@@ -11,6 +11,8 @@ from app.watching import RUNS_DIR, watch
 from tests.app.rows import Script, cycled
 from trainer_core.spec.records import RunState
 
+PAGES = ("live", "phases", "health", "alerts", "control", "compare", "reference")
+
 MAIN = Path(app.__file__).with_name("streamlit_app.py")
 
 
@@ -33,7 +35,7 @@ def feeds_end(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     watch().close()
 
 
-@pytest.mark.parametrize("name", ["live", "control"])
+@pytest.mark.parametrize("name", PAGES)
 def test_without_runs_each_page_says_what_to_do(page: Callable[[str], AppTest], name: str) -> None:
     shown = page(name)
     assert not shown.exception
@@ -41,7 +43,7 @@ def test_without_runs_each_page_says_what_to_do(page: Callable[[str], AppTest], 
     assert "hybrid demo" in shown.code[0].value
 
 
-@pytest.mark.parametrize("name", ["live", "control"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("kind", ["started", "running", "finished"])
 def test_each_page_shows_each_kind_of_run(
     page: Callable[[str], AppTest], written_run: Callable[[str, Script], Path], name: str, kind: str
@@ -68,7 +70,7 @@ def test_an_unknown_run_in_the_address_is_said(
     assert "There is no run called gone" in shown.warning[0].value
 
 
-@pytest.mark.parametrize("name", ["live", "control"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_damaged_journal_is_said_and_harms_no_page(runs_dir: Path, page: Callable[[str], AppTest], name: str) -> None:
     (runs_dir / "broken").mkdir()
     (runs_dir / "broken" / "journal.db").write_bytes(b"this is no database " * 500)

@@ -50,7 +50,7 @@ def test_a_foreign_host_name_is_refused(shared: Dashboard) -> None:
 def test_plotly_is_served_once_and_cached_for_ever(shared: Dashboard) -> None:
     import plotly
 
-    with urllib.request.urlopen(f"{shared.url}/live/asset/plotly-{plotly.__version__}.js", timeout=10) as got:
+    with urllib.request.urlopen(f"{shared.url}/live/asset/{plotly.__version__}/plotly.js", timeout=10) as got:
         assert "immutable" in got.headers["Cache-Control"]
         assert got.headers["Content-Encoding"] == "gzip"
 

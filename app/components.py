@@ -1,0 +1,24 @@
+"""The live component as Streamlit mounts it, with the run chooser above it. Draws nothing itself."""
+
+import streamlit as st
+
+from app.feed import Feed
+from app.live import component_data, component_source
+from app.screens.registry import PAGES
+from app.widgets import choose_run, frame
+
+
+def live_page(name: str) -> Feed | None:
+    """A page of the registry for the chosen run; what comes after it on the page is the caller's. None: no run yet."""
+    frame()
+    feed = choose_run()
+    if feed is not None:
+        mount(feed, name)
+    return feed
+
+
+def mount(feed: Feed, name: str) -> None:
+    """The component alone."""
+    script, style = component_source()
+    live = st.components.v2.component("hybrid_live", js=script, css=style, isolate_styles=False)
+    live(key=f"live_{name}", data=component_data(feed.run_dir.name, PAGES[name]))

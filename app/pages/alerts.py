@@ -1,0 +1,5 @@
+"""The Alerts page."""
+
+from app.components import live_page
+
+live_page("alerts")

@@ -1,0 +1,5 @@
+"""The Compare page."""
+
+from app.components import live_page
+
+live_page("compare")

@@ -1,0 +1,5 @@
+"""The Phases page."""
+
+from app.components import live_page
+
+live_page("phases")

@@ -1,0 +1,13 @@
+"""The Alerts page: every alert, every rule and its live value. Lays out; computes and draws nothing itself."""
+
+from app.figures import strip
+from app.screens import blocks
+from app.screens.page import LivePage
+
+
+def html() -> str:
+    """Everything but the values."""
+    return blocks.page(strip.html())
+
+
+PAGE = LivePage("alerts", html)

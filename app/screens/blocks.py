@@ -1,0 +1,113 @@
+"""The parts pages are laid out with, as HTML. Everything that moves is an attribute that the script fills in. Pure.
+
+``data-bind="key"`` shows a bound value, ``data-on`` switches a class, ``data-scale`` scales a bar (0 to 1),
+``data-tone`` colours by severity name, ``data-list`` is filled with items of a kind, ``data-figure`` holds a chart.
+"""
+
+from collections.abc import Iterable
+from html import escape
+
+from app.theme import phase_token
+from trainer_core.spec.phases import Phase
+
+RANGES = ((200, "200"), (1000, "1k"), (10_000, "10k"), (0, "All"))
+DEFAULT_RANGE = 1000
+
+
+def page(*parts: str) -> str:
+    """A whole page: the banner for what troubles the watching, then its parts."""
+    return '<div class="hy-banner" role="alert"></div>' + "".join(parts)
+
+
+def card(title: str, *parts: str, note: str = "", bound: str = "", css: str = "") -> str:
+    """A card with a heading; ``bound`` names a value shown beside it, ``note`` is quiet text under it."""
+    beside = f' <small data-bind="{bound}"></small>' if bound else ""
+    under = f'<p class="hy-note">{escape(note)}</p>' if note else ""
+    return f'<section class="hy-card {css}"><h3>{escape(title)}{beside}</h3>{under}{"".join(parts)}</section>'
+
+
+def columns(*parts: str, kind: str = "pair") -> str:
+    """Parts side by side (``pair``, ``two`` with a wider left, ``three``), one under another on narrow windows."""
+    return f'<div class="hy-{kind}">{"".join(parts)}</div>'
+
+
+def heading(text: str, note: str = "") -> str:
+    """A heading over a group of cards."""
+    return f'<h2 class="hy-heading">{escape(text)} <small>{escape(note)}</small></h2>'
+
+
+def chart(name: str, legend: str = "", size: str = "") -> str:
+    """The holder of a figure; ``size`` is one of "", "small", "tall"."""
+    return (
+        f'<section class="hy-card hy-chart" data-figure="{name}"><header><h3></h3><small></small>{legend}</header>'
+        f'<div class="hy-plot hy-plot-{size or name}"></div></section>'
+    )
+
+
+def bound(key: str, tag: str = "span", css: str = "") -> str:
+    """A bound value."""
+    return f'<{tag} class="{css}" data-bind="{key}"></{tag}>'
+
+
+def facts(*pairs: tuple[str, str]) -> str:
+    """Labelled values: (label, key of the bound value)."""
+    cells = "".join(
+        f'<div class="hy-cell"><span>{escape(label)}</span><b data-bind="{key}"></b></div>' for label, key in pairs
+    )
+    return f'<div class="hy-cells">{cells}</div>'
+
+
+def listing(name: str, empty: str, kind: str = "feed", css: str = "") -> str:
+    """A list filled by name. Kinds and the keys of their items:
+
+    ``feed``: severity, icon, message, detail, step, standing, open · ``checks``: met (true, false, null), text, detail
+    (and flash: any value that changes when the line should light up) · ``bars``: label, share (0 to 1), value, and
+    optionally tone or phase · ``lines``: text and optionally tone.
+    """
+    return (
+        f'<ul class="hy-list hy-{kind} {css}" data-list="{name}" data-kind="{kind}" data-empty="{escape(empty)}"></ul>'
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], css: str = "") -> str:
+    """A table whose cells are HTML (use ``bound`` for what moves, ``text`` for what does not)."""
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return _scrolled(f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>", css)
+
+
+def live_table(name: str, head: Iterable[str], empty: str) -> str:
+    """A table whose rows come as a list: items are {"cells": [text, ...], "tone": severity name or ""}."""
+    names = list(head)
+    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in names)
+    body = f'data-list="{name}" data-kind="rows" data-empty="{escape(empty)}" data-width="{len(names)}"'
+    return _scrolled(f"<thead><tr>{top}</tr></thead><tbody {body}></tbody>")
+
+
+def _scrolled(inside: str, css: str = "") -> str:
+    return f'<div class="hy-scroll"><table class="hy-table {css}">{inside}</table></div>'
+
+
+def text(words: str) -> str:
+    """Words that are no markup."""
+    return escape(words)
+
+
+def chip(phase: Phase) -> str:
+    """The letter badge of a phase."""
+    return f'<i class="hy-chip" style="background: var(--hy-{phase_token(phase)})">{phase.letter}</i>'
+
+
+def toolbar() -> str:
+    """Which steps the charts show, and how."""
+    buttons = "".join(
+        f'<button type="button" data-last="{last}" aria-pressed="{str(last == DEFAULT_RANGE).lower()}">{label}</button>'
+        for last, label in RANGES
+    )
+    return (
+        f'<div class="hy-tools"><span>Last steps</span><div class="hy-group">{buttons}</div>'
+        '<button type="button" class="hy-log" aria-pressed="false">log loss</button>'
+        '<span class="hy-follow">following the newest step</span>'
+        '<button type="button" class="hy-refollow" hidden>Follow again</button>'
+        '<span class="hy-hint">drag to zoom, double-click to follow</span></div>'
+    )

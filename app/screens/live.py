@@ -1,0 +1,92 @@
+"""The Live page: is it healthy, where is it, what happened. Lays out; computes and draws nothing itself."""
+
+from app.figures import confidence, gradient, lifecycle, loss, strip
+from app.figures.lifecycle import Binds
+from app.figures.spec import Json
+from app.screens import blocks
+from app.screens.page import Lists, LivePage, Moment
+from app.theme import ICON
+from app.views.alerts import Alert, alerts
+from app.views.happenings import Happening, happenings
+from app.views.lifecycle import lifecycle as lifecycle_view
+from trainer_core.spec.phases import Phase
+
+MOST_ALERTS = 30
+
+
+def html() -> str:
+    """Everything but the values."""
+    return blocks.page(
+        strip.html(),
+        '<div class="hy-two"><section class="hy-card"><h3>Lifecycle</h3>'
+        f'{lifecycle.svg()}<p class="hy-cause" data-bind="life.cause"></p>'
+        '<p class="hy-note" data-bind="life.verdicts"></p></section>'
+        '<section class="hy-card hy-alertcard"><h3>Alerts <small data-bind="strip.alerts"></small></h3>',
+        blocks.listing("alerts", "No threshold has been crossed."),
+        '<h3 class="hy-lately">Lately</h3>',
+        blocks.listing("happenings", "Nothing yet.", css="hy-small"),
+        "</section></div>",
+        blocks.toolbar(),
+        blocks.chart("loss", _legend()),
+        blocks.columns(blocks.chart("confidence"), blocks.chart("gradient")),
+    )
+
+
+def binds(moment: Moment) -> Binds:
+    """The lifecycle's values; the strip's are on every page."""
+    return lifecycle.binds(lifecycle_view(moment.snapshot))
+
+
+def lists(moment: Moment) -> Lists:
+    """Alerts and what happened lately."""
+    return {
+        "alerts": [_alert_item(alert) for alert in alerts(moment.snapshot)[:MOST_ALERTS]],
+        "happenings": [_happening_item(happening) for happening in happenings(moment.snapshot)],
+    }
+
+
+PAGE = LivePage(
+    "live",
+    html,
+    binds,
+    lists,
+    figures={
+        "loss": lambda m, look: loss.figure(loss.view(m.snapshot, look.window, look.log)),
+        "confidence": lambda m, look: confidence.figure(confidence.view(m.snapshot, look.window, m.config)),
+        "gradient": lambda m, look: gradient.figure(gradient.view(m.snapshot, look.window, m.config)),
+    },
+)
+
+
+def _alert_item(alert: Alert) -> Json:
+    return {
+        "severity": alert.severity.name.lower(),
+        "icon": ICON[alert.severity],
+        "message": alert.message,
+        "detail": alert.detail,
+        "step": alert.step,
+        "standing": alert.standing,
+        "open": alert.resolved_step is None,
+    }
+
+
+def _happening_item(happening: Happening) -> Json:
+    return {
+        "severity": "muted",
+        "icon": happening.icon,
+        "message": happening.text,
+        "detail": "",
+        "step": happening.step,
+        "standing": "",
+        "open": False,
+    }
+
+
+def _legend() -> str:
+    phases = "".join(f'<span class="hy-key">{blocks.chip(phase)}{phase.value.lower()}</span>' for phase in Phase)
+    return (
+        f'<div class="hy-legend">{phases}<span class="hy-key"><i class="hy-line"></i>measured</span>'
+        '<span class="hy-key"><i class="hy-line hy-dashed"></i>predicted ± error</span>'
+        '<span class="hy-key"><i class="hy-line hy-pale"></i>abandoned</span>'
+        '<span class="hy-key"><b>▼</b>command</span><span class="hy-key"><b>✕</b>undone prediction</span></div>'
+    )

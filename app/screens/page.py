@@ -1,0 +1,60 @@
+"""What a live page is, and the moment of a run that it is drawn from. Knows no socket and no Streamlit."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from app.feed import Connection
+from app.figures.lifecycle import Binds
+from app.figures.spec import Figure, Json
+from app.store import Snapshot
+from app.views.series import Look
+from app.views.settings import present_config
+from trainer_core.spec.config import Config
+from trainer_core.telemetry.rundir import RunStatus
+
+Lists = Mapping[str, list[Json]]
+Builder = Callable[["Moment", Look], Figure]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One run at one moment: everything a page may draw from."""
+
+    snapshot: Snapshot
+    status: RunStatus
+    connection: Connection
+    run: str
+    """Its directory."""
+    now: float
+    """Unix seconds."""
+
+    @cached_property
+    def config(self) -> Config | None:
+        """The settings in force; None while the run has not said them."""
+        return present_config(self.snapshot)
+
+
+def no_binds(_moment: Moment) -> Binds:
+    """A page without bound values of its own."""
+    return {}
+
+
+def no_lists(_moment: Moment) -> Lists:
+    """A page without lists."""
+    return {}
+
+
+@dataclass(frozen=True)
+class LivePage:
+    """One page. ``html`` is drawn once (see ``blocks``); all that moves is named in it.
+
+    ``binds`` and ``lists`` are asked ten times a second and must not grow with the history; of ``figures`` only those
+    that the reader can see are drawn, once or twice a second.
+    """
+
+    name: str
+    html: Callable[[], str]
+    binds: Callable[[Moment], Binds] = no_binds
+    lists: Callable[[Moment], Lists] = no_lists
+    figures: Mapping[str, Builder] = field(default_factory=dict)

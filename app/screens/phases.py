@@ -1,0 +1,13 @@
+"""The Phases page: the document's four phase diagrams and its state machine, live. Lays out; computes and draws nothing itself."""
+
+from app.figures import strip
+from app.screens import blocks
+from app.screens.page import LivePage
+
+
+def html() -> str:
+    """Everything but the values."""
+    return blocks.page(strip.html())
+
+
+PAGE = LivePage("phases", html)

@@ -1,0 +1,102 @@
+// One plotly figure in the browser: takes columns as they change and draws them. Knows nothing of training.
+
+const CONFIG = {
+  displaylogo: false,
+  doubleClick: false,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d"],
+  toImageButtonOptions: { scale: 2 },
+};
+
+let plotlyLoad = null;
+export function loadPlotly(url) {
+  plotlyLoad ??= new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = url;
+    script.onload = () => done(window.Plotly);
+    script.onerror = () => { plotlyLoad = null; failed(new Error("plotly.js did not load")); };
+    document.head.append(script);
+  });
+  return plotlyLoad;
+}
+
+// ---- colours: "$token" or "$token@opacity", looked up in the theme -------------------------------------------------
+function colour(tokens, text) {
+  const [name, opacity] = text.slice(1).split("@");
+  const hex = tokens[name];
+  if (opacity === undefined) return hex;
+  const part = (at) => parseInt(hex.slice(at, at + 2), 16);
+  return `rgba(${part(1)},${part(3)},${part(5)},${opacity})`;
+}
+
+function themed(tokens, value) {
+  if (typeof value === "string") return value.startsWith("$") ? colour(tokens, value) : value;
+  if (Array.isArray(value)) return value.map((item) => themed(tokens, item));
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(tokens, item)]));
+}
+
+function bandPath(edges, [y0, y1]) {
+  return edges.x.map((x0, i) => `M${x0},${y0}L${edges.y[i]},${y0}L${edges.y[i]},${y1}L${x0},${y1}Z`).join("");
+}
+
+// ---- one plotly figure ---------------------------------------------------------------------------------------------
+export class Chart {
+  constructor(section) {
+    this.section = section;
+    this.div = section.querySelector(".hy-plot");
+    this.columns = {};
+    this.revision = 0;
+    this.drawn = false;
+  }
+
+  take(message) {
+    for (const key of ["traces", "title", "caption", "steps"]) if (key in message) this[key] = message[key];
+    for (const [key, value] of Object.entries(message)) {
+      if (key.startsWith("layout.")) (this.layout ??= {})[key.slice("layout.".length)] = value;
+    }
+    for (const [name, change] of Object.entries(message.columns ?? {})) {
+      const held = this.columns[name] ??= {};
+      for (const [column, added] of Object.entries(change.add)) {
+        const kept = (held[column] ?? []).slice(change.drop, change.drop + change.keep);
+        held[column] = kept.concat(added);
+      }
+      if (change.text) held.text = change.text;
+    }
+  }
+
+  async draw(Plotly, screen) {
+    if (!this.layout) return;
+    const data = this.traces.map(({ series, height, ...trace }) => {
+      const { x = [], y, text } = this.columns[series] ?? {};
+      return { ...themed(screen.colours, trace), x, y: height === undefined ? y : x.map(() => height), text };
+    });
+    const layout = themed(screen.colours, this.layout);
+    layout.shapes = (layout.shapes ?? []).flatMap(({ band, yspan, ...shape }) => {
+      if (band === undefined) return [shape];
+      const edges = this.columns[band];
+      return edges && edges.x.length ? [{ ...shape, path: bandPath(edges, yspan) }] : [];
+    });
+    if (screen.span && this.steps) layout.xaxis.range = [...screen.span];
+    layout.font.family = screen.font;
+    layout.uirevision = screen.uirevision;
+    layout.datarevision = ++this.revision;
+    layout.width = this.div.clientWidth;
+    layout.height = this.div.clientHeight;
+    await Plotly.react(this.div, data, layout, CONFIG);
+    this.section.querySelector("h3").textContent = this.title;
+    this.section.querySelector("small").textContent = this.caption;
+    if (!this.drawn) this.listen(screen);
+    this.section.dataset.revision = this.revision;
+  }
+
+  listen(screen) {
+    this.drawn = true;
+    if (!this.steps) return;
+    this.div.on("plotly_relayout", (change) => {
+      const low = change["xaxis.range[0]"] ?? change["xaxis.range"]?.[0];
+      const high = change["xaxis.range[1]"] ?? change["xaxis.range"]?.[1];
+      if (low !== undefined && high !== undefined) screen.zoom([Number(low), Number(high)]);
+    });
+    this.div.on("plotly_doubleclick", () => screen.follow());
+  }
+}

@@ -1,0 +1,55 @@
+"""Every live page on every kind of run: what its HTML names is filled, and what is filled is named."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.feed import Feed
+from app.screen import Ask, Screen, check
+from app.screens.registry import PAGES
+from tests.app.rows import Script, cycled
+from trainer_core.spec.records import RunState
+
+KINDS: dict[str, Callable[[], Script]] = {
+    "empty": Script,
+    "started": lambda: Script().start(),
+    "running": lambda: cycled(4),
+}
+
+
+@pytest.fixture(params=sorted(KINDS))
+def feed(request: pytest.FixtureRequest, written_run: Callable[[str, Script], Path]) -> Iterator[Feed]:
+    script = KINDS[request.param]()
+    script.say(RunState(script.step, "running", "steps are coming"))
+    followed = Feed(written_run(f"run-{request.param}", script))
+    assert followed.wait(10)
+    yield followed
+    followed.close()
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_a_page_fills_what_it_names_and_names_what_it_fills(feed: Feed, name: str) -> None:
+    page = PAGES[name]
+    html = page.html()
+    screen = Screen(feed, page)
+    bound, filled = set(), set()
+    for message in screen.glance(time.time()):
+        bound |= set(message.get("set", {}))
+        filled |= {message["name"]} if message["t"] == "list" else set()
+    named = set(re.findall(r'data-(?:bind|on|scale|tone|flash|phase-of)="([^"]+)"', html))
+    assert named <= bound, f"never filled: {named - bound}"
+    own = {key for key in bound if not key.startswith(("strip.", "feed."))}
+    assert own <= named, f"filled but nowhere shown: {own - named}"
+    assert set(re.findall(r'data-list="([^"]+)"', html)) == filled
+    assert set(re.findall(r'data-figure="([^"]+)"', html)) == set(page.figures)
+    drawn = screen.drawings(Ask(), time.time())
+    assert [message["name"] for message in drawn] == list(page.figures)
+
+
+def test_a_figure_that_a_page_does_not_have_is_refused() -> None:
+    check(Ask(visible=("loss",)), PAGES["live"])
+    with pytest.raises(ValueError, match=r"visible = \['nothing'\]: must be of loss"):
+        check(Ask(visible=("nothing",)), PAGES["live"])
