@@ -1,4 +1,4 @@
-"""The Alerts page: every alert, every rule and its live value. Lays out; computes and draws nothing itself."""
+"""The Alerts page: every alert, every rule and its live value."""
 
 from app.figures import strip
 from app.screens import blocks

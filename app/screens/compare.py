@@ -1,4 +1,4 @@
-"""The Compare page: runs beside one another. Lays out; computes and draws nothing itself."""
+"""The Compare page: runs beside one another."""
 
 from app.figures import strip
 from app.screens import blocks

@@ -1,4 +1,4 @@
-"""The Health page: gradients, schedule, validation, checklists, warning signs. Lays out; computes and draws nothing itself."""
+"""The Health page: gradients, schedule, validation, checklists, warning signs."""
 
 from app.figures import strip
 from app.screens import blocks

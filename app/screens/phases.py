@@ -1,4 +1,4 @@
-"""The Phases page: the document's four phase diagrams and its state machine, live. Lays out; computes and draws nothing itself."""
+"""The Phases page: the document's four phase diagrams and its state machine, live."""
 
 from app.figures import strip
 from app.screens import blocks

@@ -1,4 +1,4 @@
-"""The Reference page: the document's tables with the live value beside each limit. Lays out; computes and draws nothing itself."""
+"""The Reference page: the document's tables with the live value beside each limit."""
 
 from app.figures import strip
 from app.screens import blocks
