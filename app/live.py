@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.feed import Watch
+from app.ranges import serve_range
 from app.screen import Ask, Screen, check
 from app.screens import blocks
 from app.screens.page import LivePage
@@ -42,8 +43,12 @@ def routes(watch: Watch) -> list[BaseRoute]:
     async def socket(websocket: WebSocket) -> None:
         await serve(websocket, watch)
 
+    async def ranges(request: Request) -> Response:
+        return await serve_range(request, watch)
+
     return [
         WebSocketRoute("/live/ws", socket),
+        Route("/live/range", ranges),
         Route("/live/asset/{version}/{name}", asset),
     ]
 

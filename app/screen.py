@@ -1,9 +1,12 @@
 """One live page's content at one moment, as messages for one browser. Knows no socket and no Streamlit."""
 
+from typing import Literal
+
 import msgspec
 
 from app.feed import Feed
 from app.figures import strip
+from app.figures.axis import Axis
 from app.figures.lifecycle import Binds
 from app.figures.spec import Json
 from app.screens.page import LivePage, Moment
@@ -23,6 +26,12 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     span: tuple[float, float] | None = None
     """Show these steps and stay there."""
     log: bool = False
+    log_x: bool = False
+    smooth: float = 0.0
+    x: Literal["step", "relative", "wall"] = "step"
+    """What the charts' shared axis is; ``span`` is in its units."""
+    zone: int = 0
+    """Minutes that the reader's clock is ahead of UTC."""
     visible: tuple[str, ...] | None = None
     """Figures on the screen; None: all of the page."""
     drawn: int = 0
@@ -31,13 +40,17 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.last is not None and not 1 <= self.last <= 10_000_000:
             raise ValueError(f"last = {self.last}: must be from 1 to 10000000")
-        if self.span is not None and not -1e9 <= self.span[0] < self.span[1] <= 1e9:
-            raise ValueError(f"span = {self.span}: must rise and stay within a thousand million")
+        if self.span is not None and not -1e9 <= self.span[0] < self.span[1] <= 1e14:
+            raise ValueError(f"span = {self.span}: must rise and lie between -1e9 and 1e14")
+        if not 0.0 <= self.smooth <= 0.99:
+            raise ValueError(f"smooth = {self.smooth}: must be from 0 to 0.99")
+        if not -1000 <= self.zone <= 1000:
+            raise ValueError(f"zone = {self.zone}: must be minutes from -1000 to 1000")
 
     @property
     def look(self) -> Look:
         """How the figures are to be drawn."""
-        return Look(Window(self.last, self.span), self.log)
+        return Look(Window(self.last, self.span), self.log, self.smooth, self.x, self.log_x and self.x == "step")
 
 
 def check(ask: Ask, page: LivePage) -> None:
@@ -65,8 +78,10 @@ class Screen:
     def drawings(self, ask: Ask, now: float) -> list[Json]:
         """The figures the browser can see, as far as they changed."""
         moment = self._moment(now)
+        axis = Axis(moment.snapshot, ask.look, ask.zone)
+        look = axis.wanted()
         wanted = self.page.figures if ask.visible is None else ask.visible
-        drawn = [self.sent.figure_message(self.page.figures[name](moment, ask.look)) for name in wanted]
+        drawn = [self.sent.figure_message(axis.placed(self.page.figures[name](moment, look))) for name in wanted]
         return [message for message in drawn if message is not None]
 
     def _moment(self, now: float) -> Moment:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import bulk
+from app.smoothing import Smoothings
 from app.table import F64, I64, Extremes, Growing, Table
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
@@ -165,6 +166,7 @@ class Store:
         self._path_extremes = {"loss": Extremes()}
         self._step_starts: list[int] = []
         self._path_starts: list[int] = []
+        self._smoothings = Smoothings()
         self._attempt = -1
         self._cuts: dict[int, float] = {}
         self._spans = Growing(("start", "phase"))
@@ -354,8 +356,8 @@ class Store:
                 self._frozen[kind] = tuple(rows)
         return Snapshot(
             last_seq=self._last_seq,
-            steps=_table(self._steps, self._step_extremes, self._step_starts),
-            path=_table(self._path, self._path_extremes, self._path_starts),
+            steps=_table(self._steps, self._step_extremes, self._step_starts, self._smoothings),
+            path=_table(self._path, self._path_extremes, self._path_starts, Smoothings()),
             cuts=dict(self._cuts),
             events=dict(self._frozen),
             last=self._last,
@@ -372,9 +374,9 @@ class Store:
         )
 
 
-def _table(growing: Growing, extremes: Mapping[str, Extremes], starts: Sequence[int]) -> Table:
+def _table(growing: Growing, extremes: Mapping[str, Extremes], starts: Sequence[int], smoothings: Smoothings) -> Table:
     frozen = {name: held.frozen() for name, held in extremes.items()}
-    return Table(growing.columns(), growing.length, frozen, tuple(starts))
+    return Table(growing.columns(), growing.length, frozen, tuple(starts), smoothings)
 
 
 def _stretches(rows: Sequence[Row]) -> list[PredictedStretch]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from app.smoothing import Smoothings
+
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
@@ -150,6 +152,11 @@ class Table:
     extremes: Mapping[str, Buckets]
     starts: tuple[int, ...]
     """First row of each attempt; ``step`` rises within an attempt."""
+    smoothings: Smoothings
+
+    def smoothed(self, signal: str, weight: float) -> F64:
+        """A column's exponential moving average over all rows there are; ``weight`` in [0, 1)."""
+        return self.smoothings.of(signal, weight, self.columns[signal])
 
     def __getitem__(self, name: str) -> F64:
         return self.columns[name]
@@ -160,7 +167,9 @@ class Table:
 
     def window(self, first: float, last: float) -> list[tuple[int, int]]:
         """Row ranges, one an attempt, with ``first <= step <= last``."""
-        found = []
+        found: list[tuple[int, int]] = []
+        if not self.starts:
+            return found
         for start, end in zip(self.starts, (*self.starts[1:], self.length), strict=True):
             part = self.columns["step"][start:end]
             low, high = np.searchsorted(part, first, "left"), np.searchsorted(part, last, "right")

@@ -38,6 +38,7 @@ class Sent:
         """The changed parts of a figure: head (traces, layout, caption) and column increments."""
         message: Json = {"t": "figure", "name": figure.name}
         head = {"traces": figure.traces, "title": figure.title, "caption": figure.caption, "steps": figure.steps}
+        head |= {"signals": list(figure.signals)}
         head |= {f"layout.{key}": value for key, value in figure.layout.items()}
         held = self.heads.get(figure.name, {})
         message |= {key: value for key, value in head.items() if held.get(key) != value}

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, nan_series, nan_trace, zones
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
-from app.views.series import Line, Window, line
+from app.views.series import Line, Look, Series, line
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
 from trainer_core.spec.severity import Ladder, Severity
@@ -23,11 +25,11 @@ class ConfidenceView:
     high: float
 
 
-def view(snapshot: Snapshot, window: Window, config: Config | None) -> ConfidenceView:
+def view(snapshot: Snapshot, look: Look, config: Config | None) -> ConfidenceView:
     """The confidence chart of a snapshot."""
-    low, high = window.resolve(snapshot)
+    low, high = look.window.resolve(snapshot)
     return ConfidenceView(
-        confidence=line(snapshot, snapshot.steps, "confidence", window),
+        confidence=line(snapshot, snapshot.steps, "confidence", look.window, smooth=look.smooth),
         ladder=ladders(config)["confidence"] if config else None,
         bands=bands(snapshot, low, high),
         not_finite=snapshot.not_finite,
@@ -52,13 +54,26 @@ def figure(seen: ConfidenceView) -> Figure:
             annotations=labels,
         ),
         columns={
-            "kept": seen.confidence.kept,
-            "abandoned": seen.confidence.abandoned,
-            "alone": seen.confidence.alone,
+            **line_columns(seen.confidence),
             "mark_nan": nan_series(seen.not_finite, "confidence", seen.low, seen.high),
             **band_columns(seen.bands),
         },
+        signals=("confidence",),
     )
+
+
+def line_columns(found: Line) -> dict[str, Series]:
+    """The columns that ``line_traces`` names. A smoothed line takes the ink and leaves what was measured faint."""
+    kept = found.kept
+    bare = Series({"x": kept.columns["x"], "y": kept.columns["y"]}, seq=kept.seq)
+    nothing = Series({"x": np.empty(0), "y": np.empty(0)})
+    return {
+        "abandoned": found.abandoned,
+        "kept": nothing if "smooth" in kept.columns else bare,
+        "faint": bare if "smooth" in kept.columns else nothing,
+        "smooth": found.smoothed,
+        "alone": found.alone,
+    }
 
 
 def line_traces(name: str, template: str) -> list[Json]:
@@ -67,6 +82,14 @@ def line_traces(name: str, template: str) -> list[Json]:
     return [
         {"series": "abandoned", "name": "abandoned", **line_, "hoverinfo": "skip", "line": _pen("$abandoned", 1)},
         {"series": "kept", "name": name, **line_, "hovertemplate": template, "line": _pen("$measured", 1.4)},
+        {"series": "faint", "name": name, **line_, "hovertemplate": template, "line": _pen("$measured@0.32", 1)},
+        {
+            "series": "smooth",
+            "name": f"{name}, smoothed",
+            **line_,
+            "hovertemplate": template,
+            "line": _pen("$measured", 1.9),
+        },
         alone_trace(),
         nan_trace(),
     ]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.figures.confidence import line_traces
+from app.figures.confidence import line_columns, line_traces
 from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, nan_series, zones
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
-from app.views.series import Line, Window, line
+from app.views.series import Line, Look, line
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
 from trainer_core.spec.severity import Ladder, Severity
@@ -27,11 +27,11 @@ class GradientView:
     high: float
 
 
-def view(snapshot: Snapshot, window: Window, config: Config | None) -> GradientView:
+def view(snapshot: Snapshot, look: Look, config: Config | None) -> GradientView:
     """The gradient chart of a snapshot."""
-    low, high = window.resolve(snapshot)
+    low, high = look.window.resolve(snapshot)
     return GradientView(
-        norm=line(snapshot, snapshot.steps, "grad_norm", window),
+        norm=line(snapshot, snapshot.steps, "grad_norm", look.window, smooth=look.smooth),
         ladder=ladders(config)["grad_norm"] if config else None,
         bands=bands(snapshot, low, high),
         not_finite=snapshot.not_finite,
@@ -52,12 +52,11 @@ def figure(seen: GradientView) -> Figure:
         traces=line_traces("gradient norm", "%{y:.3g}"),
         layout=layout(seen.low, seen.high, axis, shapes=[*band_shapes(0.0), *shapes], annotations=labels),
         columns={
-            "kept": seen.norm.kept,
-            "abandoned": seen.norm.abandoned,
-            "alone": seen.norm.alone,
+            **line_columns(seen.norm),
             "mark_nan": nan_series(seen.not_finite, "grad_norm", seen.low, seen.high),
             **band_columns(seen.bands),
         },
+        signals=("grad_norm",),
     )
 
 

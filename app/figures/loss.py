@@ -20,7 +20,7 @@ from app.figures.spec import (
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.marks import Mark, Marks, marks
-from app.views.series import Line, Series, Window, line
+from app.views.series import Line, Look, Series, line
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,20 @@ class LossView:
     rollbacks: tuple[int, ...]
 
 
-def view(snapshot: Snapshot, window: Window, log: bool = False) -> LossView:
+def view(snapshot: Snapshot, look: Look) -> LossView:
     """The loss chart of a snapshot."""
+    window = look.window
     low, high = window.resolve(snapshot)
     found = marks(snapshot, low, high)
     return LossView(
-        measured=line(snapshot, snapshot.steps, "loss", window, ("loss_ema",)),
+        measured=line(snapshot, snapshot.steps, "loss", window, ("loss_ema",), smooth=look.smooth),
         predicted=line(snapshot, snapshot.path, "loss", window, ("low", "high"), piece="cycle"),
         bands=bands(snapshot, low, high),
         marks=found,
         not_finite=snapshot.not_finite,
         low=low,
         high=high,
-        log=log,
+        log=look.log,
         rollbacks=tuple(mark.step for mark in found.attempts),
     )
 
@@ -74,18 +75,21 @@ def figure(loss: LossView) -> Figure:
             annotations=[*band_letters(loss.bands), *_split_labels(loss), *_nothing_yet(loss)],
         ),
         columns={
-            "measured": measured.kept,
+            "measured": Series(
+                {"x": measured.kept.columns["x"], "y": measured.kept.columns["y"]}, seq=measured.kept.seq
+            ),
             "alone": measured.alone,
             "abandoned": measured.abandoned,
             "predicted": predicted.kept,
             "predicted_alone": predicted.alone,
             "predicted_abandoned": predicted.abandoned,
             "error_band": envelope(predicted.kept),
-            "ema": Series({"x": measured.kept.columns["x"], "y": measured.kept.columns["loss_ema"]}),
+            "ema": _smooth(measured),
             **{f"mark_{kind}": _mark_series(found) for kind, found in vars(loss.marks).items()},
             "mark_nan": nan_series(loss.not_finite, "loss", loss.low, loss.high),
             **band_columns(loss.bands),
         },
+        signals=("loss", "loss_ema", "predicted_loss", "predicted_low", "predicted_high"),
     )
 
 
@@ -113,6 +117,14 @@ def _traces() -> list[Json]:
         mark_trace("critical", "x", "$critical", 0.90),
         nan_trace(),
     ]  # fmt: skip
+
+
+def _smooth(measured: Line) -> Series:
+    """The reader's own smoothing, or else the average that the run itself keeps."""
+    if "smooth" in measured.kept.columns:
+        return measured.smoothed
+    kept = measured.kept
+    return Series({"x": kept.columns["x"], "y": kept.columns["loss_ema"]}, seq=kept.seq)
 
 
 def envelope(path: Series) -> Series:

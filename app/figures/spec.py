@@ -31,6 +31,8 @@ class Figure:
     columns: dict[str, Series]
     steps: bool = True
     """Whether the x axis is the step axis that all charts of a page share and zoom together."""
+    signals: tuple[str, ...] = ()
+    """Fields of StepRecord that it draws: what its CSV holds, at full resolution."""
 
 
 def layout(low: float, high: float, y: Json, **more: Any) -> Json:

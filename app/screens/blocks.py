@@ -39,7 +39,8 @@ def heading(text: str, note: str = "") -> str:
 def chart(name: str, legend: str = "", size: str = "") -> str:
     """The holder of a figure; ``size`` is one of "", "small", "tall"."""
     return (
-        f'<section class="hy-card hy-chart" data-figure="{name}"><header><h3></h3><small></small>{legend}</header>'
+        f'<section class="hy-card hy-chart" data-figure="{name}"><header><h3></h3><small></small>{legend}'
+        '<a class="hy-csv" hidden download>CSV</a></header>'
         f'<div class="hy-plot hy-plot-{size or name}"></div></section>'
     )
 
@@ -98,16 +99,43 @@ def chip(phase: Phase) -> str:
     return f'<i class="hy-chip" style="background: var(--hy-{phase_token(phase)})">{phase.letter}</i>'
 
 
+AXES = (("step", "step"), ("relative", "time"), ("wall", "clock"))
+
+
 def toolbar() -> str:
-    """Which steps the charts show, and how."""
-    buttons = "".join(
-        f'<button type="button" data-last="{last}" aria-pressed="{str(last == DEFAULT_RANGE).lower()}">{label}</button>'
-        for last, label in RANGES
-    )
+    """Which steps the charts show, and how. The same on every page that has charts over steps."""
+    ranges = "".join(_pressable("last", str(last), label, last == DEFAULT_RANGE) for last, label in RANGES)
+    axes = "".join(_pressable("x", name, label, name == "step") for name, label in AXES)
     return (
-        f'<div class="hy-tools"><span>Last steps</span><div class="hy-group">{buttons}</div>'
+        '<div class="hy-tools" role="toolbar" aria-label="Charts">'
+        f'<span>Last steps</span><div class="hy-group" role="group" aria-label="Last steps">{ranges}</div>'
+        f'<span>x axis</span><div class="hy-group" role="group" aria-label="x axis">{axes}</div>'
+        '<label class="hy-smooth">smoothing <input type="range" min="0" max="0.99" step="0.01" value="0"'
+        ' aria-label="Smoothing"><output>0</output></label>'
         '<button type="button" class="hy-log" aria-pressed="false">log loss</button>'
+        '<button type="button" class="hy-log-x" aria-pressed="false">log x</button>'
         '<span class="hy-follow">following the newest step</span>'
         '<button type="button" class="hy-refollow" hidden>Follow again</button>'
-        '<span class="hy-hint">drag to zoom, double-click to follow</span></div>'
+        '<button type="button" class="hy-keys" aria-expanded="false" title="Keys">?</button>'
+        f'<div class="hy-help" role="note" hidden>{_KEYS}</div></div>'
     )
+
+
+_KEYS = "".join(
+    f"<span><kbd>{key}</kbd> {escape(what)}</span>"
+    for key, what in (
+        ("drag", "zoom, all charts together"),
+        ("double-click", "follow again"),
+        ("f", "follow the newest step"),
+        ("l", "log loss"),
+        ("x", "next x axis"),
+        ("s", "smoother"),
+        ("S", "less smooth"),
+        ("a", "acknowledge the newest alert"),
+        ("?", "these keys"),
+    )
+)
+
+
+def _pressable(name: str, value: str, label: str, pressed: bool) -> str:
+    return f'<button type="button" data-{name}="{value}" aria-pressed="{str(pressed).lower()}">{label}</button>'

@@ -51,9 +51,9 @@ PAGE = LivePage(
     binds,
     lists,
     figures={
-        "loss": lambda m, look: loss.figure(loss.view(m.snapshot, look.window, look.log)),
-        "confidence": lambda m, look: confidence.figure(confidence.view(m.snapshot, look.window, m.config)),
-        "gradient": lambda m, look: gradient.figure(gradient.view(m.snapshot, look.window, m.config)),
+        "loss": lambda m, look: loss.figure(loss.view(m.snapshot, look)),
+        "confidence": lambda m, look: confidence.figure(confidence.view(m.snapshot, look, m.config)),
+        "gradient": lambda m, look: gradient.figure(gradient.view(m.snapshot, look, m.config)),
     },
 )
 

@@ -50,7 +50,7 @@ export class Chart {
   }
 
   take(message) {
-    for (const key of ["traces", "title", "caption", "steps"]) if (key in message) this[key] = message[key];
+    for (const key of ["traces", "title", "caption", "steps", "signals"]) if (key in message) this[key] = message[key];
     for (const [key, value] of Object.entries(message)) {
       if (key.startsWith("layout.")) (this.layout ??= {})[key.slice("layout.".length)] = value;
     }
@@ -76,7 +76,8 @@ export class Chart {
       const edges = this.columns[band];
       return edges && edges.x.length ? [{ ...shape, path: bandPath(edges, yspan) }] : [];
     });
-    if (screen.span && this.steps) layout.xaxis.range = [...screen.span];
+    this.tenfold = layout.xaxis.type === "log";
+    if (screen.span && this.steps) layout.xaxis.range = screen.span.map((end) => this.tenfold ? Math.log10(Math.max(end, 1)) : end);
     layout.font.family = screen.font;
     layout.uirevision = screen.uirevision;
     layout.datarevision = ++this.revision;
@@ -95,8 +96,25 @@ export class Chart {
     this.div.on("plotly_relayout", (change) => {
       const low = change["xaxis.range[0]"] ?? change["xaxis.range"]?.[0];
       const high = change["xaxis.range[1]"] ?? change["xaxis.range"]?.[1];
-      if (low !== undefined && high !== undefined) screen.zoom([Number(low), Number(high)]);
+      if (low !== undefined && high !== undefined) screen.zoom([low, high].map((end) => this.position(end)));
     });
     this.div.on("plotly_doubleclick", () => screen.follow());
+    this.div.on("plotly_hover", (event) => {
+      if (event.event && event.xvals) screen.point(this, event.xvals[0]);
+    });
+    this.div.on("plotly_unhover", () => screen.point(this, null));
+  }
+
+  // An end of an axis as plotly says it, as a number in the axis' own units; dates are milliseconds.
+  position(end) {
+    if (typeof end === "string") return Number.isNaN(Number(end)) ? Date.parse(`${end.replace(" ", "T")}Z`) : Number(end);
+    return this.tenfold ? 10 ** end : Number(end);
+  }
+
+  // The pointer is over another chart of the page: show the same place here.
+  follow(Plotly, x) {
+    if (!this.drawn || !this.steps) return;
+    if (x === null) Plotly.Fx.unhover(this.div);
+    else Plotly.Fx.hover(this.div, { xval: x }, ["xy"]);
   }
 }

@@ -18,6 +18,9 @@ class Screen {
     this.last = data.last;
     this.span = null;
     this.log = false;
+    this.logX = false;
+    this.smooth = 0;
+    this.x = "step";
     this.uirevision = 0;
     this.failures = 0;
     this.charts = {};
@@ -26,7 +29,10 @@ class Screen {
     }
     this.visible = new Set(Object.keys(this.charts));
     this.readTheme();
+    this.readAddress();
     this.wireTools();
+    this.onKey = (event) => this.key(event);
+    document.addEventListener("keydown", this.onKey);
     this.watchVisibility();
     this.themeTimer = setInterval(() => { if (this.readTheme()) this.redraw(); }, 1000);
   }
@@ -34,8 +40,8 @@ class Screen {
   // -- the server --
   watch(run) {
     if (run === this.run) return;
+    if (this.run !== undefined) this.span = null;  // the span in the address is that of the first run shown
     this.run = run;
-    this.span = null;
     this.uirevision += 1;
     this.showFollow();
     this.connect();
@@ -71,7 +77,8 @@ class Screen {
     if (this.socket?.readyState !== WebSocket.OPEN) return;
     const visible = document.hidden ? [] : [...this.visible];
     this.socket.send(JSON.stringify({
-      last: this.span || !this.last ? null : this.last, span: this.span, log: this.log, visible, drawn: this.drawnNumber,
+      last: this.span || !this.last ? null : this.last, span: this.span, log: this.log, log_x: this.logX, x: this.x,
+      smooth: this.smooth, zone: -new Date().getTimezoneOffset(), visible, drawn: this.drawnNumber,
     }));
   }
 
@@ -89,6 +96,7 @@ class Screen {
     const began = performance.now();
     const Plotly = await loadPlotly(this.plotlyUrl);
     for (const figure of message.figures) await this.charts[figure.name].draw(Plotly, this);
+    this.offerData();
     const took = this.root.dataset.drawMs = Math.round(performance.now() - began);
     await new Promise((done) => setTimeout(done, Math.min(1000, took)));  // drawing takes at most half the time
     this.drawnNumber = message.number;
@@ -134,15 +142,65 @@ class Screen {
     el.classList.toggle("on", Boolean(text));
   }
 
-  // -- range and zoom --
+  // -- range, zoom and axes --
   wireTools() {
-    for (const button of this.root.querySelectorAll("[data-last]")) {
-      button.onclick = () => { this.last = Number(button.dataset.last); this.follow(); };
+    if (!this.root.querySelector(".hy-tools")) return;  // a page without charts over steps
+    const on = (query, act) => { for (const el of this.root.querySelectorAll(query)) el.onclick = () => act(el); };
+    on(".hy-tools [data-last]", (button) => { this.last = Number(button.dataset.last); this.follow(); });
+    on(".hy-tools [data-x]", (button) => this.setAxis(button.dataset.x));
+    on(".hy-log", () => { this.log = !this.log; this.changed(); });
+    on(".hy-log-x", () => { this.logX = !this.logX; this.changed(); });
+    on(".hy-refollow", () => this.follow());
+    on(".hy-keys", () => this.showKeys());
+    const smoothing = this.root.querySelector(".hy-smooth input");
+    smoothing.oninput = () => this.setSmooth(Number(smoothing.value));
+  }
+
+  setAxis(x) {
+    this.x = x;
+    this.span = null;  // it was in the units of the other axis
+    this.changed();
+  }
+
+  setSmooth(weight) {
+    this.smooth = Math.round(Math.max(0, Math.min(0.99, weight)) * 100) / 100;
+    this.changed();
+  }
+
+  // A wish of the reader's: show it, keep it in the address, ask for it.
+  changed() {
+    this.uirevision += 1;
+    this.showFollow();
+    this.ask();
+  }
+
+  key(event) {
+    const typing = event.composedPath()[0].closest?.("input:not([type=range]), textarea, select, [contenteditable], [role=dialog]");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const axes = ["step", "relative", "wall"];
+    switch (event.key) {
+      case "f": return this.follow();
+      case "l": this.log = !this.log; return this.changed();
+      case "x": return this.setAxis(axes[(axes.indexOf(this.x) + 1) % axes.length]);
+      case "s": return this.setSmooth(this.smooth === 0 ? 0.5 : 1 - (1 - this.smooth) / 1.5);
+      case "S": return this.setSmooth(this.smooth <= 0.5 ? 0 : 1 - (1 - this.smooth) * 1.5);
+      case "a": return this.acknowledge();
+      case "?": return this.showKeys();
     }
-    const log = this.root.querySelector(".hy-log");
-    if (!log) return;  // a page without charts over steps
-    log.onclick = () => { this.log = !this.log; log.ariaPressed = this.log; this.uirevision += 1; this.ask(); };
-    this.root.querySelector(".hy-refollow").onclick = () => this.follow();
+  }
+
+  // The button of the newest open alert, or the page that has it.
+  acknowledge() {
+    const all = (query) => [...document.querySelectorAll(query)];
+    const button = all("button").find((el) => el.textContent.trim().startsWith("Acknowledge"));
+    (button ?? all("a").find((el) => el.textContent.trim().endsWith("Alerts")))?.click();
+  }
+
+  showKeys() {
+    const help = this.root.querySelector(".hy-help");
+    if (!help) return;
+    help.hidden = !help.hidden;
+    this.root.querySelector(".hy-keys").ariaExpanded = !help.hidden;
   }
 
   zoom(span) {
@@ -154,22 +212,88 @@ class Screen {
 
   follow() {
     this.span = null;
-    this.uirevision += 1;
-    this.showFollow();
-    this.ask();
+    this.changed();
     this.redraw();
+  }
+
+  async point(from, x) {
+    const Plotly = await loadPlotly(this.plotlyUrl);
+    for (const [name, chart] of Object.entries(this.charts)) {
+      if (chart !== from && this.visible.has(name)) chart.follow(Plotly, x);
+    }
   }
 
   showFollow() {
     const zoomed = this.span !== null;
     this.root.dataset.following = !zoomed;
+    this.writeAddress();
+    this.offerData();
     if (!this.root.querySelector(".hy-follow")) return;
-    const steps = (value) => Math.round(value).toLocaleString("en-US");
     this.root.querySelector(".hy-follow").textContent =
-      zoomed ? `view held at steps ${steps(this.span[0])} to ${steps(this.span[1])}` : "following the newest step";
+      zoomed ? `view held at ${this.said(this.span)}` : "following the newest step";
     this.root.querySelector(".hy-refollow").hidden = !zoomed;
-    for (const button of this.root.querySelectorAll("[data-last]")) {
-      button.ariaPressed = !zoomed && Number(button.dataset.last) === this.last;
+    const press = (query, pressed) => { for (const el of this.root.querySelectorAll(query)) el.ariaPressed = pressed(el); };
+    press(".hy-tools [data-last]", (el) => !zoomed && Number(el.dataset.last) === this.last);
+    press(".hy-tools [data-x]", (el) => el.dataset.x === this.x);
+    press(".hy-log", () => this.log);
+    press(".hy-log-x", () => this.logX && this.x === "step");
+    this.root.querySelector(".hy-log-x").disabled = this.x !== "step";
+    this.root.querySelector(".hy-smooth input").value = this.smooth;
+    this.root.querySelector(".hy-smooth output").textContent = this.smooth;
+  }
+
+  said([low, high]) {
+    if (this.x === "wall") {
+      return [low, high].map((ms) => new Date(ms).toISOString().slice(0, 19).replace("T", " ")).join(" to ");
+    }
+    const number = (value) => (this.x === "step" ? Math.round(value) : value).toLocaleString("en-US", { maximumFractionDigits: 2 });
+    return `${this.x === "step" ? "steps" : "time"} ${number(low)} to ${number(high)}`;
+  }
+
+  // The view is part of the address, so that a link shows what its sender saw.
+  writeAddress() {
+    const url = new URL(location.href);
+    const view = {
+      last: this.last === this.usual ? null : this.last, x: this.x === "step" ? null : this.x, log: this.log ? 1 : null,
+      logx: this.logX ? 1 : null, smooth: this.smooth || null, from: this.span?.[0] ?? null, to: this.span?.[1] ?? null,
+    };
+    for (const [key, value] of Object.entries(view)) {
+      if (value === null) url.searchParams.delete(key);
+      else url.searchParams.set(key, value);
+    }
+    if (url.href !== location.href) history.replaceState(history.state, "", url);
+  }
+
+  readAddress() {
+    const asked = new URL(location.href).searchParams;
+    this.usual = this.last;
+    const number = (key) => (asked.get(key) === null || asked.get(key) === "" || Number.isNaN(Number(asked.get(key))) ? null : Number(asked.get(key)));
+    const last = number("last");
+    if (last !== null && last >= 0 && last <= 1e7) this.last = Math.round(last);
+    if (["relative", "wall"].includes(asked.get("x"))) this.x = asked.get("x");
+    this.log = asked.get("log") === "1";
+    this.logX = asked.get("logx") === "1";
+    this.smooth = Math.max(0, Math.min(0.99, number("smooth") ?? 0));
+    const [from, to] = [number("from"), number("to")];
+    if (from !== null && to !== null && from < to) this.span = [from, to];
+  }
+
+  // What a chart shows, as a file at full resolution.
+  offerData() {
+    for (const { section, signals } of Object.values(this.charts)) {
+      const link = section.querySelector(".hy-csv");
+      if (!link) continue;
+      link.hidden = !signals?.length;
+      if (link.hidden || !this.run) continue;
+      const url = new URL("/live/range", location.href);
+      url.searchParams.set("run", this.run);
+      url.searchParams.set("signals", signals.join(","));
+      if (this.span && this.x === "step") {
+        url.searchParams.set("from", Math.floor(this.span[0]));
+        url.searchParams.set("to", Math.ceil(this.span[1]));
+      }
+      link.href = url;
+      link.title = this.span && this.x === "step" ? "Every measured step in view" : "Every measured step";
     }
   }
 
@@ -211,6 +335,7 @@ class Screen {
     this.seen.disconnect();
     this.sized.disconnect();
     document.removeEventListener("visibilitychange", this.onHidden);
+    document.removeEventListener("keydown", this.onKey);
     for (const chart of Object.values(this.charts)) window.Plotly?.purge(chart.div);
     this.root.remove();
   }

@@ -1,5 +1,6 @@
 """Lines to draw, chosen from tables: down-sampled, broken where nothing was measured. Knows no colour and no figure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ class Series:
     columns: dict[str, F64]
     texts: tuple[str, ...] | None = None
     """Hover texts, where a trace has them."""
+    seq: F64 | None = None
+    """The journal rows of the points, where they have one: it tells attempts apart when x is to be a time."""
 
     @property
     def length(self) -> int:
@@ -54,10 +57,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Look:
-    """How a reader wants the charts: which steps, and on which scale."""
+    """How a reader wants the charts: which steps, on which scales, how smooth."""
 
     window: Window
     log: bool = False
+    """Loss on a logarithmic axis."""
+    smooth: float = 0.0
+    """Weight of the exponential moving average in [0, 1); 0 draws what was measured only."""
+    x: str = "step"
+    """step, relative (time since the run began) or wall (clock time)."""
+    log_x: bool = False
+    """Steps on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,15 @@ class Line:
         short = np.zeros(len(measured), dtype=np.bool_)
         for start, stop in zip(ends[0::2], ends[1::2], strict=True):
             short[start:stop] = stop - start <= SHORT
-        return Series({"x": self.kept.columns["x"][short], "y": self.kept.columns["y"][short]})
+        seq = None if self.kept.seq is None else self.kept.seq[short]
+        return Series({"x": self.kept.columns["x"][short], "y": self.kept.columns["y"][short]}, seq=seq)
+
+    @property
+    def smoothed(self) -> Series:
+        """The average of what survives; empty when none was asked for."""
+        if "smooth" not in self.kept.columns:
+            return Series({"x": np.empty(0), "y": np.empty(0)})
+        return Series({"x": self.kept.columns["x"], "y": self.kept.columns["smooth"]}, seq=self.kept.seq)
 
     @property
     def caption(self) -> str:
@@ -92,8 +110,11 @@ def line(
     window: Window,
     others: tuple[str, ...] = (),
     piece: str | None = None,
+    smooth: float = 0.0,
 ) -> Line:
     """``signal`` over steps, thinned by its own extremes, with ``others`` taken at the same rows.
+
+    ``smooth`` above 0 adds the column ``smooth``: the average over the full series, taken at the same rows.
 
     The line breaks where the steps jump, or where the column ``piece`` changes when one is named.
     """
@@ -102,21 +123,23 @@ def line(
     if picked.bucket > 1:
         rows = rows[~np.isnan(table[signal][rows])]
     gone = snapshot.abandoned(table, rows)
-    names = (signal, *others)
+    columns = {name: table[name] for name in (signal, *others)}
+    if smooth > 0.0:
+        columns["smooth"] = table.smoothed(signal, smooth)
     return Line(
-        kept=_series(table, rows[~gone], picked, names, piece),
-        abandoned=_series(table, rows[gone], picked, names, piece),
+        kept=_series(table, rows[~gone], picked, columns, piece),
+        abandoned=_series(table, rows[gone], picked, columns, piece),
         shown=len(rows),
         total=picked.total,
     )
 
 
-def _series(table: Table, rows: I64, picked: Picked, names: tuple[str, ...], piece: str | None) -> Series:
-    step = table["step"][rows]
+def _series(table: Table, rows: I64, picked: Picked, values: Mapping[str, F64], piece: str | None) -> Series:
     at = np.flatnonzero(_breaks(table, rows, picked, piece)) + 1
-    columns = {"x": np.insert(step, at, np.nan), "y": np.insert(table[names[0]][rows], at, np.nan)}
-    columns |= {name: np.insert(table[name][rows], at, np.nan) for name in names[1:]}
-    return Series(columns)
+    first, *rest = values
+    columns = {"x": np.insert(table["step"][rows], at, np.nan), "y": np.insert(values[first][rows], at, np.nan)}
+    columns |= {name: np.insert(values[name][rows], at, np.nan) for name in rest}
+    return Series(columns, seq=np.insert(table["seq"][rows], at, np.nan))
 
 
 def _breaks(table: Table, rows: I64, picked: Picked, piece: str | None) -> npt.NDArray[np.bool_]:

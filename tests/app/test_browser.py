@@ -21,6 +21,10 @@ PHASES_LIT = "[...document.querySelectorAll('.hy-node.on, .hy-node.flash')].map(
 RANGES = """['loss', 'confidence', 'gradient'].map(name =>
     document.querySelector(`[data-figure=${name}] .hy-plot`)._fullLayout.xaxis.range.map(Math.round).join(' '))"""
 REVISION = "Number(document.querySelector('[data-figure=loss]').dataset.revision ?? 0)"
+DRAWN = "[...document.querySelectorAll('[data-figure]')].map(section => 'revision' in section.dataset)"
+POINTED = (
+    """[...document.querySelectorAll('[data-figure] .hoverlayer')].filter(layer => layer.children.length).length"""
+)
 expect.set_options(timeout=15_000)
 
 
@@ -262,3 +266,45 @@ def test_screenshots_in_both_themes(
     expect(page.get_by_text("Thresholds")).to_be_visible()
     page.screenshot(path=tmp_path / f"control-{scheme}-{width}.png")
     assert (tmp_path / f"live-{scheme}-{width}.png").stat().st_size > 20_000
+
+
+def test_the_view_is_in_the_address_keys_work_and_a_chart_is_a_file(
+    written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
+) -> None:
+    written_run("run", cycled(40))
+    dashboard = start_dashboard()
+    page = ready(open_page(f"{dashboard.url}/?run=run&from=100&to=300&log=1"))
+    until(lambda: page.evaluate(RANGES) == ["100 300"] * 3, 20, "the view of the address")
+    expect(page.get_by_role("button", name="log loss")).to_have_attribute("aria-pressed", "true")
+    with page.expect_download() as got:
+        page.locator("[data-figure=loss] .hy-csv").click()
+    lines = Path(got.value.path()).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("step,attempt,abandoned,phase,time,loss,loss_ema")
+    steps = [int(line.split(",")[0]) for line in lines[1:]]
+    assert (
+        steps[0] >= 100
+        and steps[-1] <= 300
+        and len(steps) == sum(isinstance(r.record, StepRecord) and 100 <= r.record.step <= 300 for r in cycled(40).rows)
+    )
+    for key in ("f", "l", "x", "s"):
+        page.keyboard.press(key)
+    expect(page.locator(".hy-follow")).to_have_text("following the newest step")
+    expect(page.get_by_role("button", name="time", exact=True)).to_have_attribute("aria-pressed", "true")
+    until(lambda: "x=relative" in page.url and "smooth=0.5" in page.url and "log" not in page.url, 10, "the address")
+    again = ready(open_page(page.url))
+    expect(again.get_by_role("slider", name="Smoothing")).to_have_value("0.5")
+    again.keyboard.press("?")
+    expect(again.locator(".hy-help")).to_be_visible()
+
+
+def test_the_pointer_over_one_chart_points_in_all(
+    written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
+) -> None:
+    written_run("run", cycled(40))
+    page = ready(open_page(f"{start_dashboard().url}/?run=run"))
+    until(lambda: len(set(page.evaluate(DRAWN))) == 1, 20, "all charts are drawn")
+    box = page.locator("[data-figure=loss] .nsewdrag").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] * 0.41, box["y"] + box["height"] / 2)
+    until(lambda: page.evaluate(POINTED) == 3, 10, "all three charts point")

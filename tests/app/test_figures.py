@@ -19,7 +19,7 @@ from app.store import Snapshot, Store
 from app.theme import TOKENS, tokens
 from app.views.commands import Life
 from app.views.lifecycle import lifecycle as lifecycle_view
-from app.views.series import Series, Window
+from app.views.series import Look, Series, Window
 from app.views.settings import present_config
 from app.wire import Sent, overlap
 from tests.app.rows import Script, cycled
@@ -35,9 +35,9 @@ def seen(script: Script) -> Snapshot:
 def all_figures(snapshot: Snapshot, window: Window | None = None) -> list[Figure]:
     window, config = window or Window(), present_config(snapshot)
     return [
-        loss.figure(loss.view(snapshot, window)),
-        confidence.figure(confidence.view(snapshot, window, config)),
-        gradient.figure(gradient.view(snapshot, window, config)),
+        loss.figure(loss.view(snapshot, Look(window))),
+        confidence.figure(confidence.view(snapshot, Look(window), config)),
+        gradient.figure(gradient.view(snapshot, Look(window), config)),
     ]
 
 
@@ -87,7 +87,7 @@ def test_no_hex_colour_lives_outside_the_theme() -> None:
 def test_nan_losses_are_marked() -> None:
     script = Script().start().steps(10)
     script.steps(3, loss=math.nan)
-    drawn = loss.figure(loss.view(seen(script), Window())).columns["mark_nan"]
+    drawn = loss.figure(loss.view(seen(script), Look(Window()))).columns["mark_nan"]
     assert drawn.columns["x"].tolist() == [11.0]
     assert drawn.texts == ("loss is NaN or infinite for 3 steps from 11",)
 
@@ -107,7 +107,7 @@ def test_the_error_band_is_one_closed_outline_a_stretch() -> None:
 
 
 def test_a_down_sampled_chart_says_how_much_it_shows() -> None:
-    figure = loss.figure(loss.view(seen(Script().start().steps(9000)), Window()))
+    figure = loss.figure(loss.view(seen(Script().start().steps(9000)), Look(Window())))
     assert re.match(r"measured [\d,]+ of 9,000 points", figure.caption)
 
 
@@ -148,9 +148,9 @@ def test_increments_add_up_to_the_whole(window: Window) -> None:
         if round_ == 20:
             script.roll_back(script.step - 100)
         store.append(script.rows)
-        message = sent.figure_message(loss.figure(loss.view(store.snapshot(), window)))
+        message = sent.figure_message(loss.figure(loss.view(store.snapshot(), Look(window))))
         messages += [json.loads(json.dumps(message, allow_nan=False))] if message else []
-    whole = Sent().figure_message(loss.figure(loss.view(store.snapshot(), window)))
+    whole = Sent().figure_message(loss.figure(loss.view(store.snapshot(), Look(window))))
     assert whole is not None
     assert replay(messages) == replay([whole])
 
@@ -158,10 +158,10 @@ def test_increments_add_up_to_the_whole(window: Window) -> None:
 def test_a_tick_of_a_long_run_travels_in_a_few_hundred_bytes() -> None:
     sent, store, script = Sent(), Store(), Script().start().steps(50_000)
     store.append(script.rows)
-    sent.figure_message(loss.figure(loss.view(store.snapshot(), Window())))
+    sent.figure_message(loss.figure(loss.view(store.snapshot(), Look(Window()))))
     script.steps(5)
     store.append(script.rows)
-    message = sent.figure_message(loss.figure(loss.view(store.snapshot(), Window())))
+    message = sent.figure_message(loss.figure(loss.view(store.snapshot(), Look(Window()))))
     assert message is not None
     assert sum(len(json.dumps(change)) for change in message["columns"].values()) < 2000
 

@@ -1,0 +1,77 @@
+"""Exponential smoothing of whole columns, kept up to date as they grow. Knows nothing of steps, zoom or drawing.
+
+A smoothed line is always computed over the full series: what a zoom shows is the same line, seen closer.
+"""
+
+import threading
+from collections import OrderedDict
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+F64 = npt.NDArray[np.float64]
+
+
+MOST = 24
+"""Smoothed columns kept at a time, of all signals and weights; the one asked for longest ago goes first."""
+
+
+class Smoothed:
+    """The debiased exponential moving average of one column: ``y_t = sum_k w^k x_(t-k) / sum_k w^k`` over the numbers
+    that were measured; NaN where nothing was, and there the average waits.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self._values: F64 = np.empty(1024)
+        self._length = 0
+        self._mean, self._mass = 0.0, 0.0
+
+    def upto(self, column: F64) -> F64:
+        """The average of ``column``, which has grown since the last call or is as it was."""
+        if len(column) > self._length:
+            if len(column) > len(self._values):
+                grown = np.empty(max(len(column), 2 * len(self._values)))
+                grown[: self._length] = self._values[: self._length]
+                self._values = grown
+            self._values[self._length : len(column)] = self._next(column[self._length :])
+            self._length = len(column)
+        return self._values[: len(column)]
+
+    def _next(self, fresh: F64) -> F64:
+        measured = np.isfinite(fresh)
+        if not measured.any():
+            return np.full(len(fresh), np.nan)
+        series = pl.Series(np.where(measured, fresh, np.nan)).fill_nan(None)
+        alone = series.ewm_mean(alpha=1.0 - self.weight, adjust=True, ignore_nulls=True).to_numpy()
+        faded = self.weight ** np.cumsum(measured)
+        mass = (1.0 - faded) / (1.0 - self.weight)
+        total = mass + faded * self._mass
+        mean = np.full(len(fresh), np.nan)
+        np.divide(np.nan_to_num(alone) * mass + faded * self._mass * self._mean, total, out=mean, where=measured)
+        last = int(np.flatnonzero(measured)[-1])
+        self._mean, self._mass = float(mean[last]), float(total[last])
+        return mean
+
+
+class Smoothings:
+    """Smoothed columns of one table by signal and weight; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[str, float], Smoothed] = OrderedDict()
+
+    def of(self, signal: str, weight: float, column: F64) -> F64:
+        """The smoothed ``column``; ``weight`` in [0, 1), 0 gives the column itself."""
+        if weight <= 0.0:
+            return column
+        with self._lock:
+            key = (signal, weight)
+            held = self._held.get(key)
+            if held is None:
+                while len(self._held) >= MOST:
+                    self._held.popitem(last=False)
+                held = self._held[key] = Smoothed(weight)
+            self._held.move_to_end(key)
+            return held.upto(column)

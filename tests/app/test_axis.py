@@ -1,0 +1,117 @@
+"""The shared x axis: steps, time since the start, the clock; and what a chart shows as a file."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from app.figures import loss
+from app.figures.axis import Axis
+from app.ranges import BadRange, rows
+from app.store import Snapshot, Store
+from app.views.series import Look, Window
+from tests.app.rows import BEGAN, Script, cycled
+from trainer_core.spec.phases import Phase
+
+
+def seen(script: Script) -> Snapshot:
+    store = Store()
+    store.append(script.rows)
+    return store.snapshot()
+
+
+def drawn(snapshot: Snapshot, look: Look, zone: int = 0) -> loss.Figure:
+    axis = Axis(snapshot, look, zone)
+    return axis.placed(loss.figure(loss.view(snapshot, axis.wanted())))
+
+
+def test_points_stand_at_the_time_their_step_was_said() -> None:
+    snapshot = seen(Script().start().steps(50))
+    figure = drawn(snapshot, Look(Window(), x="relative"))
+    np.testing.assert_allclose(figure.columns["measured"].columns["x"], snapshot.steps["time"] - BEGAN - 0.1, atol=1e-5)
+    assert figure.layout["xaxis"]["title"]["text"] == "time since the start (s)"
+    clock = drawn(snapshot, Look(Window(), x="wall"), zone=60)
+    first = clock.columns["measured"].columns["x"][0]
+    assert first == (BEGAN + 0.1 + 3600) * 1000
+    assert clock.layout["xaxis"]["type"] == "date"
+
+
+def test_an_abandoned_stretch_stands_before_what_replaced_it() -> None:
+    script = Script().start().steps(40)
+    script.roll_back(20)
+    script.steps(40)
+    columns = drawn(seen(script), Look(Window(), x="relative")).columns
+    gone, kept = columns["abandoned"].columns["x"], columns["measured"].columns["x"]
+    assert np.nanmax(gone) < np.nanmin(kept[kept > 2.0])
+    assert len(gone) == 20
+
+
+def test_a_span_of_time_shows_the_steps_taken_then() -> None:
+    snapshot = seen(Script().start().steps(100))
+    figure = drawn(snapshot, Look(Window(span=(2.0, 3.0)), x="relative"))
+    inside = figure.columns["measured"].columns["x"]
+    assert figure.layout["xaxis"]["range"] == [2.0, 3.0]
+    assert inside[0] <= 2.0 and inside[-1] >= 3.0 and len(inside) < 16
+
+
+def test_bands_and_marks_move_along(  # one per phase change, each where its step was
+) -> None:
+    snapshot = seen(cycled(3))
+    steps, times = (drawn(snapshot, Look(Window(), x=x)) for x in ("step", "relative"))
+    for phase in Phase:
+        band = f"band_{phase.value}"
+        assert steps.columns[band].length == times.columns[band].length
+        x = times.columns[band].columns
+        assert (x["x"] <= x["y"]).all()
+    assert all(part["yref"] == "paper" for part in times.layout["annotations"])
+
+
+def test_steps_on_a_logarithmic_axis() -> None:
+    figure = drawn(seen(cycled(3)), Look(Window(), log_x=True))
+    high = cycled(3).step
+    assert figure.layout["xaxis"]["range"] == [0.0, math.log10(high)]
+    assert min(figure.columns["band_WARMUP"].columns["x"]) >= 0.5
+
+
+def test_an_empty_run_has_every_axis() -> None:
+    for look in (Look(Window()), Look(Window(), x="relative"), Look(Window(), x="wall"), Look(Window(), log_x=True)):
+        assert drawn(Store().snapshot(), look).columns["measured"].length == 0
+        assert drawn(Store().snapshot(), replace(look, window=Window(span=(1.0, 2.0)))).name == "loss"
+
+
+def test_smoothing_leaves_what_was_measured_and_is_the_same_in_a_zoom() -> None:
+    snapshot = seen(cycled(20))
+    whole = drawn(snapshot, Look(Window(), smooth=0.9)).columns["ema"].columns
+    zoomed = drawn(snapshot, Look(Window(span=(200.0, 260.0)), smooth=0.9)).columns["ema"].columns
+    found = dict(zip(whole["x"].tolist(), whole["y"].tolist(), strict=True))
+    for x, y in zip(zoomed["x"].tolist(), zoomed["y"].tolist(), strict=True):
+        if x == x:
+            assert y == found[x]
+
+
+# ---- files ----
+
+
+def test_a_file_holds_every_step_of_the_range_and_tells_nan_from_nothing() -> None:
+    script = Script().start().steps(10)
+    script.steps(1, loss=math.nan)
+    script.enter(Phase.PREDICT)
+    script.steps(3)
+    script.roll_back(12)
+    script.steps(2)
+    table = rows(seen(script), ["loss", "grad_norm"], 9, None)
+    assert table["step"].to_list() == [9, 10, 11, 12, 13, 14, 13, 14]
+    assert table["abandoned"].to_list() == [False] * 4 + [True, True, False, False]
+    assert math.isnan(table["loss"][2]) and table["loss"].null_count() == 0
+    assert table.filter(pl.col("phase") == "PREDICT")["grad_norm"].null_count() == 5
+
+
+@pytest.mark.parametrize(
+    ("signals", "low", "high", "said"),
+    [(["nothing"], None, None, "signals = nothing: must be of step, batch"), (["loss"], 9, 3, "from = 9 lies after")],
+)
+def test_a_range_that_is_none_is_refused(signals: list[str], low: float | None, high: float | None, said: str) -> None:
+    with pytest.raises(BadRange, match=said):
+        rows(seen(cycled(1)), signals, low, high)
