@@ -1,5 +1,7 @@
 """The live component as Streamlit mounts it, with the run chooser above it. Draws nothing itself."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from app.feed import Feed
@@ -17,8 +19,8 @@ def live_page(name: str) -> Feed | None:
     return feed
 
 
-def mount(feed: Feed, name: str) -> None:
-    """The component alone."""
+def mount(feed: Feed, name: str, others: Sequence[str] = ()) -> None:
+    """The component alone; ``others`` are runs to compare with."""
     script, style = component_source()
     live = st.components.v2.component("hybrid_live", js=script, css=style, isolate_styles=False)
-    live(key=f"live_{name}", data=component_data(feed.run_dir.name, PAGES[name]))
+    live(key=f"live_{name}", data=component_data(feed.run_dir.name, PAGES[name], others))

@@ -7,6 +7,7 @@ import hashlib
 import importlib.resources
 import json
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ DRAW_S = 0.5
 DRAW_LATEST_S = 10.0
 """When a browser has not said for this long that it has drawn, send again."""
 MOST_MESSAGE = 2000
+MOST_COMPARED = 7
+"""Runs beside the page's own; fewer than feeds are kept, so that no screen takes another's away."""
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = sorted(STATIC.glob("*.js"))
 
@@ -70,10 +73,11 @@ def _version() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in SCRIPTS)).hexdigest()[:12]
 
 
-def component_data(run: str, page: LivePage) -> dict[str, Any]:
+def component_data(run: str, page: LivePage, others: Sequence[str] = ()) -> dict[str, Any]:
     """What the live component is given by its page."""
     return {
         "run": run,
+        "others": ",".join(others),
         "page": page.name,
         "html": page.html(),
         "tokens": tokens(),
@@ -122,11 +126,14 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
     if page is None:
         await websocket.close(code=4404, reason=f"no page of that name; there are {', '.join(PAGES)}")
         return
+    names = [other for other in websocket.query_params.get("with", "").split(",") if other and other != name]
+    found = [await asyncio.to_thread(watch.feed, other) for other in dict.fromkeys(names[:MOST_COMPARED])]
+    screen = Screen(feed, page, tuple(other for other in found if other is not None))
     asked = _Asked()
     with contextlib.suppress(WebSocketDisconnect):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_listen(websocket, page, asked))
-            tasks.create_task(_push(websocket, Screen(feed, page), asked))
+            tasks.create_task(_push(websocket, screen, asked))
 
 
 class _Asked:
@@ -167,7 +174,7 @@ async def _push(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
             except (ArithmeticError, LookupError, TypeError, ValueError) as error:
                 text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
                 await _send(websocket, {"t": "trouble", "text": text})
-                screen = Screen(screen.feed, screen.page)
+                screen = Screen(screen.feed, screen.page, screen.others)
                 await asyncio.sleep(DRAW_LATEST_S)
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
         asked.over = True

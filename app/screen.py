@@ -63,8 +63,9 @@ def check(ask: Ask, page: LivePage) -> None:
 class Screen:
     """What one browser sees of one run."""
 
-    def __init__(self, feed: Feed, page: LivePage) -> None:
+    def __init__(self, feed: Feed, page: LivePage, others: tuple[Feed, ...] = ()) -> None:
         self.feed = feed
+        self.others = others
         self.page = page
         self.sent = Sent()
 
@@ -85,8 +86,12 @@ class Screen:
         return [message for message in drawn if message is not None]
 
     def _moment(self, now: float) -> Moment:
-        status = self.feed.status if self.feed.status is not None else NOT_READ
-        return Moment(self.feed.snapshot(), status, self.feed.connection, str(self.feed.run_dir), now)
+        return _moment(self.feed, now, tuple(_moment(other, now) for other in self.others))
+
+
+def _moment(feed: Feed, now: float, others: tuple[Moment, ...] = ()) -> Moment:
+    status = feed.status if feed.status is not None else NOT_READ
+    return Moment(feed.snapshot(), status, feed.connection, str(feed.run_dir), now, others)
 
 
 def _common(moment: Moment) -> Binds:

@@ -92,7 +92,7 @@ class Verdicts:
     undone: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """One consistent, immutable moment of a run."""
 

@@ -51,11 +51,18 @@ TOKENS: dict[str, dict[str, str]] = {
     },
 }
 
+RUNS = {
+    "light": ("#33658a", "#d1495b", "#2f7f52", "#a07900", "#0e8fa8", "#8f3a84", "#6b6f76", "#1f2a36"),
+    "dark": ("#7fb0d8", "#ff8a97", "#7fd19f", "#e3c24d", "#62d0e6", "#d791cc", "#a9b0ba", "#f0f3f7"),
+}
+"""Of runs that are compared; each has its own dash as well."""
+
 
 def tokens() -> dict[str, dict[str, str]]:
     """Colour by token name for each mode: the phases, the severities and the neutrals. Figures name only tokens."""
     phases = {f"phase_{phase.value.lower()}": hue for phase, hue in PHASE.items()}
-    return {mode: {**neutral, **phases} for mode, neutral in TOKENS.items()}
+    runs = {mode: {f"run_{i}": hue for i, hue in enumerate(hues)} for mode, hues in RUNS.items()}
+    return {mode: {**neutral, **phases, **runs[mode]} for mode, neutral in TOKENS.items()}
 
 
 def phase_token(phase: Phase) -> str:

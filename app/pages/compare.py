@@ -1,5 +1,5 @@
 """The Compare page."""
 
-from app.components import live_page
+from app.compare import compare_page
 
-live_page("compare")
+compare_page()

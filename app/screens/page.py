@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from app.feed import Connection
 from app.figures.lifecycle import Binds
 from app.figures.spec import Figure, Json
 from app.store import Snapshot
+from app.views.compare import Compared, compared
 from app.views.series import Look
 from app.views.settings import present_config
 from trainer_core.spec.config import Config
@@ -28,6 +30,18 @@ class Moment:
     """Its directory."""
     now: float
     """Unix seconds."""
+    others: tuple["Moment", ...] = ()
+    """Runs to compare it with."""
+
+    @cached_property
+    def runs(self) -> list[Compared]:
+        """This run and the others, to be compared."""
+        return compared([(moment.name, moment.status.state, moment.snapshot) for moment in (self, *self.others)])
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return Path(self.run).name
 
     @cached_property
     def config(self) -> Config | None:

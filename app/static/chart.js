@@ -66,9 +66,9 @@ export class Chart {
 
   async draw(Plotly, screen) {
     if (!this.layout) return;
-    const data = this.traces.map(({ series, height, ...trace }) => {
+    const data = this.traces.map(({ series, height, categories, ...trace }) => {
       const { x = [], y, text } = this.columns[series] ?? {};
-      return { ...themed(screen.colours, trace), x, y: height === undefined ? y : x.map(() => height), text };
+      return { ...themed(screen.colours, trace), x, y: categories ?? (height === undefined ? y : x.map(() => height)), text };
     });
     const layout = themed(screen.colours, this.layout);
     layout.shapes = (layout.shapes ?? []).flatMap(({ band, yspan, ...shape }) => {

@@ -45,6 +45,11 @@ const KINDS = {
     const tr = make("tr", "");
     if (item.tone) tr.dataset.toneIs = item.tone;
     tr.append(...item.cells.map((text) => make("td", "", text)));
+    if (item.swatch) {
+      const swatch = make("i", "hy-swatch");
+      swatch.style.background = `var(--hy-${item.swatch})`;
+      tr.firstElementChild.prepend(swatch);
+    }
     return tr;
   },
 };

@@ -13,6 +13,7 @@ class Screen {
     this.root.innerHTML = data.html;
     parent.append(this.root);
     this.page = data.page;
+    this.others = data.others;
     this.tokens = data.tokens;
     this.plotlyUrl = data.plotly;
     this.last = data.last;
@@ -38,8 +39,9 @@ class Screen {
   }
 
   // -- the server --
-  watch(run) {
-    if (run === this.run) return;
+  watch(run, others) {
+    if (run === this.run && others === this.others) return;
+    this.others = others;
     if (this.run !== undefined) this.span = null;  // the span in the address is that of the first run shown
     this.run = run;
     this.uirevision += 1;
@@ -53,6 +55,7 @@ class Screen {
     url.protocol = url.protocol.replace("http", "ws");
     url.searchParams.set("run", this.run);
     url.searchParams.set("page", this.page);
+    if (this.others) url.searchParams.set("with", this.others);
     const socket = this.socket = new WebSocket(url);
     this.drawnNumber = 0;
     for (const chart of Object.values(this.charts)) chart.columns = {};
@@ -144,7 +147,6 @@ class Screen {
 
   // -- range, zoom and axes --
   wireTools() {
-    if (!this.root.querySelector(".hy-tools")) return;  // a page without charts over steps
     const on = (query, act) => { for (const el of this.root.querySelectorAll(query)) el.onclick = () => act(el); };
     on(".hy-tools [data-last]", (button) => { this.last = Number(button.dataset.last); this.follow(); });
     on(".hy-tools [data-x]", (button) => this.setAxis(button.dataset.x));
@@ -152,11 +154,11 @@ class Screen {
     on(".hy-log-x", () => { this.logX = !this.logX; this.changed(); });
     on(".hy-refollow", () => this.follow());
     on(".hy-keys", () => this.showKeys());
-    const smoothing = this.root.querySelector(".hy-smooth input");
-    smoothing.oninput = () => this.setSmooth(Number(smoothing.value));
+    for (const el of this.root.querySelectorAll(".hy-smooth input")) el.oninput = () => this.setSmooth(Number(el.value));
   }
 
   setAxis(x) {
+    if (!this.root.querySelector(".hy-tools [data-x]")) return;
     this.x = x;
     this.span = null;  // it was in the units of the other axis
     this.changed();
@@ -228,18 +230,17 @@ class Screen {
     this.root.dataset.following = !zoomed;
     this.writeAddress();
     this.offerData();
-    if (!this.root.querySelector(".hy-follow")) return;
-    this.root.querySelector(".hy-follow").textContent =
-      zoomed ? `view held at ${this.said(this.span)}` : "following the newest step";
-    this.root.querySelector(".hy-refollow").hidden = !zoomed;
-    const press = (query, pressed) => { for (const el of this.root.querySelectorAll(query)) el.ariaPressed = pressed(el); };
+    const each = (query, act) => this.root.querySelectorAll(query).forEach(act);
+    const press = (query, pressed) => each(query, (el) => { el.ariaPressed = pressed(el); });
+    each(".hy-follow", (el) => { el.textContent = zoomed ? `view held at ${this.said(this.span)}` : "following the newest step"; });
+    each(".hy-refollow", (el) => { el.hidden = !zoomed; });
     press(".hy-tools [data-last]", (el) => !zoomed && Number(el.dataset.last) === this.last);
     press(".hy-tools [data-x]", (el) => el.dataset.x === this.x);
     press(".hy-log", () => this.log);
     press(".hy-log-x", () => this.logX && this.x === "step");
-    this.root.querySelector(".hy-log-x").disabled = this.x !== "step";
-    this.root.querySelector(".hy-smooth input").value = this.smooth;
-    this.root.querySelector(".hy-smooth output").textContent = this.smooth;
+    each(".hy-log-x", (el) => { el.disabled = this.x !== "step"; });
+    each(".hy-smooth input", (el) => { el.value = this.smooth; });
+    each(".hy-smooth output", (el) => { el.textContent = this.smooth; });
   }
 
   said([low, high]) {
@@ -356,7 +357,7 @@ export default function live({ parentElement, data }) {
   const screen = parentElement.hybridScreen ??= new Screen(parentElement, data);
   clearTimeout(screen.ending);
   if (fresh) screen.showFollow();
-  screen.watch(data.run);
+  screen.watch(data.run, data.others);
   return () => {
     screen.ending = setTimeout(() => {
       screen.destroy();

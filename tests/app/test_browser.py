@@ -5,15 +5,24 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.app.conftest import Dashboard, Process, train, until
-from tests.app.rows import cycled
+from tests.app.rows import Script, cycled
 from tests.conftest import end_agents
 from trainer_core.spec.commands import CommandState, ForcePhase, Rollback, SetThreshold
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import AttemptStarted, CheckpointSaved, CommandChanged, Record, RunState, StepRecord
+from trainer_core.spec.records import (
+    AttemptStarted,
+    CheckpointSaved,
+    CommandChanged,
+    Record,
+    RunState,
+    StepRecord,
+    ValidationMeasured,
+)
 from trainer_core.telemetry.journal import JournalReader
 
 PHASES_LIT = "[...document.querySelectorAll('.hy-node.on, .hy-node.flash')].map(node => node.dataset.phase)"
@@ -308,3 +317,25 @@ def test_the_pointer_over_one_chart_points_in_all(
     page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2)
     page.mouse.move(box["x"] + box["width"] * 0.41, box["y"] + box["height"] / 2)
     until(lambda: page.evaluate(POINTED) == 3, 10, "all three charts point")
+
+
+def test_two_runs_are_compared_and_the_account_is_read_from_both_journals(
+    written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
+) -> None:
+    for name, plain in (("plain", True), ("run", False)):
+        script = Script().start()
+        script.rows[0] = msgspec.structs.replace(
+            script.rows[0], record=msgspec.structs.replace(script.rows[0].record, plain=plain)
+        )
+        for _ in range(4):
+            script.steps(25, forward_seconds=0.01, backward_seconds=0.02, optimizer_seconds=0.01, step_seconds=0.04)
+            script.say(ValidationMeasured(script.step, 2.0 - script.step / 100, None, 0.01))
+        script.say(RunState(script.step, "finished", "all steps done"))
+        written_run(name, script)
+    page = open_page(f"{start_dashboard().url}/compare?run=run&with=plain")
+    page.wait_for_selector("[data-figure=validation_time][data-revision]", timeout=30_000)
+    expect(page.locator("[data-list='cmp.runs'] tr")).to_have_count(2)
+    traces = "document.querySelector('[data-figure=validation_time] .hy-plot').data.map(t => [t.name, t.x.length])"
+    assert page.evaluate(traces) == [["run", 4], ["plain", 4]]
+    expect(page.get_by_text("This run reached the baseline's last validation loss")).to_be_visible()
+    expect(page.get_by_role("cell", name="Backward passes until validation loss 1")).to_be_visible()

@@ -1,0 +1,86 @@
+"""The Compare page's choices: which runs, and the exact account against a plain baseline. Draws nothing live itself."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from app.components import mount
+from app.feed import Feed
+from app.live import MOST_COMPARED
+from app.views import baseline
+from app.watching import watch
+from app.widgets import choose_run, frame
+from trainer_core.spec.errors import RunError, UserError
+from trainer_core.spec.records import RunStarted
+from trainer_core.telemetry import baselines
+from trainer_core.telemetry.comparison import Comparison, compare
+
+MOST_AT_ONCE = 100_000
+"""Journal rows of both runs that are read without being asked; a longer account takes many seconds."""
+
+
+def compare_page() -> None:
+    """The whole page."""
+    frame()
+    feed = choose_run()
+    if feed is None:
+        return
+    names = [run.name for run in watch().runs() if run.name != feed.run_dir.name]
+    started = feed.snapshot().latest(RunStarted)
+    given = Path(started.baseline).name if started is not None and started.baseline else None
+    asked = [name for name in (st.query_params.get("with") or "").split(",") if name in names]
+    usual = [given] if given in names else names[:1]
+    chosen = st.multiselect(
+        "Beside it", names, default=asked or usual, max_selections=MOST_COMPARED, width=700,
+        placeholder="choose runs to compare with", key=f"with_{feed.run_dir.name}",
+    )  # fmt: skip
+    st.query_params["with"] = ",".join(chosen)
+    mount(feed, "compare", chosen)
+    st.markdown("#### Did prediction pay?")
+    if not chosen:
+        st.caption("Choose a plain baseline run above: `hybrid train TASK --plain` makes one.")
+        return
+    plain = given if given in chosen else next((name for name in chosen if _plain(name)), None)
+    base = st.selectbox(
+        "Plain baseline",
+        chosen,
+        index=chosen.index(plain) if plain is not None else None,
+        placeholder="choose a plain run of the same work",
+        width=460,
+    )
+    if base is not None:
+        against(feed, base)
+
+
+def _plain(name: str) -> bool:
+    """Whether a run was started as a plain baseline."""
+    other = watch().feed(name)
+    started = other.snapshot().latest(RunStarted) if other is not None else None
+    return started is not None and started.plain
+
+
+def against(feed: Feed, name: str) -> None:
+    """The account of both journals, on the spot when they are short."""
+    other = watch().feed(name)
+    if other is None:
+        st.error(f"There is no run called {name} any more.")
+        return
+    rows = feed.store.last_seq + other.store.last_seq
+    if rows > MOST_AT_ONCE and not st.button(f"Read all {rows:,} rows of both journals", key="compare_exactly"):
+        return
+    try:
+        with st.spinner("Reading both journals"):
+            found = _compared(str(feed.run_dir), feed.store.last_seq, str(other.run_dir), other.store.last_seq)
+    except (UserError, RunError) as error:
+        st.warning(str(error))
+        return
+    st.markdown(f"**{baseline.headline(found)}**")
+    st.table([dict(zip(baseline.HEAD, row, strict=True)) for row in baseline.table(found)])
+    for note in found.notes:
+        st.caption(f"▲ {note}")
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _compared(run_dir: str, seq: int, base_dir: str, base_seq: int) -> Comparison:
+    """Kept until either journal has grown."""
+    return compare(baselines.read(Path(run_dir)), baselines.read(Path(base_dir)))
