@@ -9,7 +9,7 @@ from app.feed import Feed
 from app.live import MOST_COMPARED
 from app.views import baseline
 from app.watching import watch
-from app.widgets import choose_run, frame
+from app.widgets import FIRST_READ_S, choose_run, frame
 from trainer_core.spec.errors import RunError, UserError
 from trainer_core.spec.records import RunStarted
 from trainer_core.telemetry import baselines
@@ -55,7 +55,10 @@ def compare_page() -> None:
 def _plain(name: str) -> bool:
     """Whether a run was started as a plain baseline."""
     other = watch().feed(name)
-    started = other.snapshot().latest(RunStarted) if other is not None else None
+    if other is None:
+        return False
+    other.wait(FIRST_READ_S)
+    started = other.snapshot().latest(RunStarted)
     return started is not None and started.plain
 
 
