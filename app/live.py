@@ -27,6 +27,7 @@ from app.screens import blocks
 from app.screens.page import LivePage
 from app.screens.registry import PAGES
 from app.theme import tokens
+from trainer_core.spec.errors import RunError
 
 GLANCE_S = 0.1
 DRAW_S = 0.5
@@ -171,16 +172,20 @@ async def _push(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
             try:
                 await _push_once(websocket, screen, asked)
                 await asyncio.sleep(GLANCE_S)
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            except (ArithmeticError, LookupError, TypeError, ValueError, RunError) as error:
                 text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
                 await _send(websocket, {"t": "trouble", "text": text})
+                screen.close()
                 screen = Screen(screen.feed, screen.page, screen.others)
                 await asyncio.sleep(DRAW_LATEST_S)
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
         asked.over = True
+    finally:
+        screen.close()
 
 
 async def _push_once(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
+    await asyncio.to_thread(screen.show, asked.ask.replay, time.monotonic())
     for message in await asyncio.to_thread(screen.glance, time.time()):
         await _send(websocket, message)
     waited = time.monotonic() - asked.sent_at

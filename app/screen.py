@@ -1,15 +1,19 @@
 """One live page's content at one moment, as messages for one browser. Knows no socket and no Streamlit."""
 
-from typing import Literal
+import time
+from pathlib import Path
+from typing import Literal, Protocol
 
 import msgspec
 
-from app.feed import Feed
+from app.feed import Connection, Feed
 from app.figures import strip
 from app.figures.axis import Axis
 from app.figures.lifecycle import Binds
 from app.figures.spec import Json
+from app.replay import Replay, Wish
 from app.screens.page import LivePage, Moment
+from app.store import Snapshot
 from app.views.series import Look, Window
 from app.views.strip import strip as strip_view
 from app.wire import Sent
@@ -34,6 +38,8 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Minutes that the reader's clock is ahead of UTC."""
     visible: tuple[str, ...] | None = None
     """Figures on the screen; None: all of the page."""
+    replay: Wish | None = None
+    """Show the run again as it was recorded; None: as it is."""
     drawn: int = 0
     """Number of the last drawing message that is on the screen."""
 
@@ -60,6 +66,18 @@ def check(ask: Ask, page: LivePage) -> None:
         raise ValueError(f"visible = {sorted(unknown)}: must be of {', '.join(page.figures)}")
 
 
+class Source(Protocol):
+    """A run to show: ``app.feed.Feed``, or a ``app.replay.Replay`` of one."""
+
+    @property
+    def run_dir(self) -> Path: ...
+    @property
+    def status(self) -> RunStatus | None: ...
+    @property
+    def connection(self) -> Connection: ...
+    def snapshot(self) -> Snapshot: ...
+
+
 class Screen:
     """What one browser sees of one run."""
 
@@ -68,11 +86,28 @@ class Screen:
         self.others = others
         self.page = page
         self.sent = Sent()
+        self.replay: Replay | None = None
+
+    def show(self, wish: Wish | None, clock: float) -> None:
+        """Show the run as it is, or a replay of it. ``clock``: monotonic seconds. Raises JournalError."""
+        if wish is None:
+            self.close()
+            return
+        if self.replay is None:
+            self.replay = Replay(self.feed)
+        self.replay.tick(wish, clock)
+
+    def close(self) -> None:
+        """End the replay, if there is one."""
+        if self.replay is not None:
+            self.replay.close()
+            self.replay = None
 
     def glance(self, now: float) -> list[Json]:
         """Bound values and lists: cheap, ten times a second."""
         moment = self._moment(now)
-        messages = [self.sent.binds_message({**_common(moment), **self.page.binds(moment)})]
+        common = _common(moment) | self._replaying(moment)
+        messages = [self.sent.binds_message({**common, **self.page.binds(moment)})]
         messages += [self.sent.list_message(name, items) for name, items in self.page.lists(moment).items()]
         return [message for message in messages if message is not None]
 
@@ -86,16 +121,28 @@ class Screen:
         return [message for message in drawn if message is not None]
 
     def _moment(self, now: float) -> Moment:
-        return _moment(self.feed, now, tuple(_moment(other, now) for other in self.others))
+        others = tuple(_moment(other, now) for other in self.others)
+        if self.replay is not None:
+            return _moment(self.replay, self.replay.clock, others)
+        return _moment(self.feed, now, others)
+
+    def _replaying(self, moment: Moment) -> Binds:
+        """Where the replay stands; its bar shows it."""
+        if self.replay is None:
+            return {"replay.on": False, "replay.at": 0.0, "replay.said": ""}
+        step = moment.snapshot.last.step if moment.snapshot.last else 0
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment.now)) if moment.now else ""
+        return {"replay.on": True, "replay.at": round(self.replay.at, 4), "replay.said": f"step {step:,} · {when}"}
 
 
-def _moment(feed: Feed, now: float, others: tuple[Moment, ...] = ()) -> Moment:
-    status = feed.status if feed.status is not None else NOT_READ
-    return Moment(feed.snapshot(), status, feed.connection, str(feed.run_dir), now, others)
+def _moment(source: Source, now: float, others: tuple[Moment, ...] = ()) -> Moment:
+    status = source.status if source.status is not None else NOT_READ
+    return Moment(source.snapshot(), status, source.connection, str(source.run_dir), now, others)
 
 
 def _common(moment: Moment) -> Binds:
     """What every page has: the strip, and how the watching is doing."""
     values: Binds = {"feed.error": moment.connection.error or ""}
-    values["feed.via"] = "live" if moment.connection.live else "from the journal file"
+    replayed = moment.status.state == "replay"
+    values["feed.via"] = "live" if moment.connection.live else "replay" if replayed else "from the journal file"
     return values | strip.binds(strip_view(moment.snapshot, moment.status, moment.run, moment.now))

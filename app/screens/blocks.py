@@ -7,6 +7,7 @@
 from collections.abc import Iterable
 from html import escape
 
+from app.replay import SPEEDS
 from app.theme import phase_token
 from trainer_core.spec.phases import Phase
 
@@ -15,8 +16,18 @@ DEFAULT_RANGE = 1000
 
 
 def page(*parts: str) -> str:
-    """A whole page: the banner for what troubles the watching, then its parts."""
-    return '<div class="hy-banner" role="alert"></div>' + "".join(parts)
+    """A whole page: the banner for what troubles the watching, the replay bar, then its parts."""
+    speeds = "".join(f'<option value="{speed}"{" selected" * (speed == 10)}>{speed}x</option>' for speed in SPEEDS)
+    return (
+        '<div class="hy-banner" role="alert"></div>'
+        '<div class="hy-replay" data-on="replay.on">'
+        '<button type="button" class="hy-again">Replay the recording</button>'
+        '<span class="hy-replaying"><button type="button" class="hy-play" aria-pressed="true">Hold replay</button>'
+        f'<label>speed <select class="hy-speed">{speeds}</select></label>'
+        '<input type="range" class="hy-at" min="0" max="1" step="0.001" value="0" aria-label="Place in the recording">'
+        '<output data-bind="replay.said"></output>'
+        '<button type="button" class="hy-leave">Back to the run</button></span></div>' + "".join(parts)
+    )
 
 
 def card(title: str, *parts: str, note: str = "", bound: str = "", css: str = "") -> str:

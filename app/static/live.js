@@ -2,6 +2,7 @@
 
 import { Chart, loadPlotly } from "./chart.js";
 import { fill } from "./lists.js";
+import { Replay } from "./replay.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000];
 
@@ -32,6 +33,7 @@ class Screen {
     this.readTheme();
     this.readAddress();
     this.wireTools();
+    this.replay = new Replay(this.root, () => this.changed());
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
     this.watchVisibility();
@@ -44,6 +46,7 @@ class Screen {
     this.others = others;
     if (this.run !== undefined) this.span = null;  // the span in the address is that of the first run shown
     this.run = run;
+    this.replay?.leave();
     this.uirevision += 1;
     this.showFollow();
     this.connect();
@@ -81,7 +84,7 @@ class Screen {
     const visible = document.hidden ? [] : [...this.visible];
     this.socket.send(JSON.stringify({
       last: this.span || !this.last ? null : this.last, span: this.span, log: this.log, log_x: this.logX, x: this.x,
-      smooth: this.smooth, zone: -new Date().getTimezoneOffset(), visible, drawn: this.drawnNumber,
+      smooth: this.smooth, zone: -new Date().getTimezoneOffset(), replay: this.replay.wish, visible, drawn: this.drawnNumber,
     }));
   }
 
@@ -122,6 +125,7 @@ class Screen {
       for (const el of root.querySelectorAll(`[data-phase-of="${key}"]`)) el.dataset.phase = String(value).split(" ")[1] ?? "";
       for (const el of root.querySelectorAll(`[data-flash="${key}"]`)) this.flash(el, value);
     }
+    if ("replay.at" in values) this.replay.stands(values["replay.at"]);
     if ("feed.error" in values) this.banner(values["feed.error"] && `Watching is troubled: ${values["feed.error"]}`);
   }
 

@@ -71,7 +71,7 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     started, last = snapshot.latest(RunStarted), snapshot.last
     total = started.total_steps if started else None
     step = last.step if last else 0
-    rate = step_rate(snapshot) if status.state == "working" else None
+    rate = step_rate(snapshot) if status.state in ("working", "replay") else None
     alerts = open_alerts(snapshot)
     advice = ADVICE | OWN_LOOP_ADVICE if snapshot.own_loop else ADVICE
     worst = max((alert.severity for alert in alerts), default=Severity.HEALTHY)

@@ -339,3 +339,25 @@ def test_two_runs_are_compared_and_the_account_is_read_from_both_journals(
     assert page.evaluate(traces) == [["run", 4], ["plain", 4]]
     expect(page.get_by_text("This run reached the baseline's last validation loss")).to_be_visible()
     expect(page.get_by_role("cell", name="Backward passes until validation loss 1")).to_be_visible()
+
+
+def test_a_recording_is_replayed_held_moved_and_left(
+    written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
+) -> None:
+    script = cycled(60)
+    script.say(RunState(script.step, "finished", "all steps done"))
+    written_run("run", script)
+    page = ready(open_page(f"{start_dashboard().url}/?run=run"))
+    page.get_by_role("button", name="Replay the recording").click()
+    expect(page.locator('[data-bind="strip.state"]')).to_have_text("replay")
+    until(lambda: 30 < strip_step(page) < script.step, 30, "steps come again")
+    page.get_by_role("button", name="Hold replay").click()
+    expect(page.locator('[data-bind="strip.because"]')).to_have_text("recorded steps, held")
+    slider = page.get_by_role("slider", name="Place in the recording")
+    slider.evaluate("el => { el.value = 0.5; el.dispatchEvent(new Event('change')); }")
+    until(lambda: abs(strip_step(page) - script.step / 2) < 40, 20, "the middle of the run")
+    end = "document.querySelector('[data-figure=loss] .hy-plot')._fullLayout.xaxis.range[1]"
+    until(lambda: page.evaluate(end) < script.step * 0.6, 20, "the chart ends there too")
+    page.get_by_role("button", name="Back to the run").click()
+    expect(page.locator('[data-bind="strip.state"]')).to_have_text("finished")
+    until(lambda: strip_step(page) == script.step, 20, "the whole run again")
