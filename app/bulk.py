@@ -94,3 +94,21 @@ def path_columns(
 
 def integers(values: Iterator[int]) -> I64:
     return np.fromiter(values, dtype=np.int64)
+
+
+def stretches_of(rows: Sequence[Row]) -> list[PredictedStretch]:
+    """The predicted stretches among rows."""
+    return [row.record for row in rows if isinstance(row.record, PredictedStretch)]
+
+
+def path_rows(row: Row) -> list[tuple[float, ...]]:
+    """The predicted path of one stretch: one value a step, or both ends."""
+    (stretch,) = stretches_of([row])
+    count = len(stretch.expected_loss)
+    steps = np.linspace(stretch.first_step, stretch.last_step, count) if count > 1 else [stretch.last_step]
+    return [
+        (float(step), loss, low, high, row.attempt, stretch.cycle, row.seq)
+        for step, loss, low, high in zip(
+            steps, stretch.expected_loss, stretch.expected_low, stretch.expected_high, strict=True
+        )
+    ]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import bulk
+from app.side import Side, SideStore
 from app.smoothing import Smoothings
 from app.table import F64, I64, Extremes, Growing, Table
 from trainer_core.spec.phases import Phase
@@ -28,6 +29,7 @@ from trainer_core.spec.records import (
     Explained,
     KnobDeclared,
     Lost,
+    MetricsMeasured,
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
@@ -39,6 +41,7 @@ from trainer_core.spec.records import (
     RunStarted,
     RunState,
     StepRecord,
+    SystemMeasured,
     ValidationMeasured,
 )
 from trainer_core.telemetry.history import Chunk
@@ -58,7 +61,9 @@ KEPT = (
 )  # fmt: skip
 """Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
 
-KINDS = frozenset(str(kind.__struct_config__.tag) for kind in (*KEPT, PredictedStretch))
+KINDS = frozenset(
+    str(kind.__struct_config__.tag) for kind in (*KEPT, PredictedStretch, SystemMeasured, MetricsMeasured)
+)
 LATEST = frozenset({str(Explained.__struct_config__.tag)})
 """What a store wants of history: these kinds, and of these the newest."""
 
@@ -117,6 +122,8 @@ class Snapshot:
     not_finite: tuple[NotFinite, ...]
     predicted_steps: int
     backward_passes: int
+    side: Side
+    """Layers, the machine, metrics of the user's own."""
 
     def of(self, kind: type[R]) -> list[R]:
         """All records of one kept kind, oldest first."""
@@ -181,6 +188,7 @@ class Store:
         self._verdicts = Verdicts()
         self._not_finite: list[NotFinite] = []
         self._predicted_steps = 0
+        self._side = SideStore()
         self._snapshot: Snapshot | None = None
 
     @property
@@ -214,6 +222,7 @@ class Store:
         with self._lock:
             stretches = [row for row in chunk.rows if isinstance(row.record, PredictedStretch)]
             columns = bulk.step_columns(chunk.steps, MEASURED)
+            self._side.extend(chunk)
             bands = bulk.bands(columns, stretches)
             self._join(columns, stretches, bulk.attempt_changes(columns, chunk.rows, self._attempt))
             first = bands.first_seq()
@@ -227,7 +236,7 @@ class Store:
                 self._span(step, PHASES[phase])
             for phase in first:
                 self._count(PHASES[phase], int(bands.length[bands.phase == phase].sum()))
-            self._predicted_steps += int(sum(r.last_step - r.first_step + 1 for r in _stretches(stretches)))
+            self._predicted_steps += int(sum(r.last_step - r.first_step + 1 for r in bulk.stretches_of(stretches)))
             for signal, step, attempt in bulk.not_finite(chunk.steps, CHARTED):
                 self._note_not_finite(signal, step, attempt)
             self._note_newest([row for row in (chunk.last_step, *stretches[-1:]) if row is not None], chunk.rows)
@@ -236,7 +245,7 @@ class Store:
             self._snapshot = None
 
     def _join(self, columns: dict[str, F64], stretches: Sequence[Row], changes: Sequence[tuple[int, int]]) -> None:
-        path_rows = [line for row in stretches for line in _path_rows(row)]
+        path_rows = [line for row in stretches for line in bulk.path_rows(row)]
         path = bulk.path_columns(columns, path_rows, PATH_COLUMNS)
         for seq, attempt in changes:
             self._attempt = attempt
@@ -279,7 +288,7 @@ class Store:
                     expected = (record.predicted_loss, record.predicted_low, record.predicted_high)
                     path.append((record.step, *expected, row.attempt, record.cycle, row.seq))
             elif isinstance(record, PredictedStretch):
-                path.extend(_path_rows(row))
+                path.extend(bulk.path_rows(row))
         self._steps.extend(steps)
         self._path.extend(path)
 
@@ -289,6 +298,7 @@ class Store:
 
     def _note(self, row: Row) -> None:
         record = row.record
+        self._side.note(row)
         if isinstance(record, StepRecord):
             self._last, self._last_time, self._phase = record, row.time, record.phase
             self._count(record.phase, 1)
@@ -350,6 +360,10 @@ class Store:
             extremes.update(steps[name])
         self._path_extremes["loss"].update(path["loss"])
 
+    def _layer_names(self) -> tuple[str, ...]:
+        started = self._events[RunStarted]
+        return started[-1].record.layers if started and isinstance(started[-1].record, RunStarted) else ()
+
     def _freeze(self) -> Snapshot:
         for kind, rows in self._events.items():
             if len(rows) != len(self._frozen[kind]):
@@ -371,26 +385,10 @@ class Store:
             not_finite=tuple(self._not_finite),
             predicted_steps=self._predicted_steps,
             backward_passes=self._last.backward_passes if self._last is not None else 0,
+            side=self._side.frozen(self._layer_names()),
         )
 
 
 def _table(growing: Growing, extremes: Mapping[str, Extremes], starts: Sequence[int], smoothings: Smoothings) -> Table:
     frozen = {name: held.frozen() for name, held in extremes.items()}
     return Table(growing.columns(), growing.length, frozen, tuple(starts), smoothings)
-
-
-def _stretches(rows: Sequence[Row]) -> list[PredictedStretch]:
-    return [row.record for row in rows if isinstance(row.record, PredictedStretch)]
-
-
-def _path_rows(row: Row) -> list[tuple[float, ...]]:
-    """The predicted path of one stretch: one value a step, or both ends."""
-    (stretch,) = _stretches([row])
-    count = len(stretch.expected_loss)
-    steps = np.linspace(stretch.first_step, stretch.last_step, count) if count > 1 else [stretch.last_step]
-    return [
-        (float(step), loss, low, high, row.attempt, stretch.cycle, row.seq)
-        for step, loss, low, high in zip(
-            steps, stretch.expected_loss, stretch.expected_low, stretch.expected_high, strict=True
-        )
-    ]

@@ -48,13 +48,30 @@ def a_wild_run(seed: int, length: int = 1500) -> list[tuple[float, int, Record]]
             step += 1
             odd = chance.choice([0.5, 0.5, 0.5, math.nan, math.inf, None])
             predicted = chance.choice([None, 0.4])
-            say(step_record(step, loss=odd, phase=phase, predicted_loss=predicted, grad_norm=None, confidence=odd))
+            norms = chance.choice([None, (0.1 * step, 1.0, odd or 0.0)])
+            say(
+                step_record(
+                    step,
+                    layer_grad_norms=norms,
+                    loss=odd,
+                    phase=phase,
+                    predicted_loss=predicted,
+                    grad_norm=None,
+                    confidence=odd,
+                )
+            )
     return items
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:
-    for name in ("steps", "path"):
-        left, right = getattr(one, name), getattr(other, name)
+    tables = [(name, getattr(one, name), getattr(other, name)) for name in ("steps", "path")]
+    tables += [("system", one.side.system, other.side.system)]
+    assert one.side.metrics.keys() == other.side.metrics.keys() and one.side.newest == other.side.newest
+    tables += [(name, table, other.side.metrics[name]) for name, table in one.side.metrics.items()]
+    assert one.side.layers.names == other.side.layers.names and one.side.layers.width == other.side.layers.width
+    np.testing.assert_array_equal(one.side.layers.now, other.side.layers.now)
+    np.testing.assert_array_equal(one.side.layers.largest, other.side.layers.largest)
+    for name, left, right in tables:
         assert left.starts == right.starts and left.length == right.length
         for column in left.columns:
             assert np.array_equal(left[column], right[column], equal_nan=True), (name, column)
@@ -63,7 +80,7 @@ def same(one: Snapshot, other: Snapshot) -> bool:
             assert (held.rows, held.bucket, len(held.low)) == (other_held.rows, other_held.bucket, len(other_held.low))
     for column in one.spans:
         assert np.array_equal(one.spans[column], other.spans[column])
-    plain = [n for n in one.__dataclass_fields__ if n not in ("steps", "path", "spans")]
+    plain = [n for n in one.__dataclass_fields__ if n not in ("steps", "path", "spans", "side")]
     for name in plain:
         assert repr(getattr(one, name)) == repr(getattr(other, name)), name
     return True

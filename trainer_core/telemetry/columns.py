@@ -39,7 +39,7 @@ def _typed(name: str, hint: object, layout: StepLayout) -> pl.Expr:
 
 
 def steps_table(rows: list[RawRow], layout: StepLayout) -> pl.DataFrame:
-    """The intact step rows among ``rows`` as stored columns."""
+    """The intact step rows among ``rows`` as stored columns, with the layers' norms as a list."""
     steps = [row for row in rows if row.kind == "step" and row.intact]
     table = pl.DataFrame(
         {
@@ -48,7 +48,16 @@ def steps_table(rows: list[RawRow], layout: StepLayout) -> pl.DataFrame:
             "attempt": [row.attempt for row in steps],
             "kind": [row.kind for row in steps],
             "body": [row.body for row in steps],
+            "layer_grad_norms": [layout.vector(row.body) for row in steps],
         },
-        schema={"seq": pl.Int64, "time": pl.Float64, "attempt": pl.Int64, "kind": pl.String, "body": pl.Binary},
+        schema={
+            "seq": pl.Int64,
+            "time": pl.Float64,
+            "attempt": pl.Int64,
+            "kind": pl.String,
+            "body": pl.Binary,
+            "layer_grad_norms": pl.List(pl.Float32),
+        },
     )
-    return table.with_columns(field_columns("body", layout)).drop("body")
+    names = [*ENVELOPE, *layout.fields, "layer_grad_norms"]
+    return table.with_columns(field_columns("body", layout)).select(names)

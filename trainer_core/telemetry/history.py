@@ -12,7 +12,7 @@ from trainer_core.spec.records import Row
 from trainer_core.telemetry.codec import CodecError, RawRow, decode_row
 from trainer_core.telemetry.columns import ENVELOPE, steps_table
 from trainer_core.telemetry.journal import JournalReader
-from trainer_core.telemetry.segments import SegmentDamaged, raw_rows
+from trainer_core.telemetry.segments import VECTOR, SegmentDamaged, raw_rows
 
 _PAGE = 20_000
 _STEP = "step"
@@ -23,7 +23,8 @@ class Chunk:
     """A stretch of the journal: every intact row after the last chunk's ``last_seq``, but those nobody wants."""
 
     steps: pl.DataFrame
-    """Step records by seq: seq, time, attempt, kind, and a Float64 column for each field of the journal as stored."""
+    """Step records by seq: seq, time, attempt, kind, a Float64 column for each field of the journal as stored, and
+    the layers' gradient norms as a list."""
     rows: list[Row]
     """The other wanted rows, by seq."""
     last_step: Row | None
@@ -63,7 +64,7 @@ def _next(reader: JournalReader, after: int, kinds: Set[str], latest: Set[str]) 
 
 
 def _of_segment(reader: JournalReader, table: pl.DataFrame, kinds: Set[str], latest: Set[str]) -> Chunk:
-    fields = [*ENVELOPE, *reader.layout.fields]
+    fields = [*ENVELOPE, *reader.layout.fields, VECTOR]
     apart = (pl.col("kind") == _STEP) & pl.col("body").is_null()
     steps = table.filter(apart)
     whole = raw_rows(table.filter(~apart & pl.col("kind").is_in([_STEP, *kinds, *latest])), reader.layout)
