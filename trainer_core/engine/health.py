@@ -5,6 +5,7 @@ implied learning rate / learning rate = 1 + horizon / window     of a kept predi
 """
 
 import math
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -15,6 +16,7 @@ from trainer_core.spec.config import Config
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     CommandChanged,
+    HealthMeasured,
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
@@ -29,6 +31,7 @@ _FULL_SHARE_SPAN = 200
 _PREDICTIONS = 20
 _FEWEST_PREDICTIONS = 5
 _MOST_ATTEMPTS = 1000
+_TELL_EVERY = 20
 _ENDS_WELL = ("horizon_reached", "asked for", "rollback")
 """How the reason of a phase change out of PREDICT begins when nothing was wrong with the prediction."""
 
@@ -71,6 +74,8 @@ class _Memory(msgspec.Struct):
     gap: float | None = None
     validation: float | None = None
     """A validation that has not been weighed yet."""
+    told_at: int = 0
+    """Step of the last HealthMeasured."""
 
 
 class Health:
@@ -179,6 +184,14 @@ class Health:
             "underfitting": m.underfitting,
             "implied_rate": implied,
         }
+
+    def told(self, step: int, signals: Mapping[str, float | None]) -> HealthMeasured | None:
+        """What is to be said of the signals of a measured step: all that have evidence, every 20 steps."""
+        m = self._memory
+        if step // _TELL_EVERY == m.told_at // _TELL_EVERY:
+            return None
+        m.told_at = step
+        return HealthMeasured(step, {name: float(value) for name, value in signals.items() if value is not None})
 
     def _train(self, record: StepRecord, config: Config) -> None:
         m, loss = self._memory, record.loss

@@ -96,6 +96,9 @@ class OwnLoop:
             self.record(MetricsMeasured(number, dict(metrics)))
         signals = self.health.signals(record, self.config, True)
         self.alarms.check(record, finite, self.config, signals)
+        told = self.health.told(number, signals)
+        if told is not None:
+            self.record(told)
         self.boundary()
         self._last_at = self._clock()
 

@@ -71,6 +71,9 @@ class Recorder:
         config, finite = self._engine.config, self._engine.last.finite
         signals = self.health.signals(record, config, self._engine.locked)
         self.alarms.check(record, finite, config, signals)
+        told = self.health.told(record.step, signals)
+        if told is not None:
+            self.say(told)
         checklist = self.checklists.step(record, config, finite)
         if checklist is not None:
             self.say(checklist)

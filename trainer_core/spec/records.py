@@ -11,6 +11,7 @@ from trainer_core.spec.phases import Phase
 from trainer_core.spec.severity import Severity
 from trainer_core.spec.step_record import JournalRecord
 from trainer_core.spec.step_record import StepRecord as StepRecord
+from trainer_core.spec.surroundings import HealthMeasured as HealthMeasured
 from trainer_core.spec.surroundings import MetricsMeasured as MetricsMeasured
 from trainer_core.spec.surroundings import RunEnvironment as RunEnvironment
 from trainer_core.spec.surroundings import SystemMeasured as SystemMeasured
@@ -357,6 +358,7 @@ Record = (
     | MetricsMeasured
     | RunEnvironment
     | SystemMeasured
+    | HealthMeasured
 )
 
 

@@ -1,4 +1,4 @@
-"""What a run says beside its steps: the machine under it, where it came from, metrics of its own. Values only."""
+"""What a run says beside its steps: its health, the machine under it, where it came from, metrics of its own."""
 
 import msgspec
 
@@ -10,6 +10,14 @@ class MetricsMeasured(JournalRecord, frozen=True, tag="metrics"):
 
     step: int
     values: dict[str, float]
+
+
+class HealthMeasured(JournalRecord, frozen=True, tag="health"):
+    """The signals behind the warning signs that are in no step record, every 20 steps (``ladders.HEALTH_SIGNALS``)."""
+
+    step: int
+    values: dict[str, float]
+    """By name of the signal; one that is absent has no evidence yet."""
 
 
 class GpuMeasured(msgspec.Struct, frozen=True):
