@@ -1,4 +1,4 @@
-"""What a run says beside its steps: layers' norms, the machine under it, metrics of its own. Knows no drawing."""
+"""What a run says beside its steps: layers, health, alerts, the machine under it, its own metrics. Knows no drawing."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.alert_log import NO_ALERTS, AlertLog, AlertLogStore
 from app.layers import NOTHING, LayerHistory, LayerNorms
 from app.smoothing import Smoothings
 from app.table import Extremes, Growing, Table
-from trainer_core.spec.records import MetricsMeasured, Row, StepRecord, SystemMeasured
+from trainer_core.spec.records import HealthMeasured, MetricsMeasured, Row, StepRecord, SystemMeasured
 from trainer_core.telemetry.history import Chunk
 
 SYSTEM = ("cpu", "cpu_machine", "rss", "memory_share", "disk_free", "gpu", "gpu_memory", "gpu_temperature", "gpu_power")
@@ -29,6 +30,9 @@ class Side:
     metrics: Mapping[str, Table]
     left_out: int
     """Named metrics beyond MOST_METRICS."""
+    health: HealthMeasured | None = None
+    """The newest signals behind the warning signs."""
+    alerts: AlertLog = NO_ALERTS
 
 
 class Column:
@@ -66,15 +70,20 @@ class SideStore:
         self._newest: SystemMeasured | None = None
         self._metrics: dict[str, Column] = {}
         self._left_out: set[str] = set()
+        self._health: HealthMeasured | None = None
+        self._alerts = AlertLogStore()
 
     def note(self, row: Row) -> None:
         """One row, whatever it is."""
+        self._alerts.note(row)
         match row.record:
             case StepRecord(layer_grad_norms=norms) if norms:
                 self._layers.add(row.record.step, norms)
             case SystemMeasured():
                 self._newest = row.record
                 self._system.add(row, system_values(row.record))
+            case HealthMeasured():
+                self._health = row.record
             case MetricsMeasured(values=values):
                 for name, value in values.items():
                     self._metric(name, row, value)
@@ -89,8 +98,9 @@ class SideStore:
         """Everything as it is now."""
         metrics = {name: column.frozen() for name, column in self._metrics.items()}
         return Side(
-            self._layers.frozen(tuple(names)), self._system.frozen(), self._newest, metrics, len(self._left_out)
-        )
+            self._layers.frozen(tuple(names)), self._system.frozen(), self._newest, metrics, len(self._left_out),
+            self._health, self._alerts.frozen(),
+        )  # fmt: skip
 
     def _metric(self, name: str, row: Row, value: float) -> None:
         if name not in self._metrics:

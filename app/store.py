@@ -27,6 +27,7 @@ from trainer_core.spec.records import (
     CommandChanged,
     CorrectionApplied,
     Explained,
+    HealthMeasured,
     KnobDeclared,
     Lost,
     MetricsMeasured,
@@ -64,7 +65,7 @@ KEPT = (
 KINDS = frozenset(
     str(kind.__struct_config__.tag) for kind in (*KEPT, PredictedStretch, SystemMeasured, MetricsMeasured)
 )
-LATEST = frozenset({str(Explained.__struct_config__.tag)})
+LATEST = frozenset(str(kind.__struct_config__.tag) for kind in (Explained, HealthMeasured))
 """What a store wants of history: these kinds, and of these the newest."""
 
 R = TypeVar("R", bound=Record)

@@ -67,6 +67,7 @@ def same(one: Snapshot, other: Snapshot) -> bool:
     tables = [(name, getattr(one, name), getattr(other, name)) for name in ("steps", "path")]
     tables += [("system", one.side.system, other.side.system)]
     assert one.side.metrics.keys() == other.side.metrics.keys() and one.side.newest == other.side.newest
+    assert repr((one.side.health, one.side.alerts)) == repr((other.side.health, other.side.alerts))
     tables += [(name, table, other.side.metrics[name]) for name, table in one.side.metrics.items()]
     assert one.side.layers.names == other.side.layers.names and one.side.layers.width == other.side.layers.width
     np.testing.assert_array_equal(one.side.layers.now, other.side.layers.now)

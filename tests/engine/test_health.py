@@ -36,6 +36,7 @@ from trainer_core.spec.records import (
     AttemptStarted,
     Checklist,
     CommandChanged,
+    HealthMeasured,
     PhaseChanged,
     PredictionEnded,
     PredictionProbed,
@@ -309,6 +310,14 @@ def test_a_healthy_run_raises_nothing(tmp_path: Path) -> None:
     assert [(a.rule, a.value, a.limit) for a in rig.of(AlertRaised)] == []
 
 
+def test_the_signals_behind_the_warning_signs_are_told_every_twenty_steps(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, **QUIET).begin().until_step(100)
+    said = rig.of(HealthMeasured)
+    assert len(said) == 5 and [r.step // 20 for r in said] == [1, 2, 3, 4, 5], "at the first measured step of each 20"
+    assert "steps_without_gain" in said[0].values and "implied_rate" not in said[0].values, "no evidence, no value"
+    assert set().union(*(r.values for r in said)) <= set(HEALTH_SIGNALS)
+
+
 def frozen(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, 1e-9)
 
@@ -527,7 +536,7 @@ def test_a_resumed_run_raises_and_remedies_as_the_uninterrupted_one(tmp_path: Pa
     said, told_again = len(through.records), len(again.records)
     through.until_step(120)
     again.until_step(120)
-    kinds = (AlertRaised, AlertResolved, Checklist, PhaseChanged)
+    kinds = (AlertRaised, AlertResolved, Checklist, HealthMeasured, PhaseChanged)
 
     def heard(rig: Rig, start: int) -> list[Record]:
         return [

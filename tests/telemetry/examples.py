@@ -18,6 +18,7 @@ from trainer_core.spec.records import (
     CorrectionApplied,
     Explained,
     GuardLine,
+    HealthMeasured,
     KnobDeclared,
     Lost,
     MetricsMeasured,
@@ -110,6 +111,7 @@ ONE_OF_EACH: tuple[Record, ...] = (
     Annotated(26, "größer ✓", "operator"),
     Lost(27, 1, 2, 2),
     KnobDeclared(27, "dropout", 0.0, 0.5, 0.1, "share", "Dropout of the last layer."),
+    HealthMeasured(27, {"full_share": 0.5, "implied_rate": math.nan}),
     MetricsMeasured(27, {"accuracy": 0.5, "größe": math.nan}),
     RunEnvironment(
         27, ("train.py", "--lr", "1"), "/w", "h", "Linux 6", "3.12", "cpu", {"torch": "2"}, 2, "c0ffee", True

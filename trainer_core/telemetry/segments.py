@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SEGMENT_ROWS = 50_000
 KEPT_ROWS = 20_000
 """The newest rows are never sealed: a live reader, the agent and a resume find them in journal.db."""
-BULK = ("step", "stretch", "explained", "system", "metrics")
+BULK = ("step", "stretch", "explained", "system", "metrics", "health")
 """Kinds that leave journal.db once they are sealed; the rare ones stay there too, where they are found by kind."""
 ENVELOPE = ("seq", "time", "attempt", "kind", "crc", "body")
 VECTOR = "layer_grad_norms"
