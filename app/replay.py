@@ -3,11 +3,13 @@
 import contextlib
 import threading
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
-from app.feed import Connection, Feed
+from app.feed import Connection
 from app.store import KINDS, LATEST, Snapshot, Store
 from app.table import F64
 from app.views.timeline import at_work
@@ -67,10 +69,22 @@ def timeline(snapshot: Snapshot) -> Timeline:
     return Timeline(steps["seq"], at_work(steps["time"]), steps["time"])
 
 
+class Source(Protocol):
+    """A run to show: ``app.feed.Feed``, or a Replay of one."""
+
+    @property
+    def run_dir(self) -> Path: ...
+    @property
+    def status(self) -> RunStatus | None: ...
+    @property
+    def connection(self) -> Connection: ...
+    def snapshot(self) -> Snapshot: ...
+
+
 class Replay:
     """One reader's replay of one run. ``tick`` moves it on; one thread at a time."""
 
-    def __init__(self, feed: Feed, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, feed: Source, most_rows: int = MOST_ROWS) -> None:
         self.run_dir = feed.run_dir
         self.store = Store()
         self.wish = Wish(turn=-1)

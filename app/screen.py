@@ -1,19 +1,16 @@
 """One live page's content at one moment, as messages for one browser. Knows no socket and no Streamlit."""
 
 import time
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
-from app.feed import Connection, Feed
 from app.figures import strip
 from app.figures.axis import Axis
 from app.figures.lifecycle import Binds
 from app.figures.spec import Json
-from app.replay import Replay, Wish
+from app.replay import Replay, Source, Wish
 from app.screens.page import LivePage, Moment
-from app.store import Snapshot
 from app.views.series import Look, Window
 from app.views.strip import strip as strip_view
 from app.wire import Sent
@@ -66,22 +63,10 @@ def check(ask: Ask, page: LivePage) -> None:
         raise ValueError(f"visible = {sorted(unknown)}: must be of {', '.join(page.figures)}")
 
 
-class Source(Protocol):
-    """A run to show: ``app.feed.Feed``, or a ``app.replay.Replay`` of one."""
-
-    @property
-    def run_dir(self) -> Path: ...
-    @property
-    def status(self) -> RunStatus | None: ...
-    @property
-    def connection(self) -> Connection: ...
-    def snapshot(self) -> Snapshot: ...
-
-
 class Screen:
     """What one browser sees of one run."""
 
-    def __init__(self, feed: Feed, page: LivePage, others: tuple[Feed, ...] = ()) -> None:
+    def __init__(self, feed: Source, page: LivePage, others: tuple[Source, ...] = ()) -> None:
         self.feed = feed
         self.others = others
         self.page = page

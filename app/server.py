@@ -113,6 +113,7 @@ def config(port: int) -> dict[str, Any]:
         "server.headless": True,
         "server.showEmailPrompt": False,
         "server.fileWatcherType": "none",
+        "server.enableWebsocketCompression": True,
         "runner.postScriptGC": False,
         "runner.magicEnabled": False,
         "browser.gatherUsageStats": False,

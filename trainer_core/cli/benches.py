@@ -1,5 +1,7 @@
 """``hybrid bench``: measures on this machine. Knows which module measures what."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     bench = typer.Typer(no_args_is_help=True, help="Measure on this machine; ratios come from one run.")
     bench.command("telemetry")(telemetry)
     bench.command("engine")(engine)
+    bench.command("dashboard")(dashboard)
     app.add_typer(bench, name="bench", rich_help_panel="Measure")
 
 
@@ -39,6 +42,39 @@ def telemetry(
     from trainer_core import bench_telemetry
 
     bench_telemetry.run(json=as_json, quick=quick, write=write, recorded=recorded)
+
+
+def dashboard(
+    as_json: AsJson = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One rate, short windows, no run of a million steps.")] = False,
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Write the page, as docs/benchmarks-dashboard.md.")
+    ] = None,
+    recorded: Annotated[
+        Path | None, typer.Option("--from", metavar="JSON", help="Measure nothing: show what --json printed before.")
+    ] = None,
+    soak: Annotated[
+        float | None, typer.Option("--soak", metavar="MINUTES", help="Also watch a run for so long: memory, remounts.")
+    ] = None,
+) -> None:
+    """Step to pixel, CPU, bytes and memory of the dashboard in a real browser, beside a naive page in the same run.
+
+    Needs Chromium (or CHROMIUM=PATH) and the package playwright. Progress goes to stderr.
+    """
+    need_extra("dashboard", "streamlit", "plotly", "numpy")
+    need_extra("dev", "playwright")
+    if soak is not None and not 0.1 <= soak <= 1440:
+        raise UserError(f"--soak {soak:g}: must be minutes from 0.1 to 1440")
+    if recorded is not None and (quick or soak is not None):
+        raise UserError("--from: measures nothing, so --quick and --soak do not go with it")
+    if write is not None and (write.is_dir() or not write.absolute().parent.is_dir()):
+        raise UserError(f"--write {write}: there is no folder {write.absolute().parent}, or it is a folder itself")
+    words = [sys.executable, "-m", "app.bench"]
+    words += ["--json"] * as_json + ["--quick"] * quick
+    words += ["--write", str(write)] if write is not None else []
+    words += ["--from", str(recorded)] if recorded is not None else []
+    words += ["--soak", f"{soak:g}"] if soak is not None else []
+    raise typer.Exit(subprocess.run(words, check=False).returncode)
 
 
 def engine(
