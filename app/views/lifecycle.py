@@ -74,7 +74,9 @@ def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None) -> Node
     inside, budget = _position(snapshot.last, phase, newest)
     if budget is None:
         return Node(phase, True, f"step {words.count(inside)}, no fixed length", "", 0.0, said, times)
-    left = max(0, budget - inside)
+    if inside > budget:  # a full phase goes on for as long as its guards do not let it go
+        return Node(phase, True, f"step {words.count(inside)}, {words.count(budget)} planned", "", 1.0, said, times)
+    left = budget - inside
     return Node(phase, True, f"step {inside} of {budget}", f"{left} left", min(1.0, inside / budget), said, times)
 
 
