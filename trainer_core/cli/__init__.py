@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from trainer_core import __version__
-from trainer_core.cli import benches, configuration, feeding, reading, steering, training, watching
+from trainer_core.cli import benches, configuration, feeding, keys, reading, steering, training, watching
 from trainer_core.spec.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ training.add_to(app)
 watching.add_to(app)
 feeding.add_to(app)
 steering.add_to(app)
+keys.add_to(app)
 reading.add_to(app)
 configuration.add_to(app)
 benches.add_to(app)

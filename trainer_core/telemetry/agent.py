@@ -1,14 +1,13 @@
 """The process that owns the sockets: tails the journal, publishes, answers, takes commands. Never touches training.
 
-    python -m trainer_core.telemetry.agent RUN_DIR [--child]      --child: end of stdin means the trainer is gone
+    python -m trainer_core.telemetry.agent RUN_DIR [--child] [--listen HOST[:PORT]]
 
-One thread, one poller, nothing that waits. It lingers ten minutes after the run, so that nobody loses the end, and
-makes way when another trainer claims the run.
+--child: end of stdin means the trainer is gone. One thread, one poller, nothing that waits. It lingers ten minutes
+after the run, so that nobody loses the end, and makes way when another trainer claims the run.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import secrets
 import select
@@ -16,6 +15,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -24,19 +24,26 @@ from typing import Any
 import msgspec
 import zmq
 
+from trainer_core.spec.commands import Refusal
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.records import CommandChanged, RunState
 from trainer_core.telemetry import wire
-from trainer_core.telemetry.auth import Gate, Key, make_keys, read_key, secure_client, secure_server
+from trainer_core.telemetry.auth import COMMANDS, QUESTIONS, Gate
 from trainer_core.telemetry.codec import PROTOCOL, CodecError, RawRow, decode_row
 from trainer_core.telemetry.desk import Desk
+from trainer_core.telemetry.endpoint import Endpoint, withdraw_endpoint, write_endpoint
 from trainer_core.telemetry.journal import JournalError, JournalReader
+from trainer_core.telemetry.keys import Holder, make_keys, read_key
+from trainer_core.telemetry.listening import permitted
+from trainer_core.telemetry.pace import Pace
 from trainer_core.telemetry.rundir import AGENT_LOCK, RunInUse, RunLock, claim, held, holder_of, status_from
+from trainer_core.telemetry.sockets import Sockets
 
-ENDPOINT = "endpoint.json"
 LINGER_S = 600.0
 """Seconds an agent stays after its trainer; the environment variable HYBRID_AGENT_LINGER_S sets another value."""
-_TICK_MS, _BEAT_S, _SELF_TEST_S = 25, 1.0, 10.0
+_TICK_MS, _BEAT_S = 25, 1.0
+_PACES = {QUESTIONS: (400.0, 2000.0), COMMANDS: (100.0, 400.0)}
+"""Requests a second and at once that one key may make; commands themselves have a finer bound (desk.py)."""
 _TAKE_OVER_S = 10.0
 _FINAL = ("finished", "stopped", "failed")
 
@@ -45,24 +52,22 @@ class Agent:
     """Serves one run directory until told to go. ``child``: started by the trainer, with a pipe on stdin."""
 
     def __init__(
-        self, run_dir: Path, *, child: bool, linger_s: float = LINGER_S, clock: Callable[[], float] = time.time
+        self,
+        run_dir: Path,
+        *,
+        child: bool,
+        linger_s: float = LINGER_S,
+        clock: Callable[[], float] = time.time,
+        listen: str | None = None,
     ) -> None:
         self.run_dir, self._child, self._linger_s, self._clock = Path(run_dir), child, linger_s, clock
+        place = permitted(self.run_dir, listen)
         self._lock = _lock_of(self.run_dir, child)
         self._journal = JournalReader(self.run_dir)
         make_keys(self.run_dir)
         self._epoch = secrets.token_hex(8)
         self._trainer_nonce = holder_of(self.run_dir).get("nonce")
         self._trainer_alive = held(self.run_dir)
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._gate = Gate(self._context, self.run_dir)
-        server = read_key(self.run_dir, "server")
-        self.news = self._bound(zmq.XPUB, server, "viewer")
-        self.asked = self._bound(zmq.ROUTER, server, "viewer")
-        self.ordered = self._bound(zmq.ROUTER, server, "operator")
-        self._poller = zmq.Poller()
-        for socket in (self._gate.socket, self.news, self.asked, self.ordered):
-            self._poller.register(socket, zmq.POLLIN)
         self.desk = Desk(self.run_dir, lambda: self._trainer_alive, clock)
         for row in self._journal.events("command"):
             self._hear(row.record)
@@ -71,25 +76,25 @@ class Agent:
                 self._hear(row.record)
         self._last_seq = self._journal.last_seq()
         self._version = -1
-        self._refused_frames = 0
+        self._refused = Counter[str]()
+        self._paces = {name: Pace(*bounds, clock) for name, bounds in _PACES.items()}
         self._queued: int | None = None
         self._lost = 0
         self._gone_since: float | None = None
         self.stopping = False
-        self._self_test(server)
-        self._publish_endpoint(server)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self.gate = Gate(self._context, self.run_dir)
+        self._server = read_key(self.run_dir, "server")
+        viewer = read_key(self.run_dir, "viewer")
+        self.sockets = Sockets(self._context, self.gate, self._server, viewer, place)
+        self._open_doors()
 
-    def _bound(self, kind: int, server: Key, domain: str) -> "zmq.Socket[Any]":
-        socket: zmq.Socket[Any] = self._context.socket(kind)
-        socket.linger = 0
-        socket.maxmsgsize = 4 * wire.MOST_REQUEST_BYTES
-        if kind == zmq.XPUB:
-            socket.setsockopt(zmq.XPUB_WELCOME_MSG, wire.TOPIC_WELCOME)
-            socket.sndhwm = 2000
-        secure_server(socket, server, domain)
-        self._gate.watch(socket)
-        socket.bind("tcp://127.0.0.1:*")
-        return socket
+    def _open_doors(self) -> None:
+        """Poll the sockets that are bound now, and say where they are."""
+        self._poller = zmq.Poller()
+        for socket in (self.gate.socket, self.sockets.news, self.sockets.questions, self.sockets.commands):
+            self._poller.register(socket, zmq.POLLIN)
+        self._publish_endpoint()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +103,7 @@ class Agent:
         beat_due = 0.0
         while not self.stopping:
             self.serve_once(_TICK_MS)
+            self.cut_revoked()
             self._tail()
             now = time.monotonic()
             if now >= beat_due:
@@ -108,71 +114,94 @@ class Agent:
     def serve_once(self, timeout_ms: int) -> None:
         """Answer what has arrived."""
         ready = dict(self._poller.poll(timeout_ms))
-        self._gate.count_failed()
-        if self._gate.socket in ready:
-            self._gate.answer()
-        if self.news in ready:
-            with contextlib.suppress(zmq.Again):
-                self.news.recv_multipart(zmq.NOBLOCK)  # a subscription: nothing to do, the welcome goes by itself
-        if self.asked in ready:
-            self._serve(self.asked, wire.questions, self._answer)
-        if self.ordered in ready:
-            self._serve(self.ordered, wire.orders, self._obey)
+        self.gate.count_failed()
+        if self.gate.socket in ready:
+            self.gate.answer()
+        if self.sockets.news in ready:
+            with contextlib.suppress(zmq.Again):  # a subscription: nothing to do, the welcome goes by itself
+                said = self.sockets.news.recv_multipart(zmq.NOBLOCK)
+                self._refused["malformed"] += len(said) != 1 or said[0][:1] not in (b"\0", b"\1")
+        if self.sockets.questions in ready:
+            self._serve(QUESTIONS, self.sockets.questions, wire.questions, self._answer)
+        if self.sockets.commands in ready:
+            self._serve(COMMANDS, self.sockets.commands, wire.orders, self._obey)
+
+    def cut_revoked(self) -> None:
+        """Cut everybody off when a key that was let in would not be any more; the others come back by themselves."""
+        revoked = self.gate.revoked()
+        if not revoked:
+            return
+        for holder in revoked:
+            self.desk.forget(holder.name)  # what is accepted already is the trainer's, and stays
+        self.sockets.rebind()
+        self._epoch = secrets.token_hex(8)
+        self._open_doors()
 
     def _serve(
         self,
+        name: str,
         socket: "zmq.Socket[Any]",
         decoder: "msgspec.msgpack.Decoder[Any]",
-        answer: Callable[[Any, str], wire.Reply],
+        answer: Callable[[Any, Holder], wire.Reply],
     ) -> None:
         frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
         client, body = frames[0].bytes, frames[-1].bytes if len(frames) == 2 else b""
-        token = 0
-        if len(frames) != 2 or len(body) > wire.MOST_REQUEST_BYTES:
-            reply = wire.Reply(
-                0, problem=wire.Problem(f"a request is one frame of at most {wire.MOST_REQUEST_BYTES} bytes")
-            )
-            self._refused_frames += 1
-        else:
-            try:
-                token = _token(body)
-                message = decoder.decode(body)
-                reply = answer(message, str(frames[-1].get("User-Id")))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                self._refused_frames += 1
-                reply = wire.Reply(token, problem=wire.Problem(f"not a request of this protocol: {error}"))
-            except sqlite3.Error as error:
-                print(f"a command could not be stored: {error}", file=sys.stderr)
-                return  # nothing was accepted; no answer means unknown, and the client asks again with the same id
+        try:
+            problem, holder = self._turned_away(name, frames)
+            if problem is None:
+                assert holder is not None
+                reply = answer(decoder.decode(body), holder)
+            else:
+                reply = wire.Reply(_token(body), problem=problem)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._refused["malformed"] += 1
+            reply = wire.Reply(_token(body), problem=wire.Problem(f"not a request of this protocol: {error}"))
+        except sqlite3.Error as error:
+            print(f"a command could not be stored: {error}", file=sys.stderr)
+            return  # nothing was accepted; no answer means unknown, and the client asks again with the same id
         with contextlib.suppress(zmq.Again, zmq.ZMQError):  # a client that has gone or does not read loses its reply
             socket.send_multipart([client, wire.pack(reply)], zmq.NOBLOCK)
 
-    def _answer(self, question: wire.Question, actor: str) -> wire.Reply:
+    def _turned_away(self, name: str, frames: "list[zmq.Frame]") -> tuple[wire.Problem | None, Holder | None]:
+        """Why a message is not even read, else whose it is: the key of its connection is looked up every time."""
+        holder = self.gate.holder(str(frames[-1].get("User-Id")), name)
+        if holder is None:
+            self._refused["unauthenticated"] += 1
+            return wire.Problem(f"this key may not use {name}, or no longer: it was revoked", Refusal.AUTH), None
+        if not self._paces[name].allows(holder.name):
+            self._refused["flooding"] += 1
+            return wire.Problem(f"too many requests from {holder.name}: wait a moment", Refusal.RATE), None
+        if len(frames) != 2 or len(frames[-1]) > wire.MOST_REQUEST_BYTES:
+            self._refused["oversize" if len(frames) == 2 else "malformed"] += 1
+            return wire.Problem(f"a request is one frame of at most {wire.MOST_REQUEST_BYTES} bytes"), None
+        return None, holder
+
+    def _answer(self, question: wire.Question, asker: Holder) -> wire.Reply:
         if question.protocol != PROTOCOL:
             return wire.Reply(question.token, problem=wire.Problem(f"this agent speaks protocol {PROTOCOL}"))
         match question:
             case wire.AskHello():
-                return wire.Reply(question.token, hello=self._hello(actor))
+                return wire.Reply(question.token, hello=self._hello(asker))
             case wire.AskRange(first=first, last=last):
-                rows = _bounded(self._journal.raw_rows(first - 1, wire.MOST_ROWS, last))
+                rows = wire.bounded(self._journal.raw_rows(first - 1, wire.MOST_ROWS, last))
                 return wire.Reply(question.token, range=wire.RangeReply(self._journal.journal_id, self._last_seq, rows))
             case wire.AskStatus(command_id=command_id):
                 return wire.Reply(question.token, status=self.desk.status(command_id))
 
-    def _obey(self, order: wire.Order, actor: str) -> wire.Reply:
+    def _obey(self, order: wire.Order, sender: Holder) -> wire.Reply:
         if order.protocol != PROTOCOL:
             return wire.Reply(order.token, problem=wire.Problem(f"this agent speaks protocol {PROTOCOL}"))
         self._trainer_alive = held(self.run_dir)
         self._tail()
         match order:
             case wire.Send(request=request):
-                return wire.Reply(order.token, status=self.desk.send(request, actor))
+                return wire.Reply(order.token, status=self.desk.send(request, sender.name))
             case wire.Confirm(command_id=command_id):
-                return wire.Reply(order.token, status=self.desk.confirm(command_id, actor))
+                return wire.Reply(order.token, status=self.desk.confirm(command_id, sender.name))
             case wire.AskStatus(command_id=command_id):
                 return wire.Reply(order.token, status=self.desk.status(command_id))
 
-    def _hello(self, actor: str) -> wire.Hello:
+    def _hello(self, asker: Holder) -> wire.Hello:
         status = status_from(self._journal, self._trainer_alive, True, self._clock())
         return wire.Hello(
             PROTOCOL,
@@ -181,8 +210,10 @@ class Agent:
             self._last_seq,
             self.desk.state_rev,
             self.run_dir.name,
-            actor,
+            asker.role,
             status,
+            asker.name,
+            self._journal.layout.fields,
         )
 
     # -- news -------------------------------------------------------------------------------------------------------
@@ -195,7 +226,7 @@ class Agent:
         self._version = version
         while rows := self._journal.raw_rows(self._last_seq, wire.MOST_ROWS):
             while rows:
-                batch = _bounded(rows)
+                batch = wire.bounded(rows)
                 self._publish(batch)
                 rows = rows[len(batch) :]
 
@@ -210,7 +241,7 @@ class Agent:
 
     def _send_news(self, *frames: bytes) -> None:
         with contextlib.suppress(zmq.Again):
-            self.news.send_multipart(frames, zmq.NOBLOCK)
+            self.sockets.news.send_multipart(frames, zmq.NOBLOCK)
 
     def _hear(self, record: object) -> None:
         if isinstance(record, CommandChanged):
@@ -221,7 +252,14 @@ class Agent:
         else:
             self._lost += getattr(record, "count", 0)
 
+    def refused(self) -> wire.Refused:
+        """What was turned away so far."""
+        unauthenticated = self._refused["unauthenticated"] + self.gate.denied
+        of = self._refused
+        return wire.Refused(unauthenticated, of["oversize"], of["malformed"], of["flooding"])
+
     def _beat(self) -> None:
+        refused = self.refused()
         beat = wire.Heartbeat(
             PROTOCOL,
             self._journal.journal_id,
@@ -231,7 +269,8 @@ class Agent:
             status_from(self._journal, self._trainer_alive, True, self._clock()),
             self._queued,
             self._lost,
-            self._refused_frames + self._gate.denied,
+            refused.total,
+            refused,
         )
         self._send_news(wire.TOPIC_BEAT, wire.pack(beat))
 
@@ -272,51 +311,21 @@ class Agent:
 
     # -- start and end ----------------------------------------------------------------------------------------------
 
-    def _self_test(self, server: Key) -> None:
-        """A random key must be refused: CURVE without ZAP would let it in. Raises UserError when it is not."""
-        public, secret = zmq.curve_keypair()
-        stranger = self._context.socket(zmq.DEALER)
-        stranger.linger = 0
-        secure_client(stranger, server.public, Key(public.decode(), secret.decode()))
-        stranger.connect(_address(self.ordered))
-        stranger.send(wire.pack(wire.AskHello()), zmq.NOBLOCK)
-        deadline = time.monotonic() + _SELF_TEST_S
-        try:
-            while self._gate.denied == 0:
-                if self.ordered in dict(self._poller.poll(_TICK_MS)) and self.ordered.poll(0):
-                    raise UserError("the agent's self-test failed: a random key was let in; it does not start")
-                if self._gate.socket.poll(0):
-                    self._gate.answer()
-                if time.monotonic() > deadline:
-                    raise UserError("the agent's self-test failed: no key was asked for; it does not start")
-        finally:
-            stranger.close()
-        self._gate.denied = 0
-
-    def _publish_endpoint(self, server: Key) -> None:
-        """endpoint.json, whole or not there."""
-        content = {
-            "protocol": PROTOCOL,
-            "news": _address(self.news),
-            "questions": _address(self.asked),
-            "commands": _address(self.ordered),
-            "server_key": server.public,
-            "journal_id": self._journal.journal_id,
-            "epoch": self._epoch,
-            "pid": os.getpid(),
-            "started": time.time(),
-        }
-        temporary = self.run_dir / f".{ENDPOINT}.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(temporary, self.run_dir / ENDPOINT)
+    def _publish_endpoint(self) -> None:
+        endpoint = Endpoint(
+            PROTOCOL,
+            **self.sockets.addresses,
+            server_key=self._server.public,
+            journal_id=self._journal.journal_id,
+            epoch=self._epoch,
+            pid=os.getpid(),
+            started=time.time(),
+        )
+        write_endpoint(self.run_dir, endpoint)
 
     def close(self) -> None:
         """Withdraw the endpoint and let go."""
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads((self.run_dir / ENDPOINT).read_text())["epoch"] == self._epoch:
-                (self.run_dir / ENDPOINT).unlink()
+        withdraw_endpoint(self.run_dir, self._epoch)
         self._context.destroy(linger=0)
         self.desk.close()
         self._journal.close()
@@ -335,31 +344,27 @@ def _lock_of(run_dir: Path, child: bool) -> RunLock:
 
 
 def _token(body: bytes) -> int:
-    """The token of a request whose rest may be wrong, so that even a refusal reaches its asker."""
-    return msgspec.msgpack.decode(body, type=_TokenOnly).token
+    """The token of a request whose rest may be wrong, so that even a refusal reaches its asker; 0 when it has none."""
+    try:
+        return msgspec.msgpack.decode(body, type=_TokenOnly).token
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 0
 
 
 class _TokenOnly(msgspec.Struct):
     token: int = 0
 
 
-def _address(socket: "zmq.Socket[Any]") -> str:
-    return str(socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0"))  # type: ignore[union-attr]
+def serve(
+    run_dir: Path, *, child: bool = False, linger_s: float = LINGER_S, listen: str | None = None, says: bool = False
+) -> None:
+    """Serve a run directory until SIGINT or SIGTERM. Raises UserError (RunInUse when an agent already does).
 
-
-def _bounded(rows: list[RawRow]) -> list[RawRow]:
-    """As many leading rows as fit into one message; at least one."""
-    total = 0
-    for count, row in enumerate(rows):
-        total += len(row.body) + 64
-        if total > wire.MOST_BYTES and count:
-            return rows[:count]
-    return rows
-
-
-def serve(run_dir: Path, *, child: bool = False, linger_s: float = LINGER_S) -> None:
-    """Serve a run directory until SIGINT or SIGTERM. Raises UserError (RunInUse when an agent already does)."""
-    agent = Agent(run_dir, child=child, linger_s=linger_s)
+    ``says``: print where it listens.
+    """
+    agent = Agent(run_dir, child=child, linger_s=linger_s, listen=listen)
+    if says:
+        print(f"serving {run_dir} at {agent.sockets.listening}", flush=True)
 
     def stop(number: int, frame: FrameType | None) -> None:
         agent.stopping = True
@@ -377,9 +382,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="trainer_core.telemetry.agent")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--child", action="store_true")
+    parser.add_argument("--listen", metavar="HOST[:PORT]")
     options = parser.parse_args()
+    linger_s = float(os.environ.get("HYBRID_AGENT_LINGER_S", LINGER_S))
     try:
-        serve(options.run_dir, child=options.child, linger_s=float(os.environ.get("HYBRID_AGENT_LINGER_S", LINGER_S)))
+        serve(options.run_dir, child=options.child, linger_s=linger_s, listen=options.listen)
     except (UserError, JournalError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -4,7 +4,6 @@ No reply means unknown, never failed: the answer then has ``state`` None, and as
 """
 
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,44 +12,15 @@ import msgspec
 import zmq
 
 from trainer_core.spec.commands import CommandRequest, CommandState, Refusal, kind_of
-from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import CommandChanged
 from trainer_core.telemetry import wire
-from trainer_core.telemetry.agent import ENDPOINT
 from trainer_core.telemetry.auth import read_key, secure_client
-from trainer_core.telemetry.codec import PROTOCOL
 from trainer_core.telemetry.desk import status_of
+from trainer_core.telemetry.endpoint import read_endpoint
 from trainer_core.telemetry.journal import JournalError, JournalReader
-from trainer_core.telemetry.rundir import AGENT_LOCK, held
 from trainer_core.telemetry.wire import CommandStatus
 
 _REPLY_S, _ASK_AGAIN_S = 2.0, 0.05
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """endpoint.json."""
-
-    protocol: int
-    news: str
-    questions: str
-    commands: str
-    server_key: str
-    journal_id: str
-    epoch: str
-    pid: int
-    started: float
-
-
-def read_endpoint(run_dir: Path) -> Endpoint | None:
-    """The living agent's endpoint; None when there is none or a stale file. Raises RunError for another protocol."""
-    try:
-        content = json.loads((Path(run_dir) / ENDPOINT).read_text(encoding="utf-8"))
-        endpoint = msgspec.convert(content, Endpoint)
-    except (OSError, ValueError, msgspec.ValidationError):
-        return None
-    if endpoint.protocol != PROTOCOL:
-        raise RunError(f"{run_dir} is served by protocol version {endpoint.protocol}; this program speaks {PROTOCOL}")
-    return endpoint if held(run_dir, AGENT_LOCK) else None
 
 
 class Line:

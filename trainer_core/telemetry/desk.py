@@ -136,6 +136,10 @@ class Desk:
         self._tokens[actor] = (max(0.0, tokens - 1.0), now) if tokens >= 1.0 else (tokens, now)
         return tokens >= 1.0
 
+    def forget(self, actor: str) -> None:
+        """An actor's key was revoked: what it has not confirmed is confirmed by nobody."""
+        self._waiting = {id_: command for id_, command in self._waiting.items() if command.actor != actor}
+
     def _forget_old(self) -> None:
         horizon = self._clock() - _CONFIRM_S
         recent = [(k, c) for k, c in self._waiting.items() if c.received_at >= horizon]

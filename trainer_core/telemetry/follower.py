@@ -15,8 +15,9 @@ from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import Row
 from trainer_core.telemetry import wire
 from trainer_core.telemetry.auth import read_key, secure_client
-from trainer_core.telemetry.client import Line, read_endpoint
+from trainer_core.telemetry.client import Line
 from trainer_core.telemetry.codec import PROTOCOL, CodecError, RawRow, decode_row
+from trainer_core.telemetry.endpoint import read_endpoint
 from trainer_core.telemetry.journal import JournalReader
 from trainer_core.telemetry.rundir import RunStatus, status
 

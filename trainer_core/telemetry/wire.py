@@ -31,6 +31,22 @@ class Header(msgspec.Struct, frozen=True):
     n: int
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """What an agent turned away so far, without any other effect."""
+
+    unauthenticated: int = 0
+    """Connections without a known key, or with a viewer's for commands; messages over a key that was revoked."""
+    oversize: int = 0
+    """Requests of more than MOST_REQUEST_BYTES. Frames over four times that end their connection and are not seen."""
+    malformed: int = 0
+    flooding: int = 0
+    """Requests beyond a key's pace."""
+
+    @property
+    def total(self) -> int:
+        return self.unauthenticated + self.oversize + self.malformed + self.flooding
+
+
 class Heartbeat(msgspec.Struct, frozen=True):
     """Once a second. Without ``last_seq`` a reader could not know that it misses the end."""
 
@@ -45,7 +61,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     lost: int = 0
     """Step records dropped because the disk could not keep up."""
     refused_frames: int = 0
-    """Malformed, oversize or unauthenticated messages so far."""
+    """All of ``refused`` together."""
+    refused: Refused = Refused()
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -58,7 +75,12 @@ class Hello(msgspec.Struct, frozen=True):
     state_rev: int
     run: str
     role: str
+    """Of the asker's key."""
     status: RunStatus
+    actor: str = ""
+    """Name of the asker's key."""
+    step_fields: tuple[str, ...] = ()
+    """Scalar fields of this journal's step rows in their order; empty from an agent that does not say."""
 
 
 class CommandStatus(msgspec.Struct, frozen=True):
@@ -130,6 +152,8 @@ class Problem(msgspec.Struct, frozen=True):
     """A message that could not be answered otherwise."""
 
     error: str
+    refusal: Refusal | None = None
+    """AUTH: the key is not, or no longer, let in. RATE: too much at once. None: not a request of this protocol."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -140,6 +164,16 @@ class Reply(msgspec.Struct, frozen=True):
     range: RangeReply | None = None
     status: CommandStatus | None = None
     problem: Problem | None = None
+
+
+def bounded(rows: list[RawRow]) -> list[RawRow]:
+    """As many leading rows as fit into one message; at least one."""
+    total = 0
+    for count, row in enumerate(rows):
+        total += len(row.body) + 64
+        if total > MOST_BYTES and count:
+            return rows[:count]
+    return rows
 
 
 questions = msgspec.msgpack.Decoder(Question)
