@@ -42,10 +42,11 @@ class HybridTrainer:
 
     ``loss_fn(model, batch)`` returns a scalar or per-sample losses (B,); a criterion such as ``nn.CrossEntropyLoss()``
     works too, with batches ``(inputs, targets)``. ``config`` is a Config, a mapping in the sections of the document, or
-    the path of a TOML file; None keeps the optimizer's own learning rate, constant. ``run_dir`` must not hold a run
-    unless ``resume`` is true. ``serve`` starts the agent that dashboards and ``hybrid send`` talk to. ``predictor`` is
-    one of your own (``trainer_core.Predictor``) instead of the configured one. ``plain`` locks prediction from the
-    start: a baseline. ``baseline`` names such a run for the report to compare this one with.
+    the path of a TOML file; None keeps the optimizer's own learning rate, constant. ``validate()`` returns the held-out
+    loss, or (loss, accuracy or None). ``run_dir`` must not hold a run unless ``resume`` is true. ``serve`` starts the
+    agent that dashboards and ``hybrid send`` talk to. ``predictor`` is one of your own (``trainer_core.Predictor``)
+    instead of the configured one. ``plain`` locks prediction from the start: a baseline. ``baseline`` names such a run
+    for the report to compare this one with.
 
     Raises UserError (ConfigError, RunError, CheckpointError) with one sentence for input that cannot be used.
     Use it as a context manager, or close it: that writes how the run ended (the end of the program does it otherwise).

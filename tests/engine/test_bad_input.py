@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.engine.rig import EAGER, NEEDS_MUON, Rig, batch_of, network, per_sample
+from trainer_core.engine.predicting import undo
 from trainer_core.hybrid_trainer import HybridTrainer
 from trainer_core.learning.optimizers import make_optimizer
+from trainer_core.spec.commands import SetThreshold
 from trainer_core.spec.errors import ConfigError, TrainingFailed, UserError
 from trainer_core.spec.loading import resolve
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import StepRecord
+from trainer_core.spec.records import PredictionProbed, StepRecord, ValidationMeasured
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -52,8 +54,10 @@ def test_a_loss_that_is_nan_once_costs_a_rollback_and_no_more(tmp_path: Path) ->
         (lambda model, batch: torch.zeros(()), "does not depend on any trainable parameter"),
         (lambda model, batch: (model(batch[0]).argmax(1) == batch[1]).sum(), r"a tensor of torch\.int64"),
         (lambda model, batch: model(batch[0]).sum().to(torch.complex64), r"a tensor of torch\.complex64"),
+        (lambda model, batch: per_sample(model, batch)[:0], "returned no value"),
+        (lambda model, batch: per_sample(model, batch).mean().to("meta"), "the loss is on meta and the model on cpu"),
     ],
-    ids=["detached", "constant", "a count", "complex"],
+    ids=["detached", "constant", "a count", "complex", "no value", "another device"],
 )
 def test_a_loss_without_a_gradient_is_refused(tmp_path: Path, loss: Callable[..., Tensor], words: str) -> None:
     refused(Rig(tmp_path, loss=loss).begin(), batch_of(0), words)
@@ -214,3 +218,119 @@ def test_no_data_at_all_is_refused(tmp_path: Path) -> None:
         HybridTrainer(model, optimizer, per_sample, EAGER, tmp_path / "run", serve=False) as trainer,
     ):
         trainer.run([])
+
+
+def test_a_batch_may_hold_tensors_of_other_lengths_beside_its_samples(tmp_path: Path) -> None:
+    batch = {"weights": torch.ones(3), "name": "a", "x": batch_of(0)[0], "y": batch_of(0)[1], "of": torch.ones(())}
+    rig = Rig(
+        tmp_path,
+        loss=lambda m, b: F.cross_entropy(m(b["x"]), b["y"], b["weights"]),
+        accumulate=3,
+        confidence_threshold=0.0,
+    ).begin()
+    while rig.engine.predictions_entered == 0:
+        rig.engine.step(batch)
+        rig.session.after_step()
+    assert rig.engine.losses.of(batch).shape == (8,)
+
+
+def test_a_loss_that_cannot_take_part_of_a_batch_is_told_what_it_should_return(tmp_path: Path) -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0])[torch.arange(32)], batch[1])
+
+    rig = Rig(tmp_path, loss=loss).begin()
+    with pytest.raises(
+        UserError, match=r"fails on a part of a batch \(IndexError: .*return one loss per sample"
+    ) as caught:
+        rig.until_step(20)
+    assert "\n" not in str(caught.value)
+    assert rig.engine.phase is Phase.FULL and bool(torch.isfinite(rig.weights()).all())
+
+
+@pytest.mark.parametrize("sharp", ["training", "evaluation"])
+def test_a_loss_that_is_per_sample_in_one_mode_only_trains(tmp_path: Path, sharp: str) -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        found = per_sample(model, batch)
+        return found if model.training == (sharp == "training") else found.mean()
+
+    rig = Rig(tmp_path, loss=loss, steps=40).begin().finish()
+    assert rig.engine.predictions_entered > 0
+
+
+def test_parameters_that_are_not_the_models_are_refused_before_the_run(tmp_path: Path) -> None:
+    scale = nn.Parameter(torch.ones(2))
+    with pytest.raises(UserError, match=r"not the model's \(1, the first of shape \(2,\)\)") as caught:
+        Rig(tmp_path, optimizer=lambda ps: torch.optim.AdamW([*ps, scale], 3e-3))
+    assert "\n" not in str(caught.value)
+    Rig(tmp_path, optimizer=lambda ps: torch.optim.AdamW([*ps, scale.requires_grad_(False)], 3e-3))
+
+
+def added(rig: Rig) -> None:
+    rig.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+
+
+def frozen(rig: Rig) -> None:
+    rig.engine.parameters.tensors[0].requires_grad_(False)
+
+
+def exchanged(rig: Rig) -> None:
+    frozen(rig)
+    rig.model.requires_grad_(True)
+    rig.optimizer.param_groups[0]["params"][1].requires_grad_(False)
+
+
+@pytest.mark.parametrize("change", [added, frozen, exchanged])
+def test_parameters_added_or_frozen_in_the_run_are_refused_before_a_weight_moves(
+    tmp_path: Path, change: Callable[[Rig], None]
+) -> None:
+    rig = Rig(tmp_path).begin().until_phase(Phase.FULL, 4)
+    change(rig)
+    before = rig.weights()
+    with pytest.raises(UserError, match="make a new one for each stage"):
+        rig.step()
+    assert torch.equal(rig.weights(), before)
+
+
+def test_float64_weights_are_left_and_taken_back_to_the_last_bit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = network().double()
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0].double()), batch[1], reduction="none")
+
+    common: dict[str, Any] = {"model": model, "loss": loss, "policy": "adaptive", "confidence_threshold": 1.0}
+    rig = Rig(tmp_path / "a", **common).begin().until_step(6)
+    before = rig.weights()
+    assert not torch.equal(before, before.float().double()), "float32 would not hold them"
+    probes = len(rig.of(PredictionProbed))
+    rig.engine._boundary(batch_of(6))
+    assert len(rig.of(PredictionProbed)) > probes and torch.equal(rig.weights(), before)
+    rig.tell(SetThreshold("confidence_threshold", 0.0))
+    rig.until_phase(Phase.CORRECT, 1)
+    assert rig.engine.snapshot is not None and not torch.equal(rig.weights(), before)
+    kept = rig.engine.snapshot.weights_P.clone()
+    undo(rig.engine, "the test says so")
+    assert torch.equal(rig.weights(), kept) and not torch.equal(kept, kept.float().double())
+
+
+@pytest.mark.parametrize(
+    ("answer", "measured"),
+    [
+        (0.5, (0.5, None)),
+        (torch.tensor(0.5), (0.5, None)),
+        ((0.5, torch.tensor(1)), (0.5, 1.0)),
+        ((math.nan, None), None),
+    ],
+)
+def test_a_validation_answers_with_one_number_or_two(tmp_path: Path, answer: Any, measured: Any) -> None:
+    rig = Rig(tmp_path, validate=lambda: answer, validate_every=5, steps=10).begin().finish()
+    found = rig.of(ValidationMeasured)[0]
+    assert (found.loss, found.accuracy) == measured if measured else found.loss != found.loss
+
+
+@pytest.mark.parametrize("answer", [None, "0.5!", (1.0, 2.0, 3.0), torch.zeros(2), [1.0]])
+def test_a_validation_that_answers_with_something_else_is_refused(tmp_path: Path, answer: Any) -> None:
+    rig = Rig(tmp_path, validate=lambda: answer, validate_every=5).begin()
+    with pytest.raises(UserError, match=r"validate\(\) returned .*must be the loss, or \(loss, accuracy or None\)"):
+        rig.until_step(6)
+    assert all(m.training for m in rig.model.modules())

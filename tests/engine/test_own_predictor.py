@@ -127,6 +127,10 @@ def not_finite(step_P: Tensor) -> object:
     return Proposal.along(step_P / 0.0)
 
 
+def negative_length(step_P: Tensor) -> object:
+    return Proposal(step_P, -1.0)
+
+
 def wrong_groups(step_P: Tensor) -> object:
     return Proposal.along(step_P, (1.0, 0.9), (5, step_P.numel() - 5)).__replace__(sizes=(5, 5))
 
@@ -145,6 +149,7 @@ def no_proposal(step_P: Tensor) -> object:
         (wrong_shape, r"step_P has shape \(194,\) instead of \(195,\)"),
         (wrong_dtype, "dtype torch.float64 instead of torch.float32"),
         (not_finite, "not finite"),
+        (negative_length, "of negative length"),
         (wrong_groups, "group sizes add up to 10 of 195"),
         (wrong_growth, r"growth 0.0..0.0 is outside \]0, 2\]"),
         (no_proposal, "returned Tensor instead of a Proposal"),
@@ -165,3 +170,56 @@ def test_an_observation_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
     own.observe = lambda delta_P, state: None  # type: ignore[method-assign,assignment,return-value]
     with pytest.raises(UserError, match=r"observe\(\) returned NoneType instead of an Observation"):
         Rig(tmp_path, predictor=own).begin().step()
+
+
+class Learning(Own):
+    """Its answers carry the graph of its own gradients, as those of a network do that forgot ``no_grad``."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.gain = torch.ones((), requires_grad=True)
+
+    def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
+        super().observe(delta_P, state)
+        return Observation((self.gain * 0.5).reshape(1), delta_P * self.gain)
+
+    def propose(self, state: TrainingState) -> Proposal | None:
+        assert self.last_P is not None
+        return Proposal.along(self.last_P * self.gain)
+
+
+def test_the_graph_of_a_learning_predictor_is_not_kept(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, predictor=Learning(), steps=40).begin().until_phase(Phase.PREDICT, 1)
+    assert rig.engine.flight is not None and not rig.engine.flight.proposal.step_P.requires_grad
+    assert len(rig.engine.residuals) > 0 and not any(r.requires_grad for r in rig.engine.residuals._residuals)
+    assert rig.of(StepRecord)[0].relative_error == pytest.approx(0.5)
+    assert rig.finish().engine.step_count == 40
+
+
+class Answers(Own):
+    """Answers every observation with ``observation``, every question with ``proposal``."""
+
+    def __init__(self, observation: Any, proposal: Any = None) -> None:
+        super().__init__()
+        self.observation, self.proposal = observation, proposal
+
+    def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
+        self.last_P = delta_P.clone()
+        return self.observation  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (Observation(0.5, None), "relative_error is a float instead of a Tensor or None"),  # type: ignore[arg-type]
+        (Observation(torch.zeros(2), None), r"relative_error has shape \(2,\) instead of \(\)"),
+        (Observation(torch.zeros((), device="meta"), None), "relative_error is on meta instead of cpu"),
+        (Observation(None, torch.zeros(3)), r"residual_P has shape \(3,\) instead of \(195,\)"),
+        (Observation(None, torch.zeros(195, device="meta")), "residual_P is on meta instead of cpu"),
+        (None, "returned NoneType instead of an Observation"),
+    ],
+)
+def test_an_observation_that_cannot_be_used_is_refused(tmp_path: Path, observation: Any, message: str) -> None:
+    rig = Rig(tmp_path, predictor=Answers(observation)).begin()
+    with pytest.raises(UserError, match="predictor Answers: .*" + message):
+        rig.step()

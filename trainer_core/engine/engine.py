@@ -118,9 +118,9 @@ class Engine:
 
         Raises UserError for a batch that cannot be used, TrainingFailed when NaN or Inf outlast every rollback.
         """
-        batch = checked_batch(batch, self.parameters.device)
+        self.parameters.check_same(p for group in self.optimizer.param_groups for p in group["params"])
+        batch = self.last_batch = checked_batch(batch, self.parameters.device)
         start = self.clock()
-        self.last_batch = batch
         self._boundary(batch)
         self.losses.forget()
         between = self.clock() - start

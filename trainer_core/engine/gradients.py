@@ -55,7 +55,7 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
             loss = engine.loss.mean(engine.model, piece.batch)
             loss = loss if piece.weight == 1.0 else loss * piece.weight
         forward += clock() - begun
-        _check_loss(loss)
+        _check_loss(loss, parameters.device)
         engine.precision.backward(loss)
         losses.append(loss.detach().float())
         if len(pieces) > 1:
@@ -99,7 +99,9 @@ def _moved_into(sums: list[Tensor | None] | None, tensors: list[Tensor]) -> list
     return [g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
 
 
-def _check_loss(loss: Tensor) -> None:
+def _check_loss(loss: Tensor, device: torch.device) -> None:
+    if loss.device != device:
+        raise UserError(f"the loss is on {loss.device} and the model on {device}: loss_fn must not move it")
     if not loss.requires_grad:
         raise UserError(
             "the loss does not depend on any trainable parameter: loss_fn must not detach it or run under no_grad"

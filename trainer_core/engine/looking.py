@@ -34,7 +34,7 @@ class _Probe:
     def __init__(self, engine: "Engine", proposal: Proposal, batch: Batch, room_P: Tensor) -> None:
         """``room_P`` (P,) takes the weights to come back to."""
         self._engine, self._proposal, self._batch = engine, proposal, batch
-        self.weights_P = engine.parameters.read(room_P)
+        self.weights_P = engine.parameters.keep(room_P)
         self.before_N = engine.losses.of(batch)
         self.measured: dict[int, Tensor] = {}
         """Horizon -> the losses there."""

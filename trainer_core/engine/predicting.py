@@ -96,7 +96,7 @@ def correct(engine: "Engine", batch: Batch) -> None:
     if correction_P is not None and engine.lengths.adaptive and not engine.budget.correction_due():
         because = f"not tried: {engine.budget.vain} in a row did not help"
     elif correction_P is not None:
-        weights_P = engine.parameters.read(engine.work_P)
+        weights_P = engine.parameters.keep(engine.work_P)
         before_N = _arrived(engine, batch)
         engine.parameters.add(correction_P)
         test = paired_test(before_N, engine.samples(batch))
@@ -135,7 +135,7 @@ def _arrived(engine: "Engine", batch: Batch) -> torch.Tensor:
 def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
     """Snapshot (before) and present weights (after) on the same batch; leaves the present weights in place."""
     assert engine.snapshot is not None, "nothing to compare with"
-    now_P = engine.parameters.read(engine.work_P)
+    now_P = engine.parameters.keep(engine.work_P)
     after_N = engine.losses.of(batch)
     engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
     before_N = engine.samples(batch)

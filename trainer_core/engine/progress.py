@@ -118,7 +118,7 @@ class ProgressGuard:
     def _test(self, engine: "Engine", batch: Batch) -> Paired:
         """The anchor's weights (before) against the present ones (after), which stay."""
         assert self._anchor is not None
-        now_P = engine.parameters.read(engine.work_P)
+        now_P = engine.parameters.keep(engine.work_P)
         after_N = engine.losses.of(batch)
         self._anchor.write(engine.parameters)
         before_N = engine.samples(batch)

@@ -20,6 +20,7 @@ from trainer_core.engine.obey import apply
 from trainer_core.engine.remedying import Remedying
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
+from trainer_core.spec.errors import UserError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
@@ -45,7 +46,8 @@ _KEPT_ON_ROLLBACK = (
 )
 """Counters over all attempts, the data position (a batch that broke must not come again), and the operator's lock."""
 
-Validate = Callable[[], tuple[float, float | None]]
+Validate = Callable[[], tuple[float, float | None] | float]
+"""Held-out (loss, accuracy or None), or the loss alone."""
 
 
 class Session:
@@ -166,7 +168,7 @@ class Session:
         training = [m for m in engine.model.modules() if m.training]
         engine.model.eval()
         try:
-            loss, accuracy = self.validate()
+            loss, accuracy = _measured(self.validate())
         finally:
             for module in training:
                 module.training = True
@@ -312,3 +314,13 @@ class Session:
     def skipped(self, name: str, because: str) -> None:
         """Record a checkpoint that was passed over."""
         self.engine.record(CheckpointSkipped(self.engine.step_count, name, because))
+
+
+def _measured(answer: object) -> tuple[float, float | None]:
+    """What a ``Validate`` answered, as plain numbers. Raises UserError when it is something else."""
+    values = answer if isinstance(answer, tuple) else (answer, None)
+    try:
+        loss, accuracy = values
+        return float(loss), None if accuracy is None else float(accuracy)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"validate() returned {answer!r:.100}: must be the loss, or (loss, accuracy or None)") from None

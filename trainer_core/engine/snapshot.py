@@ -19,7 +19,7 @@ class Snapshot:
     def __init__(self, parameters: Parameters, model: nn.Module, device: str, weights_P: Tensor | None = None) -> None:
         """``weights_P``: a copy of the present weights that it may have; None: it makes its own."""
         self._where = torch.device("cpu") if device == "cpu" else parameters.device
-        weights_P = parameters.read(parameters.empty()) if weights_P is None else weights_P
+        weights_P = parameters.keep(parameters.empty()) if weights_P is None else weights_P
         self.weights_P: Tensor = weights_P if self._where == weights_P.device else _copy(weights_P, self._where)
         self.buffers = [_copy(b, self._where) for b in model.buffers()]
         self.optimizer: dict[str, Any] | None = None

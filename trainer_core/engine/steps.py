@@ -64,9 +64,7 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
 
     delta_P = parameters.change_since(before_P)
     numbers = [found.loss, found.total_norm, torch.linalg.vector_norm(delta_P), parameters.norm()]
-    observation = checked_observation(
-        engine.predictor.observe(delta_P, engine.state), engine.predictor, parameters.count
-    )
+    observation = checked_observation(engine.predictor.observe(delta_P, engine.state), engine.predictor, delta_P)
     confidence = engine.muon.confidence if engine.muon else None
     error = observation.relative_error
     absent = numbers[0] * 0

@@ -1,6 +1,7 @@
 """The user's loss function, called one way: per-sample values when it gives them, else a scalar. Trains nothing."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,6 +54,7 @@ class BatchLoss:
         self._criterion = _is_criterion(loss_fn)
         self._sums = getattr(loss_fn, "reduction", None) == "sum"
         self._per_sample: bool | None = None
+        """Whether it gives one value per sample, as seen at its first call."""
 
     def raw(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss as the function gives it: scalar or (B,)."""
@@ -66,7 +68,10 @@ class BatchLoss:
             raise UserError(f"loss_fn returned {shape}: must be a tensor of no dimension, or one value per sample")
         if not loss.is_floating_point():
             raise UserError(f"loss_fn returned a tensor of {loss.dtype}: must be floating point")
-        self._per_sample = loss.dim() == 1
+        if loss.numel() == 0:
+            raise UserError("loss_fn returned no value (shape (0,)): must be one value, or one per sample")
+        if self._per_sample is None:
+            self._per_sample = loss.dim() == 1
         return loss
 
     def mean(self, model: nn.Module, batch: Batch, count: int = 1) -> Tensor:
@@ -106,7 +111,15 @@ class BatchLoss:
         if batch_size(batch) is None:
             return self.raw(model, batch).reshape(1).float()
         pieces = self.pieces(batch, max(count, _CHUNKS))
-        values = [self.raw(model, piece.batch).mean() * (piece.weight * len(pieces)) for piece in pieces]
+        try:
+            values = [self.raw(model, piece.batch).mean() * (piece.weight * len(pieces)) for piece in pieces]
+        except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+            if count > 1 or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"loss_fn fails on a part of a batch ({type(error).__name__}: {str(error).partition(chr(10))[0]}): "
+                "return one loss per sample, shape (B,), and no batch is cut for the paired test"
+            ) from error
         return torch.stack(values).float()
 
 
@@ -129,11 +142,9 @@ def _inputs_and_targets(batch: Batch) -> tuple[Any, Any]:
 
 
 def batch_size(batch: Batch) -> int | None:
-    """Length of the first tensor's first dimension; None when the batch holds no tensor that has one."""
-    for tensor in _tensors(batch):
-        if tensor.dim() > 0:
-            return int(tensor.shape[0])
-    return None
+    """The first dimension that most of its tensors share, of equals the first; None when no tensor has a dimension."""
+    lengths = Counter(int(tensor.shape[0]) for tensor in _tensors(batch) if tensor.dim() > 0)
+    return lengths.most_common(1)[0][0] if lengths else None
 
 
 def checked_batch(batch: Batch, device: torch.device) -> Batch:

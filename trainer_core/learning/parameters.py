@@ -17,17 +17,17 @@ class Parameters:
     ``held``: only these are moved by the optimizer; None means all. The rest stays as it is and is not watched.
     """
 
+    _moving: int | None = None
+    """Trainable tensors that the optimizer held at the beginning."""
+
     def __init__(self, model: nn.Module, held: Iterable[Tensor] | None = None) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise UserError(f"{type(model).__name__} has no trainable parameters: nothing could be learned")
         if held is not None:
-            moved = {id(p) for p in held}
-            named = [(name, p) for name, p in named if id(p) in moved]
-        if not named:
-            raise UserError(
-                "the optimizer holds none of the model's trainable parameters: it was made for another model"
-            )
+            moved = list(held)
+            named = _held(model, named, moved)
+            self._moving = sum(p.requires_grad for p in moved)
         uninitialized = [name for name, p in named if isinstance(p, nn.parameter.UninitializedParameter)]
         if uninitialized:
             raise UserError(f"{uninitialized[0]} has no shape yet: run one forward pass before training starts")
@@ -44,8 +44,21 @@ class Parameters:
         self.sizes = [p.numel() for p in self.tensors]
         self.count = sum(self.sizes)
         self.device = self.tensors[0].device
+        self._wide = any(p.dtype is torch.float64 for p in self.tensors)
         self.layers, layer_of = _layers(self.names)
         self._layer_of = torch.tensor(layer_of, device=self.device)
+
+    def check_same(self, held: Iterable[Tensor]) -> None:
+        """Raises UserError when the optimizer moves other tensors than at the beginning: some were frozen, or added.
+
+        What is predicted, undone and saved was settled then.
+        """
+        now = sum([p.requires_grad for p in held])
+        if now != self._moving or not all(p.requires_grad for p in self.tensors):
+            raise UserError(
+                f"the optimizer moved {self._moving} trainable tensors when the run began and other ones ({now}) now: "
+                "freeze, unfreeze or add parameters before the trainer is made, and make a new one for each stage"
+            )
 
     def empty(self) -> Tensor:
         """A vector of P zeros on the parameters' device."""
@@ -60,6 +73,13 @@ class Parameters:
         """Copy the weights into ``out_P`` and return it."""
         torch._foreach_copy_(self.views(out_P), self.tensors)
         return out_P
+
+    def keep(self, room_P: Tensor) -> Tensor:
+        """Copy the weights so that ``write`` puts them back bit for bit, and return the copy.
+
+        It lies in ``room_P`` (P,) float32, which holds every narrower type exactly; float64 weights get a new vector.
+        """
+        return self.read(torch.empty_like(room_P, dtype=torch.float64) if self._wide else room_P)
 
     @torch.no_grad()
     def change_since(self, before_P: Tensor) -> Tensor:
@@ -104,6 +124,23 @@ class Parameters:
 
     def _pairs(self, vector_P: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         return zip(self.views(vector_P), self.tensors, strict=True)
+
+
+def _held(
+    model: nn.Module, named: list[tuple[str, nn.Parameter]], moved: list[Tensor]
+) -> list[tuple[str, nn.Parameter]]:
+    """The named parameters among those that the optimizer moves, all of which must be the model's."""
+    ids, own = {id(p) for p in moved}, {id(p) for p in model.parameters()}
+    found = [(name, p) for name, p in named if id(p) in ids]
+    if not found:
+        raise UserError("the optimizer holds none of the model's trainable parameters: it was made for another model")
+    foreign = [tuple(p.shape) for p in moved if p.requires_grad and id(p) not in own]
+    if foreign:
+        raise UserError(
+            f"the optimizer also moves trainable parameters that are not the model's ({len(foreign)}, the first of "
+            f"shape {foreign[0]}): no checkpoint would hold them; make them part of the model, as a module of it"
+        )
+    return found
 
 
 def _norm(gradient: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class ResidualStore:
             return
         self._ids.append(self._next_id)
         if len(self._residuals) < self.capacity:
-            self._residuals.append(residual_P.to(torch.bfloat16))
+            self._residuals.append(residual_P.to(torch.bfloat16, copy=True))
         else:  # the oldest one's memory takes the newest: allocating P every step costs more than copying it
             self._residuals.append(self._residuals.popleft().copy_(residual_P))
         self._states.append(list(state))

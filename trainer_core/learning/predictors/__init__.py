@@ -97,16 +97,28 @@ def checked_predictor(predictor: object) -> Predictor:
     return predictor  # type: ignore[return-value]
 
 
-def checked_observation(observation: object, predictor: object, count: int) -> Observation:
-    """``observation`` when it can be used. Raises UserError saying what is wrong with it."""
+def checked_observation(observation: object, predictor: object, like_P: Tensor) -> Observation:
+    """``observation`` when it can be used, without the graph of the predictor's own gradients.
+
+    ``like_P``: a vector of the right shape and device. Raises UserError saying what is wrong with it.
+    """
     name = f"predictor {type(predictor).__name__}"
     if not isinstance(observation, Observation):
         raise UserError(f"{name}: observe() returned {type(observation).__name__} instead of an Observation")
     error, residual_P = observation.relative_error, observation.residual_P
-    if error is not None and error.numel() != 1:
-        raise UserError(f"{name}: relative_error has shape {tuple(error.shape)} instead of ()")
-    if residual_P is not None and residual_P.shape != (count,):
-        raise UserError(f"{name}: residual_P has shape {tuple(residual_P.shape)} instead of ({count},)")
+    for what, value, shape in (("relative_error", error, torch.Size()), ("residual_P", residual_P, like_P.shape)):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise UserError(f"{name}: {what} is a {type(value).__name__} instead of a Tensor or None")
+        if value.numel() != shape.numel() or value.dim() > 1:
+            raise UserError(f"{name}: {what} has shape {tuple(value.shape)} instead of {tuple(shape)}")
+        if value.device != like_P.device:
+            raise UserError(f"{name}: {what} is on {value.device} instead of {like_P.device}")
+    if error is not None and (error.dim() or error.requires_grad):
+        observation = msgspec.structs.replace(observation, relative_error=error.detach().reshape(()))
+    if residual_P is not None and residual_P.requires_grad:
+        observation = msgspec.structs.replace(observation, residual_P=residual_P.detach())
     return observation
 
 

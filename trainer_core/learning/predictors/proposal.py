@@ -157,6 +157,8 @@ def checked_proposal(proposal: object, predictor: object, like_P: Tensor) -> Pro
         return None
     if not isinstance(proposal, Proposal):
         raise UserError(f"{name}: propose() returned {type(proposal).__name__} instead of a Proposal or None")
+    if proposal.step_P.requires_grad:
+        proposal = msgspec.structs.replace(proposal, step_P=proposal.step_P.detach())
     step_P = proposal.step_P
     for what, has, wants in (
         ("shape", tuple(step_P.shape), tuple(like_P.shape)),
@@ -165,8 +167,10 @@ def checked_proposal(proposal: object, predictor: object, like_P: Tensor) -> Pro
     ):
         if has != wants:
             raise UserError(f"{name}: the proposal's step_P has {what} {has} instead of {wants}")
-    if not math.isfinite(proposal.step_norm) or not math.isfinite(float(torch.linalg.vector_norm(step_P))):
-        raise UserError(f"{name}: the proposal is not finite (norm of its first step: {proposal.step_norm})")
+    if not 0 <= proposal.step_norm < math.inf or not math.isfinite(float(torch.linalg.vector_norm(step_P))):
+        raise UserError(
+            f"{name}: the proposal is not finite, or of negative length (norm of its first step: {proposal.step_norm})"
+        )
     _check_groups(proposal, name)
     return proposal if proposal.step_norm > 0 else None
 
