@@ -1,15 +1,35 @@
-"""The app's one way out: send a command, ask what became of it. Never calls a queued command a success."""
+"""The app's one way out: send a command, ask what became of it. Never calls a queued command a success.
 
+Whether this browser may steer is asked here, at the moment of sending: a page that shows a button is no right.
+"""
+
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.steering import right
 from app.views.commands import Life, Outcome, sentence, title
-from trainer_core.spec.commands import Command, CommandRequest, CommandState
+from trainer_core.spec.commands import Command, CommandRequest, CommandState, Refusal
 from trainer_core.spec.errors import UserError
 from trainer_core.telemetry.client import Client
+from trainer_core.telemetry.wire import CommandStatus
 
+Ask = Callable[[Client], CommandStatus]
 ROLE = "operator"
+ASK_FOR_S = 90.0
+"""How long an unknown command is asked about: longer than its usual time to live."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How a command is sent, beside what it says."""
+
+    reason: str = ""
+    at_step: int | None = None
+    ttl_s: float = 60.0
+    expect_state_rev: int | None = None
 
 
 @dataclass(frozen=True)
@@ -20,18 +40,15 @@ class Sent:
     request: CommandRequest
     confirm: bool
     outcome: Outcome
+    sent_at: float = 0.0
+    """Monotonic seconds."""
 
     @property
     def life(self) -> Life:
         """As the list shows it."""
-        return Life(
-            self.request.command_id,
-            title(self.request.command),
-            self.outcome.state,
-            sentence(self.outcome),
-            "",
-            self.request.reason,
-        )
+        request = self.request
+        said = sentence(self.outcome)
+        return Life(request.command_id, title(request.command), self.outcome.state, said, "", request.reason)
 
 
 def mint() -> str:
@@ -39,29 +56,41 @@ def mint() -> str:
     return uuid.uuid4().hex
 
 
-def send(run_dir: Path, command_id: str, command: Command, reason: str = "", confirm: bool = False) -> Sent:
-    """Send one command; ``confirm`` sends the second message that dangerous ones need."""
-    request = CommandRequest(command_id=command_id, command=command, reason=reason)
-    return ask_again(run_dir, Sent(run_dir.name, request, confirm, Outcome(None)))
+def send(
+    run_dir: Path, command_id: str, command: Command, reason: str = "", confirm: bool = False, how: How | None = None
+) -> Sent:
+    """Send one command; ``confirm`` sends the second message that dangerous ones need.
+
+    Refused here, unsent, where this browser may not steer.
+    """
+    how, mine = how or How(reason), right()
+    said = f"{mine.who}: {how.reason}".removesuffix(": ") if mine.who else how.reason
+    request = CommandRequest(command_id, command, how.expect_state_rev, how.at_step, how.ttl_s, said[:2000])
+    sent = Sent(run_dir.name, request, confirm, Outcome(None), time.monotonic())
+    if not mine.steers:
+        return replace(sent, outcome=Outcome(CommandState.REJECTED, refusal=Refusal.AUTH, detail=mine.why))
+    return _heard(run_dir, sent, lambda client: client.send(request, confirm=confirm))
 
 
 def ask_again(run_dir: Path, sent: Sent) -> Sent:
-    """Send the same id again: the answer is where that command stands, never a second command."""
+    """Ask where a command stands. It is never sent again: what became of it may only be unheard."""
+    return _heard(run_dir, sent, lambda client: client.status(sent.request.command_id))
+
+
+def _heard(run_dir: Path, sent: Sent, ask: Ask) -> Sent:
     try:
-        return replace(sent, outcome=_outcome(run_dir, sent))
+        client = Client(run_dir, role=ROLE)
+        try:
+            heard = ask(client)
+        finally:
+            client.close()
     except (UserError, OSError) as error:
         return replace(sent, outcome=Outcome(None, detail=str(error)))
+    seen = Outcome(heard.state, heard.step, heard.phase, heard.before, heard.after, heard.refusal, heard.detail)
+    return replace(sent, outcome=seen)
 
 
-def _outcome(run_dir: Path, sent: Sent) -> Outcome:
-    client = Client(run_dir, role=ROLE)
-    try:
-        heard = client.send(sent.request, confirm=sent.confirm)
-    finally:
-        client.close()
-    return Outcome(heard.state, heard.step, heard.phase, heard.before, heard.after, heard.refusal, heard.detail)
-
-
-def unsettled(sent: Sent) -> bool:
-    """Whether nobody has said yet what became of it."""
-    return sent.outcome.state is None or sent.outcome.state is CommandState.RECEIVED
+def unsettled(sent: Sent, now: float) -> bool:
+    """Whether nobody has said yet what became of it, and asking may still bring it; ``now``: monotonic seconds."""
+    open_ = sent.outcome.state in (None, CommandState.RECEIVED, CommandState.ACCEPTED)
+    return open_ and now - sent.sent_at < max(ASK_FOR_S, sent.request.ttl_s + 30.0)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import plotly
@@ -20,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from app.entrance import same_origin
 from app.feed import Watch
 from app.ranges import serve_range
 from app.screen import Ask, Screen, check
@@ -104,12 +104,6 @@ async def asset(request: Request) -> Response:
         return Response("no such asset", status_code=404)
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Encoding": "gzip"}
     return Response(found[0], media_type=found[1], headers=headers)
-
-
-def same_origin(websocket: WebSocket) -> bool:
-    """Whether the page that opened the socket came from this very server. No Origin: not a browser, refused too."""
-    origin = urlsplit(websocket.headers.get("origin", ""))
-    return bool(origin.netloc) and origin.netloc == websocket.headers.get("host")
 
 
 async def serve(websocket: WebSocket, watch: Watch) -> None:

@@ -6,8 +6,10 @@ import socket
 import webbrowser
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 from starlette.middleware import Middleware
@@ -15,6 +17,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web.server.starlette import App
 
+from app.access import Gate, Policy, install
+from app.entrance import CODE, Entrance, access_routes
 from app.live import routes
 from app.theme import TOKENS
 from app.watching import RUNS_DIR, watch
@@ -55,25 +59,53 @@ def _reason(error: Exception) -> str:
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no port number"
 
 
-def run(runs_dir: Path, port: int, browser: bool) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asked for."""
+
+    runs_dir: Path
+    port: int
+    browser: bool = True
+    read_only: bool = False
+    policy: Policy | None = None
+    run: str = ""
+    """The run that the links open; empty: the newest."""
+
+
+def run(asked: Asked) -> None:
     """Serve until interrupted."""
-    os.environ[RUNS_DIR] = str(runs_dir)
+    os.environ[RUNS_DIR] = str(asked.runs_dir)
+    url = f"http://{HOST}:{asked.port}"
+    gate = Gate(f"hybrid_session_{asked.port}", asked.read_only, asked.policy)
+
+    def link() -> str:
+        return f"{url}/?{urlencode({**({'run': asked.run} if asked.run else {}), CODE: gate.link()})}"
 
     def ready() -> None:
-        url = f"http://{HOST}:{port}"
-        print(f"Dashboard of {runs_dir}: {url}", flush=True)
-        if browser:
-            webbrowser.open(url)
+        print(f"Dashboard of {asked.runs_dir}: {url}", flush=True)
+        if gate.read_only:
+            print("Read-only: nobody can steer from it.", flush=True)
+        first = url if gate.read_only else link()
+        if not gate.read_only:
+            print(f"Operator code: {gate.code}\nSteer at once, by a link that works once: {first}", flush=True)
+        if asked.browser:
+            webbrowser.open(first)
 
-    build(port, ready).run(config=config(port))
+    def link_used() -> None:
+        print(f"The link has been used. Another, that works once: {link()}", flush=True)
+
+    build(asked.port, gate, ready, link_used).run(config=config(asked.port))
 
 
-def build(port: int, ready: Callable[[], None]) -> App:
+def build(port: int, gate: Gate, ready: Callable[[], None], link_used: Callable[[], None]) -> App:
     """The application, before it serves; ``ready`` is called (in a thread) once the port answers."""
     watched = watch()
+    install(gate)
     PagesManager.uses_pages_directory = (
         False  # as st.navigation says later; before that, /control would bypass the frame
     )
+
+    hosts = gate.policy.hosts if gate.policy is not None else ()
 
     @asynccontextmanager
     async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
@@ -87,8 +119,11 @@ def build(port: int, ready: Callable[[], None]) -> App:
     return App(
         Path(__file__).with_name("streamlit_app.py"),
         lifespan=lifespan,
-        routes=routes(watched),
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)],
+        routes=[*routes(watched), *access_routes(gate)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False),
+            Middleware(Entrance, gate=gate, link_used=link_used),
+        ],
     )
 
 

@@ -2,6 +2,8 @@
 
 import streamlit as st
 
+from app.steering import looking
+
 st.set_page_config(page_title="Hybrid training", page_icon="◐", layout="wide", initial_sidebar_state="collapsed")
 
 page = st.navigation(
@@ -16,4 +18,5 @@ page = st.navigation(
     ],
     position="top",
 )
-page.run()
+if looking():
+    page.run()

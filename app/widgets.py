@@ -9,6 +9,7 @@ from app import control
 from app.feed import Feed
 from app.figures import commands as commands_figure
 from app.figures import now as now_figure
+from app.steering import right
 from app.views.commands import Life, lives
 from app.views.knobs import KnobView, knobs
 from app.views.settings import LiveSetting, live_settings
@@ -87,6 +88,7 @@ def command_button(feed: Feed, label: str, command: Command, *, key: str, help: 
         key=key,
         help=help,
         icon=icon,
+        disabled=not right().steers,
         on_click=submit,
         args=(feed.run_dir, control.mint(), command),
     )
@@ -172,7 +174,7 @@ def _only_here(feed: Feed, known: set[str]) -> list[Life]:
     waiting = {key: sent for key, sent in mine.items() if sent.run == feed.run_dir.name and key not in known}
     due = time.monotonic() >= st.session_state.get("ask_again_at", 0.0)
     for key, sent in waiting.items():
-        if due and control.unsettled(sent):
+        if due and control.unsettled(sent, time.monotonic()):
             mine[key] = waiting[key] = control.ask_again(feed.run_dir, sent)
             st.session_state["ask_again_at"] = time.monotonic() + ASK_AGAIN_S
     return [sent.life for sent in reversed(waiting.values())]

@@ -4,6 +4,7 @@ import itertools
 
 import streamlit as st
 
+from app import steering
 from app.dialogs import rollback_dialog, stop_dialog
 from app.feed import Feed
 from app.views.commands import rollback_targets
@@ -48,6 +49,7 @@ feed = choose_run()
 if feed is not None:
     remember_forms(feed)
     now_line(feed)
+    steering.unlock_panel(steering.right())
     with st.container(key="wide"):
         left, right = st.columns([3, 2], gap="large")
     with left:

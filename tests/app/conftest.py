@@ -63,9 +63,9 @@ class Process:
 class Dashboard(Process):
     """``python -m app`` on a free port."""
 
-    def __init__(self, runs_dir: Path, log: Path, port: int = 0) -> None:
+    def __init__(self, runs_dir: Path, log: Path, port: int = 0, flags: tuple[str, ...] = ()) -> None:
         root = Path(__file__).resolve().parents[2]
-        words = [sys.executable, "-m", "app", str(runs_dir), "--port", str(port), "--no-browser"]
+        words = [sys.executable, "-m", "app", str(runs_dir), "--port", str(port), "--no-browser", *flags]
         super().__init__(words, log, root)
         self.url = until(self._said, 30, "the dashboard says its address")
         self.port = int(self.url.rsplit(":", 1)[1])
@@ -73,6 +73,27 @@ class Dashboard(Process):
     def _said(self) -> str:
         assert self.child.poll() is None, self.output
         return next((line.split()[-1] for line in self.output.splitlines() if line.startswith("Dashboard of")), "")
+
+    @property
+    def link(self) -> str:
+        """The newest one-time link."""
+        return until(lambda: self._after("works once: "), 10, "a link is printed")
+
+    @property
+    def code(self) -> str:
+        """The operator code."""
+        return until(lambda: self._after("Operator code: "), 10, "the operator code is printed")
+
+    def _after(self, words: str) -> str:
+        return next((line.split(words)[1] for line in reversed(self.output.splitlines()) if words in line), "")
+
+
+def unlock(page: Page, dashboard: Dashboard, who: str = "") -> Page:
+    """Give a page's browser the right to steer, as the form does."""
+    form = {"code": dashboard.code, "who": who}
+    answer = page.request.post(f"{dashboard.url}/access/unlock", form=form, headers={"Origin": dashboard.url})
+    assert answer.ok, answer.text()
+    return page
 
 
 Spawn = Callable[..., Process]
@@ -83,8 +104,8 @@ def start_dashboard(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[..., Da
     """Start a dashboard over ``runs_dir``; ended after the test."""
     started: list[Dashboard] = []
 
-    def start(port: int = 0) -> Dashboard:
-        dashboard = Dashboard(runs_dir, tmp_path / f"dashboard-{len(started)}.log", port)
+    def start(port: int = 0, flags: tuple[str, ...] = ()) -> Dashboard:
+        dashboard = Dashboard(runs_dir, tmp_path / f"dashboard-{len(started)}.log", port, flags)
         started.append(dashboard)
         return dashboard
 
@@ -156,10 +177,14 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open an address; a script error on the page fails the test."""
     opened, errors = [], []
 
-    def open_(url: str, scheme: str = "light", width: int = 1440, height: int = 1300) -> Page:
+    def open_(
+        url: str, scheme: str = "light", width: int = 1440, height: int = 1300, steering: Dashboard | None = None
+    ) -> Page:
         context = browser.new_context(color_scheme=scheme, viewport=ViewportSize(width=width, height=height))  # type: ignore[arg-type]
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        if steering is not None:
+            unlock(page, steering)
         page.goto(url)
         opened.append(context)
         return page

@@ -130,7 +130,7 @@ def test_a_threshold_moved_by_the_slider_is_applied_and_the_journal_agrees(
     live: tuple[Path, Dashboard], open_page: Callable[..., Page]
 ) -> None:
     run_dir, dashboard = live
-    page = open_page(f"{dashboard.url}/control?run=live")
+    page = open_page(f"{dashboard.url}/control?run=live", steering=dashboard)
     slider = page.get_by_role("slider", name="Confidence threshold")
     slider.focus()
     for _ in range(5):
@@ -146,14 +146,14 @@ def test_a_threshold_moved_by_the_slider_is_applied_and_the_journal_agrees(
 
 def test_force_full_reaches_the_run(live: tuple[Path, Dashboard], open_page: Callable[..., Page]) -> None:
     run_dir, dashboard = live
-    page = open_page(f"{dashboard.url}/control?run=live")
+    page = open_page(f"{dashboard.url}/control?run=live", steering=dashboard)
     page.get_by_role("button", name="Force full phase").click()
     expect(page.locator("[data-command]", has_text="Force FULL")).to_contain_text("applied at step")
     assert applied(run_dir, ForcePhase).command == ForcePhase(Phase.FULL)
 
 
 def test_pause_and_resume(live: tuple[Path, Dashboard], open_page: Callable[..., Page]) -> None:
-    page = open_page(f"{live[1].url}/control?run=live")
+    page = open_page(f"{live[1].url}/control?run=live", steering=live[1])
     page.get_by_role("button", name="Pause training").click()
     page.get_by_role("button", name="Resume training").click()
     expect(page.locator("[data-command]", has_text="Resume")).to_contain_text("applied at step")
@@ -164,7 +164,7 @@ def test_rollback_asks_first_and_the_split_is_drawn(
     live: tuple[Path, Dashboard], open_page: Callable[..., Page]
 ) -> None:
     run_dir, dashboard = live
-    page = open_page(f"{dashboard.url}/control?run=live")
+    page = open_page(f"{dashboard.url}/control?run=live", steering=dashboard)
     page.get_by_role("button", name="Save checkpoint").click()
     expect(page.locator("[data-command]", has_text="Checkpoint")).to_contain_text("applied at step")
     saved = until(lambda: [r for r in records(run_dir) if isinstance(r, CheckpointSaved)], 10, "a checkpoint")[-1]
@@ -193,7 +193,8 @@ def test_a_command_to_a_finished_run_is_refused_with_its_reason(
     script = cycled(3)
     script.say(RunState(script.step, "finished", "all steps done"))
     written_run("done", script)
-    page = open_page(f"{start_dashboard().url}/control?run=done")
+    dashboard = start_dashboard()
+    page = open_page(f"{dashboard.url}/control?run=done", steering=dashboard)
     page.get_by_role("button", name="Force full phase").click()
     row = page.locator("[data-command]", has_text="Force FULL")
     expect(row).to_be_visible()

@@ -1,15 +1,19 @@
 """Processes that a command starts and must not leave behind. Knows pids and signals, not what the processes do."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 POLL_S = 0.05
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 
 
 class Told:
@@ -34,10 +38,15 @@ class Told:
 
 
 class Child:
-    """One process in a session of its own, so that Ctrl-C in the terminal reaches only us and we end it in order."""
+    """One process in a session of its own, so that Ctrl-C in the terminal reaches only us and we end it in order.
+
+    On Linux it is told to end (SIGTERM) also when we are killed and can tell it nothing.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_ending_with(os.getpid())
+        )
 
     @property
     def code(self) -> int | None:
@@ -54,6 +63,20 @@ class Child:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def _ending_with(parent: int) -> Callable[[], None] | None:
+    """What a child does between fork and exec so that it gets SIGTERM when ``parent`` dies; None where it cannot."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we had asked
+            os._exit(1)
+
+    return ask
 
 
 def wait_until(holds: Callable[[], bool], patience_s: float) -> bool:

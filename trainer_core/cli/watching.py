@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import time
-import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -32,20 +31,34 @@ NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Do not open a bro
 Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")]
 
 
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Nobody can steer from this dashboard.")]
+Access = Annotated[
+    Path | None, typer.Option("--access", metavar="FILE", help="Who may look and steer after a login: docs/access.md.")
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command("demo", rich_help_panel="Start here")(demo)
     app.command("dashboard", rich_help_panel="Watch")(dashboard)
 
 
-def dashboard(runs_dir: RunsDir = Path("runs"), port: Port = None, no_browser: NoBrowser = False) -> None:
+def dashboard(
+    runs_dir: RunsDir = Path("runs"),
+    port: Port = None,
+    no_browser: NoBrowser = False,
+    read_only: ReadOnly = False,
+    access: Access = None,
+) -> None:
     """Show all runs under a directory in the browser, live and finished ones alike, until Ctrl-C.
 
+    Looking is free; steering takes the operator code printed here, or the link beside it, which works once.
     Listens on 127.0.0.1 only. Needs no torch. Exit code 2 when the port is in use.
     """
     need_extra("dashboard", "streamlit", "plotly")
     chosen = free_port(port)
-    flags = ["--no-browser"] if no_browser else []
+    flags = [*(["--no-browser"] if no_browser else []), *(["--read-only"] if read_only else [])]
+    flags += ["--access", str(access)] if access is not None else []
     sys.stdout.flush()
     os.execv(sys.executable, [*dashboard_command(runs_dir, chosen), *flags])
 
@@ -99,13 +112,12 @@ def demo(
     run_dir = runs_dir / time.strftime("demo-%Y%m%d-%H%M%S")
     url = f"http://127.0.0.1:{chosen}/?run={run_dir.name}"
     with Told().listening() as told:
-        dashboard = Child([*dashboard_command(runs_dir, chosen), "--no-browser"])
+        flags = ["--run", run_dir.name, *(["--no-browser"] if no_browser else [])]
+        dashboard = Child([*dashboard_command(runs_dir, chosen), *flags])
         trainer = Child(trainer_command(run_dir, steps))
         try:
             if _answers(chosen, told, dashboard):
                 print(f"Dashboard: {url}\nRun:       {run_dir}\nCtrl-C ends both.", flush=True)
-                if not no_browser:
-                    webbrowser.open(url)
                 _stay(told, dashboard, trainer, run_dir)
             code = trainer.code or (0 if told.to_end else dashboard.code or 1)
         finally:

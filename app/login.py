@@ -1,0 +1,42 @@
+"""The login that Streamlit's OIDC keeps in its signed cookie, read the same way for pages and routes. Draws nothing."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+
+from streamlit.auth_util import get_cookie_with_chunks
+from streamlit.web.server.server_util import get_cookie_secret
+from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value
+
+from app.access import Gate, Login, Right
+
+USER_COOKIE = "_streamlit_user"
+
+
+def possible() -> bool:
+    """Whether ``st.login`` can work here: it needs Authlib."""
+    return importlib.util.find_spec("authlib") is not None
+
+
+def login_of(cookies: Mapping[str, str], secret: str) -> Login | None:
+    """Who is logged in; None: nobody, or a cookie that ``secret`` did not sign."""
+
+    def single(name: str) -> bytes | None:
+        value = cookies.get(name)
+        return decode_signed_value(secret, name, value.encode("latin-1")) if isinstance(value, str) else None
+
+    try:
+        found = get_cookie_with_chunks(single, USER_COOKIE)
+        said = json.loads(found) if found else {}
+    except (ValueError, UnicodeError):
+        return None
+    if not isinstance(said, dict) or not said.get("is_logged_in") or not isinstance(said.get("email"), str):
+        return None
+    return Login(said["email"], said.get("email_verified", True) is True)
+
+
+def right_of(cookies: Mapping[str, str], gate: Gate) -> Right:
+    """What a browser with these cookies may do now."""
+    session = cookies.get(gate.cookie)
+    login = login_of(cookies, get_cookie_secret()) if gate.policy is not None else None
+    return gate.right(session if isinstance(session, str) else None, login)
