@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 
+from app.alert_log import Life
 from app.store import Snapshot
 from app.views import words
 from app.views.commands import title
-from trainer_core.spec.commands import AcknowledgeAlert, CommandState
-from trainer_core.spec.records import AlertRaised, AlertResolved, CommandChanged
+from app.views.measured import shown
+from app.views.remedy import Plan, plan
+from app.views.rules import BY_NAME
+from trainer_core.spec.alerts import SYSTEM_RULES
+from trainer_core.spec.commands import CommandState
+from trainer_core.spec.config import Config
+from trainer_core.spec.records import AlertRaised
 from trainer_core.spec.severity import Severity
+
+MOST_OPEN = 60
+"""More rules than there are; each has at most one open alert."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +41,36 @@ class Alert:
 
 
 def alerts(snapshot: Snapshot) -> list[Alert]:
-    """Every alert of the run: open ones first (worst, then newest), then the resolved ones, newest first."""
-    resolved = {record.alert_id: record.step for record in snapshot.of(AlertResolved)}
-    seen = {
-        change.command.alert_id
-        for change in snapshot.of(CommandChanged)
-        if change.state is CommandState.APPLIED and isinstance(change.command, AcknowledgeAlert)
-    }
-    found = [
-        Alert(
-            alert_id=raised.alert_id,
-            severity=Severity(raised.severity),
-            message=raised.message,
-            detail=_detail(raised),
-            step=raised.step,
-            resolved_step=resolved.get(raised.alert_id),
-            acknowledged=raised.alert_id in seen,
-        )
-        for raised in snapshot.of(AlertRaised)
-    ]
-    newest_first = found[::-1]
-    opened = sorted((alert for alert in newest_first if alert.resolved_step is None), key=lambda a: -a.severity)
-    return opened + [alert for alert in newest_first if alert.resolved_step is not None]
+    """Open alerts first (worst, then newest), then the resolved ones that are still known, newest first."""
+    log = snapshot.side.alerts
+    opened = sorted(log.open, key=_urgency)
+    return [_alert(life) for life in (*opened, *reversed(log.resolved))]
 
 
 def open_alerts(snapshot: Snapshot) -> list[Alert]:
     """The alerts that are neither resolved nor gone."""
     return [alert for alert in alerts(snapshot) if alert.resolved_step is None]
+
+
+def _urgency(life: Life) -> tuple[int, int]:
+    return -life.raised.severity, -life.seq
+
+
+def _alert(life: Life) -> Alert:
+    raised = life.raised
+    return Alert(
+        alert_id=raised.alert_id,
+        severity=Severity(raised.severity),
+        message=raised.message,
+        detail=_detail(raised),
+        step=raised.step,
+        resolved_step=life.resolved.step if life.resolved is not None else None,
+        acknowledged=_seen(life),
+    )
+
+
+def _seen(life: Life) -> bool:
+    return life.acknowledged is not None and life.acknowledged.state is CommandState.APPLIED
 
 
 def _detail(raised: AlertRaised) -> str:
@@ -69,3 +81,102 @@ def _detail(raised: AlertRaised) -> str:
     if raised.remedy is None or not raised.commands:
         return numbers
     return f"{numbers}; remedy {raised.remedy}: {', '.join(title(command).lower() for command in raised.commands)}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One alert of the feed with all that can be known and done about it."""
+
+    alert_id: str
+    rule: str
+    severity: Severity
+    said: str
+    """What is wrong, with the number and its limit."""
+    path: str
+    """raised at ... → acknowledged at ... → resolved at ..."""
+    holds: str
+    """How long it was held before it was raised, and what resolves it."""
+    causes: str
+    advice: str
+    """Settings that only the next run can have."""
+    step: int
+    first_step: int
+    open: bool
+    can_acknowledge: bool
+    can_silence: bool
+    plan: Plan | None
+    """Its remedy; None: there is none that can be applied while training runs."""
+
+
+def feed(snapshot: Snapshot, config: Config | None, most: int) -> list[Entry]:
+    """The newest alerts, open ones first."""
+    log = snapshot.side.alerts
+    opened = sorted(log.open, key=_urgency)[:MOST_OPEN]
+    past = list(log.resolved[-most:])[::-1]
+    return [_entry(life, snapshot, config) for life in (*opened, *past)]
+
+
+def entry(snapshot: Snapshot, config: Config | None, alert_id: str) -> Entry | None:
+    """One open alert by its id."""
+    found = next((life for life in snapshot.side.alerts.open if life.raised.alert_id == alert_id), None)
+    return None if found is None else _entry(found, snapshot, config)
+
+
+def _entry(life: Life, snapshot: Snapshot, config: Config | None) -> Entry:
+    raised, opened = life.raised, life.resolved is None
+    silent = snapshot.side.alerts.silent_until(raised.rule)
+    step = snapshot.last.step if snapshot.last is not None else 0
+    return Entry(
+        alert_id=raised.alert_id,
+        rule=raised.rule,
+        severity=Severity(raised.severity),
+        said=_said(raised),
+        path=_path(life, silent, step),
+        holds=_holds(raised.rule),
+        causes=raised.causes,
+        advice=raised.advice,
+        step=raised.step,
+        first_step=life.first_step,
+        open=opened,
+        can_acknowledge=opened and (life.acknowledged is None or life.acknowledged.state.final) and not _seen(life),
+        can_silence=opened and raised.rule in BY_NAME and (silent is None or step >= silent),
+        plan=plan(snapshot, raised.remedy, config) if opened and raised.remedy is not None else None,
+    )
+
+
+def _said(raised: AlertRaised) -> str:
+    if raised.value is None:
+        return raised.message.split(";")[0] if raised.causes else raised.message
+    limit = "" if raised.limit is None else f", past its {_word(raised)} limit {shown(raised.signal, raised.limit)}"
+    return f"{raised.rule}: {shown(raised.signal, raised.value)}{limit}"
+
+
+def _word(raised: AlertRaised) -> str:
+    return Severity(raised.severity).name.lower()
+
+
+def _path(life: Life, silent: int | None, step: int) -> str:
+    """Its life so far; what was only asked for is not called done."""
+    parts = [f"raised at step {life.first_step:,}"]
+    if life.raised.step != life.first_step:
+        parts.append(f"{_word(life.raised)} at {life.raised.step:,}")
+    seen = life.acknowledged
+    if seen is not None and seen.state is CommandState.APPLIED:
+        parts.append(f"acknowledged at {seen.step:,} by {seen.actor}")
+    elif seen is not None:
+        parts.append(f"acknowledgement {seen.state.value}")
+    if life.resolved is not None:
+        parts.append(f"resolved at {life.resolved.step:,} ({life.resolved.message})")
+    else:
+        parts.append("open")
+        if silent is not None and step < silent:
+            parts.append(f"silenced until {silent:,}")
+    return " → ".join(parts)
+
+
+def _holds(rule: str) -> str:
+    found = BY_NAME.get(rule)
+    if found is None:
+        return ""
+    unit = "readings" if found in SYSTEM_RULES else "steps"
+    return f"raised after {found.hold} {unit} past its limit, resolved after {found.recovery} healthy {unit}"

@@ -14,6 +14,7 @@ from trainer_core.spec.commands import (
     SetGradientClip,
     SetPhaseLength,
     SetThreshold,
+    SetWeightDecay,
 )
 from trainer_core.spec.config import ALL_SETTINGS, Config, Setting, with_live_setting
 from trainer_core.spec.errors import ConfigError
@@ -72,6 +73,9 @@ def _with(config: Config, command: Command) -> Config:
                 return with_live_setting(config, name, value)
             case SetGradientClip(max_norm=value):
                 return with_live_setting(config, "gradient_clip_norm", value)
+            case SetWeightDecay(value=value):
+                optimizer = msgspec.structs.replace(config.optimizer, weight_decay=value)
+                return msgspec.structs.replace(config, optimizer=optimizer)
             case SetPhaseLength(phase=phase, steps=steps) if phase in LENGTHS:
                 return with_live_setting(config, LENGTHS[phase], steps)
             case ApplyRemedy(remedy=remedy) if remedy in REMEDIES:

@@ -1,0 +1,93 @@
+"""What a remedy would change now: its exact commands as before and after. Pure; sends nothing."""
+
+import math
+from dataclasses import dataclass
+
+from app.store import Snapshot
+from app.views import words
+from app.views.commands import rollback_targets, title
+from app.views.measured import newest
+from app.views.settings import present_config
+from trainer_core.spec.commands import (
+    ApplyRemedy,
+    Command,
+    Rollback,
+    ScaleLearningRate,
+    SetGradientClip,
+    SetThreshold,
+    SetWeightDecay,
+)
+from trainer_core.spec.config import SETTINGS, Config
+from trainer_core.spec.remedies import REMEDIES
+
+
+@dataclass(frozen=True)
+class Before:
+    """One line of the diff."""
+
+    name: str
+    before: str
+    after: str
+
+    @property
+    def text(self) -> str:
+        """``learning_rate 0.001 → 0.0005``."""
+        return f"{self.name} {self.before} → {self.after}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A remedy as it would act now."""
+
+    remedy: str
+    meaning: str
+    """In words, as ``spec.remedies`` says it."""
+    lines: tuple[Before, ...]
+    """Empty: it would change nothing, what it sets is at its bound already."""
+    throws_away: str
+    """What a rollback in it would cost; empty without one."""
+
+    @property
+    def command(self) -> ApplyRemedy:
+        """The one command that applies all of it or nothing."""
+        return ApplyRemedy(self.remedy)
+
+
+def plan(snapshot: Snapshot, remedy: str, config: Config | None = None) -> Plan | None:
+    """What ``remedy`` would do now; None while the settings are unknown, or for a remedy of another version."""
+    config = present_config(snapshot) if config is None else config
+    if config is None or remedy not in REMEDIES:
+        return None
+    commands = REMEDIES[remedy](config)
+    rolled = any(isinstance(command, Rollback) for command in commands)
+    targets = rollback_targets(snapshot) if rolled else []
+    good = next((target for target in targets if target.good), None)
+    lines = tuple(_line(command, snapshot, config, good.step if good is not None else None) for command in commands)
+    cost = "" if not rolled else good.cost if good is not None else "unknown: no checkpoint is known to be good"
+    meaning = (REMEDIES[remedy].__doc__ or remedy).strip()
+    return Plan(remedy, meaning, lines, cost)
+
+
+def _line(command: Command, snapshot: Snapshot, config: Config, good: int | None) -> Before:
+    match command:
+        case Rollback():
+            step = snapshot.last.step if snapshot.last is not None else 0
+            return Before("weights", f"step {step:,}", f"step {good:,}" if good is not None else "last good checkpoint")
+        case ScaleLearningRate(factor=factor):
+            rate = newest(snapshot, "learning_rate").value
+            known = rate is not None and math.isfinite(rate)
+            after = f"{rate * factor:.3g}" if known and rate is not None else f"× {factor:g}"
+            return Before("learning_rate", f"{rate:.3g}" if known else words.ABSENT, after)
+        case SetGradientClip(max_norm=value):
+            return Before("gradient_clip_norm", _off(config.optimizer.gradient_clip_norm), _off(value))
+        case SetWeightDecay(value=value):
+            return Before("weight_decay", f"{config.optimizer.weight_decay:g}", f"{value:g}")
+        case SetThreshold(name=name, value=value):
+            setting = SETTINGS[name]
+            return Before(name, f"{getattr(getattr(config, setting.section), setting.name):g}", f"{value:g}")
+        case _:
+            return Before(title(command), words.ABSENT, "done")
+
+
+def _off(clip: float) -> str:
+    return f"{clip:g}" if clip else "off"
