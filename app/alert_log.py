@@ -30,6 +30,8 @@ class Life:
     first_step: int
     seq: int
     """Of the row that raised it last."""
+    time: float
+    """Unix seconds of that row."""
     acknowledged: Acknowledged | None = None
     resolved: AlertResolved | None = None
 
@@ -72,7 +74,7 @@ class AlertLogStore:
         """One row, whatever it is."""
         match row.record:
             case AlertRaised():
-                self._raise(row.record, row.seq)
+                self._raise(row.record, row)
             case AlertResolved():
                 self._resolve(row.record)
             case CommandChanged(command=AcknowledgeAlert(alert_id=alert_id)):
@@ -92,11 +94,12 @@ class AlertLogStore:
             )  # fmt: skip
         return self._frozen
 
-    def _raise(self, raised: AlertRaised, seq: int) -> None:
+    def _raise(self, raised: AlertRaised, row: Row) -> None:
         held = self._open.get(raised.alert_id)
         self._count += held is None
         was = held.raised.severity if held is not None else Severity.HEALTHY
-        life = Life(raised, raised.step, seq) if held is None else replace(held, raised=raised, seq=seq)
+        first = raised.step if held is None else held.first_step
+        life = Life(raised, first, row.seq, row.time, held.acknowledged if held is not None else None)
         self._open[raised.alert_id] = life
         if raised.severity is Severity.CRITICAL and was is not Severity.CRITICAL:
             self._critical = life

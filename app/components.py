@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from app.answers import answer, answers, note_press, sent_here
 from app.feed import Feed
 from app.live import component_data, component_source
 from app.screens.registry import PAGES
@@ -15,6 +16,9 @@ def live_page(name: str) -> Feed | None:
     frame()
     feed = choose_run()
     if feed is not None:
+        answer(feed)
+        if sent_here(feed):
+            answers(feed)
         mount(feed, name)
     return feed
 
@@ -23,4 +27,6 @@ def mount(feed: Feed, name: str, others: Sequence[str] = ()) -> None:
     """The component alone; ``others`` are runs to compare with."""
     script, style = component_source()
     live = st.components.v2.component("hybrid_live", js=script, css=style, isolate_styles=False)
-    live(key=f"live_{name}", data=component_data(feed.run_dir.name, PAGES[name], others))
+    key = f"live_{name}"
+    data = component_data(feed.run_dir.name, PAGES[name], others)
+    live(key=key, data=data, on_pressed_change=lambda: note_press(key))

@@ -11,6 +11,7 @@ from app.figures.lifecycle import Binds
 from app.figures.spec import Json
 from app.replay import Replay, Source, Wish
 from app.screens.page import LivePage, Moment
+from app.views.alerts import critical_news
 from app.views.series import Look, Window
 from app.views.strip import strip as strip_view
 from app.wire import Sent
@@ -129,5 +130,6 @@ def _common(moment: Moment) -> Binds:
     """What every page has: the strip, and how the watching is doing."""
     values: Binds = {"feed.error": moment.connection.error or ""}
     replayed = moment.status.state == "replay"
+    values["feed.critical"] = "" if replayed else critical_news(moment.snapshot, moment.name, moment.now)
     values["feed.via"] = "live" if moment.connection.live else "replay" if replayed else "from the journal file"
     return values | strip.binds(strip_view(moment.snapshot, moment.status, moment.run, moment.now))

@@ -41,6 +41,61 @@ const KINDS = {
     return li;
   },
 
+  // An alert with its life, and what can be done about it. The buttons come last and stay while the rest changes.
+  entries(item) {
+    const li = make("li", item.open ? "" : "past");
+    Object.assign(li.dataset, { toneIs: item.severity, rule: item.rule, open: item.open, id: item.id });
+    const link = Object.assign(make("a", "hy-when", `step ${item.step.toLocaleString("en-US")}`), { href: item.href, target: "_self" });
+    link.title = "Show these steps on the Live page";
+    li.append(make("span", "hy-icon", item.icon), make("span", "hy-what", item.message), link);
+    for (const [cls, text] of [["hy-path", item.path], ["hy-detail", item.why], ["hy-detail", item.holds]]) {
+      if (text) li.append(make("span", cls, text));
+    }
+    if (item.diff) {
+      const diff = make("span", "hy-diff", item.remedy);
+      diff.append(...item.diff.map(changed));
+      li.append(diff);
+    }
+    if (item.press.length) {
+      const row = make("span", "hy-press");
+      row.dataset.offer = JSON.stringify(item.press);
+      row.append(...item.press.map(offered));
+      li.append(row);
+    }
+    return li;
+  },
+
+  // Limits of one metric as pieces of one width, with a needle where the value stands.
+  ladder(item) {
+    const li = make("li", "");
+    li.dataset.toneIs = item.tone;
+    const rail = make("span", "hy-rungs");
+    for (const { tone, text } of item.segments) {
+      const rung = make("span", "hy-rung", text);
+      rung.dataset.toneIs = tone;
+      rung.title = tone;
+      rail.append(rung);
+    }
+    if (item.at !== null) {
+      const needle = make("i", "hy-needle");
+      needle.style.left = `${100 * item.at}%`;
+      rail.append(needle);
+    }
+    li.append(make("span", "hy-what", item.label), rail, make("b", "hy-when", item.value));
+    return li;
+  },
+
+  // As checks, but what shows is bad.
+  symptoms(item) {
+    const li = make("li", "");
+    li.dataset.shows = item.met;
+    const mark = make("span", "hy-icon", item.met === null ? "–" : item.met ? "▲" : "·");
+    mark.setAttribute("role", "img");
+    mark.setAttribute("aria-label", item.met === null ? "cannot be told yet" : item.met ? "shows" : "does not show");
+    li.append(mark, make("span", "hy-what", item.text), make("span", "hy-when", item.detail));
+    return li;
+  },
+
   rows(item) {
     const tr = make("tr", "");
     if (item.tone) tr.dataset.toneIs = item.tone;
@@ -54,6 +109,29 @@ const KINDS = {
   },
 };
 
+function changed({ name, before, after }) {
+  const el = make("span", "hy-change", `${name} `);
+  el.append(make("del", "", before), " → ", make("ins", "", after));
+  return el;
+}
+
+function offered({ what, which, label, title }) {
+  const button = make("button", what === "remedy" ? "hy-main" : "", label);
+  Object.assign(button, { type: "button", title });
+  Object.assign(button.dataset, { press: what, which });
+  return button;
+}
+
+// An element for its newer self; buttons that are still offered are not touched, or a press would be lost.
+function renew(old, fresh) {
+  const [kept, same] = [old, fresh].map((el) => el.querySelector(":scope > .hy-press"));
+  if (!kept || kept.dataset.offer !== same?.dataset.offer || old.dataset.id !== fresh.dataset.id) return old.replaceWith(fresh);
+  for (const child of [...old.children]) if (child !== kept) child.remove();
+  kept.before(...[...fresh.children].filter((child) => child !== same));
+  old.className = fresh.className;
+  Object.assign(old.dataset, fresh.dataset);
+}
+
 // What the reader has selected or scrolled to stays: only elements whose item changed are replaced.
 export function fill(el, items) {
   const kind = KINDS[el.dataset.kind ?? "feed"];
@@ -65,13 +143,18 @@ export function fill(el, items) {
     el.hybridItems = [];
     return;
   }
-  const before = el.hybridItems ?? [];
+  let before = el.hybridItems ?? [];
   if (!before.length) el.replaceChildren();
   el.hybridItems = items.map((item) => JSON.stringify(item));
+  const pushed = el.hybridItems.indexOf(before[0]);  // new ones on top push the others down
+  if (pushed > 0) {
+    el.prepend(...items.slice(0, pushed).map(kind));
+    before = [...el.hybridItems.slice(0, pushed), ...before];
+  }
   el.hybridItems.forEach((text, i) => {
     if (text === before[i]) return;
     const fresh = kind(items[i]);
-    if (i < el.children.length) el.children[i].replaceWith(fresh);
+    if (i < el.children.length) renew(el.children[i], fresh);
     else el.append(fresh);
   });
   while (el.children.length > items.length) el.lastElementChild.remove();

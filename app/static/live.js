@@ -2,7 +2,9 @@
 
 import { Chart, loadPlotly } from "./chart.js";
 import { fill } from "./lists.js";
+import { filter, pressed, wireFilters } from "./press.js";
 import { Replay } from "./replay.js";
+import { Toasts } from "./toasts.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000];
 
@@ -33,6 +35,9 @@ class Screen {
     this.readTheme();
     this.readAddress();
     this.wireTools();
+    this.toasts = new Toasts(this.root);
+    wireFilters(this.root);
+    this.root.addEventListener("click", (event) => pressed(event, this.send));
     this.replay = new Replay(this.root, () => this.changed());
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
@@ -47,6 +52,7 @@ class Screen {
     if (this.run !== undefined) this.span = null;  // the span in the address is that of the first run shown
     this.run = run;
     this.replay?.leave();
+    this.toasts.forget();
     this.uirevision += 1;
     this.showFollow();
     this.connect();
@@ -126,6 +132,7 @@ class Screen {
       for (const el of root.querySelectorAll(`[data-flash="${key}"]`)) this.flash(el, value);
     }
     if ("replay.at" in values) this.replay.stands(values["replay.at"]);
+    if ("feed.critical" in values) this.toasts.heard(values["feed.critical"]);
     if ("feed.error" in values) this.banner(values["feed.error"] && `Watching is troubled: ${values["feed.error"]}`);
   }
 
@@ -140,7 +147,9 @@ class Screen {
   }
 
   list(name, items) {
-    fill(this.root.querySelector(`[data-list="${name}"]`), items);
+    const list = this.root.querySelector(`[data-list="${name}"]`);
+    fill(list, items);
+    filter(this.root, list);
   }
 
   banner(text) {
@@ -356,10 +365,11 @@ function isDark(text) {
 }
 
 // Streamlit calls this at every rerun; the screen lives on the element and only the first call makes one.
-export default function live({ parentElement, data }) {
+export default function live({ parentElement, data, setTriggerValue }) {
   const fresh = !parentElement.hybridScreen;
   const screen = parentElement.hybridScreen ??= new Screen(parentElement, data);
   clearTimeout(screen.ending);
+  screen.send = setTriggerValue;
   if (fresh) screen.showFollow();
   screen.watch(data.run, data.others);
   return () => {

@@ -1,5 +1,6 @@
 """Alerts as a list to read: open first, worst first, newest first. Pure."""
 
+import json
 from dataclasses import dataclass
 
 from app.alert_log import Life
@@ -17,6 +18,8 @@ from trainer_core.spec.severity import Severity
 
 MOST_OPEN = 60
 """More rules than there are; each has at most one open alert."""
+NEWS_S = 60.0
+"""Seconds for which an alert is news."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,14 @@ def _path(life: Life, silent: int | None, step: int) -> str:
         if silent is not None and step < silent:
             parts.append(f"silenced until {silent:,}")
     return " → ".join(parts)
+
+
+def critical_news(snapshot: Snapshot, run: str, now: float) -> str:
+    """The alert that became critical within the last minute, as JSON for a notice; empty: none did."""
+    life = snapshot.side.alerts.critical
+    if life is None or now - life.time > NEWS_S:
+        return ""
+    return json.dumps({"id": f"{run}/{life.raised.alert_id}", "step": life.raised.step, "text": _said(life.raised)})
 
 
 def _holds(rule: str) -> str:

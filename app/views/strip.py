@@ -5,7 +5,6 @@ from typing import Protocol
 
 from app.store import Snapshot
 from app.views import words
-from app.views.alerts import open_alerts
 from trainer_core.spec.commands import CommandState, LockPrediction
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import CommandChanged, RunStarted
@@ -72,9 +71,9 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     total = started.total_steps if started else None
     step = last.step if last else 0
     rate = step_rate(snapshot) if status.state in ("working", "replay") else None
-    alerts = open_alerts(snapshot)
+    alerts = [life.raised for life in snapshot.side.alerts.open]
     advice = ADVICE | OWN_LOOP_ADVICE if snapshot.own_loop else ADVICE
-    worst = max((alert.severity for alert in alerts), default=Severity.HEALTHY)
+    worst = Severity(max((alert.severity for alert in alerts), default=Severity.HEALTHY))
     return Strip(
         state=status.state,
         tone=TONE.get(status.state, "muted"),
