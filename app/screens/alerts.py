@@ -102,7 +102,7 @@ def _issue(issue: Issue) -> str:
         + blocks.live_table(f"changes.{issue.key}", DIFF_HEAD, _UNKNOWN)
         + "<h4>It has helped when</h4>"
         + blocks.listing(f"mended.{issue.key}", _UNKNOWN, kind="checks")
-        + f'<div class="hy-offer" data-on="{key}.can"><button type="button" class="hy-main" data-press="remedy" '
+        + f'<div class="hy-offer" data-on="{key}.can"><button type="button" data-press="remedy" '
         f'data-which="{issue.remedy}">Apply remedy…</button><span data-bind="{key}.remedy"></span></div></section>'
     )
 
