@@ -28,8 +28,9 @@ demo: install ## train for real and watch it in the browser (Ctrl-C ends both)
 test: install chromium ## run every test, browser tests included
 	$(BIN)/python -m pytest $(TESTS)
 
-soak: install ## kill, fuzz and steer a run at random for SOAK_MINUTES (5; at most 18) and print the counts
+soak: install chromium ## SOAK_MINUTES (5) of kills, fuzz and commands; WATCH_MINUTES (5) of a dashboard's memory
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),5) $(BIN)/python -m pytest -m soak tests/soak
+	$(BIN)/hybrid bench dashboard --quick --soak $(or $(WATCH_MINUTES),5)
 
 check: install ## format, lint, types, floors, dependencies, generated docs
 	$(BIN)/ruff format --check .
@@ -39,8 +40,9 @@ check: install ## format, lint, types, floors, dependencies, generated docs
 	$(BIN)/deptry .
 	$(BIN)/python -m trainer_core.spec.render --check
 
-bench: install ## measure the telemetry and the engine on this machine
+bench: install chromium ## measure the telemetry and the engine on this machine
 	$(BIN)/hybrid bench telemetry
+	$(BIN)/hybrid bench dashboard
 	$(BIN)/hybrid bench engine --quick
 
 docs: install ## regenerate docs/phases.md and docs/configuration.md from spec

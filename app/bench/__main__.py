@@ -14,7 +14,7 @@ import msgspec
 import psutil
 
 from app.bench import browsing
-from app.bench.browsing import CHART, NAIVE, STRIP, WATCH, Viewer
+from app.bench.browsing import CHART, NAIVE, STRIP, Viewer
 from app.bench.past import long_run
 from app.bench.results import FORMAT, Browser, Figures, FirstPaint, Latency, Server, Soak, goals, latency, page
 from app.bench.results import NAIVE as NAIVE_NAME
@@ -110,11 +110,10 @@ def _live(
     ):
         viewer = browsing.look(chromium, f"{url}/?run=run&last=10000", DRAWN)
         time.sleep(scale.settle)
-        for name, watched in (("strip", STRIP), ("chart", CHART)):
-            viewer.page.evaluate(WATCH, [name, watched])
-        one = _window(viewer, rate, scale.seconds, "Live")
-        browsers.append(one)
-        seen = viewer.page.evaluate("window.benchSeen")
+        viewer.watch("strip", STRIP)
+        viewer.watch("chart", CHART)
+        browsers.append(_window(viewer, rate, scale.seconds, "Live"))
+        strip, chart = viewer.seen("strip"), viewer.seen("chart")
         servers.append(_server(server, 1, rate, scale.seconds))
         others = [browsing.look(chromium, f"{url}/?run=run", DRAWN) for _ in range(3)]
         time.sleep(scale.settle)
@@ -122,8 +121,8 @@ def _live(
         for other in (viewer, *others):
             if other.errors:
                 raise RuntimeError(f"script errors on the page: {other.errors}")
-    latencies.append(latency("strip and lifecycle", rate, browsing.shown_after(runs / "run", seen["strip"])))
-    latencies.append(latency("charts", rate, browsing.shown_after(runs / "run", seen["chart"])))
+    latencies.append(latency("strip and lifecycle", rate, browsing.shown_after(runs / "run", strip)))
+    latencies.append(latency("charts", rate, browsing.shown_after(runs / "run", chart)))
 
 
 def _naive(folder: Path, rate: int, scale: Scale, latencies: list[Latency], browsers: list[Browser]) -> None:
@@ -136,9 +135,9 @@ def _naive(folder: Path, rate: int, scale: Scale, latencies: list[Latency], brow
     ):
         viewer = browsing.look(chromium, url, ".js-plotly-plot")
         time.sleep(scale.settle)
-        viewer.page.evaluate(WATCH, ["chart", NAIVE])
+        viewer.watch("chart", NAIVE, deep=True)
         browsers.append(_window(viewer, rate, max(20.0, scale.seconds), NAIVE_NAME))
-        seen = viewer.page.evaluate("window.benchSeen")["chart"]
+        seen = viewer.seen("chart")
     latencies.append(latency(f"{NAIVE_NAME}, charts", rate, browsing.shown_after(run_dir, seen)))
 
 

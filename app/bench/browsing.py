@@ -22,22 +22,32 @@ from trainer_core.spec.records import StepRecord
 from trainer_core.telemetry.journal import JournalReader
 
 PATIENCE_S = 90.0
-STRIP = "Number((document.querySelector('[data-bind=\"strip.step\"]')?.textContent ?? '0').replaceAll(',', ''))"
-CHART = """(() => { const trace = document.querySelector('[data-figure=loss] .hy-plot')?.data?.[3];
-    return trace && trace.x.length ? trace.x[trace.x.length - 1] : 0; })()"""
-NAIVE = """(() => { const plots = [...document.querySelectorAll('.js-plotly-plot')];
-    const x = plots[plots.length - 1]?.data?.[0]?.x; return x && x.length ? x[x.length - 1] : 0; })()"""
-WATCH = """([name, look]) => {
+STRIP = (
+    "[data-bind='strip.step']",
+    "Number((document.querySelector('[data-bind=\"strip.step\"]')?.textContent ?? '0').replaceAll(',', ''))",
+)
+CHART = (
+    "[data-figure=loss]",
+    """(() => { const trace = document.querySelector('[data-figure=loss] .hy-plot')?.data?.[3];
+    return trace && trace.x.length ? trace.x[trace.x.length - 1] : 0; })()""",
+)
+NAIVE = (
+    "body",
+    """(() => { const plots = [...document.querySelectorAll('.js-plotly-plot')];
+    const x = plots[plots.length - 1]?.data?.[0]?.x; return x && x.length ? x[x.length - 1] : 0; })()""",
+)
+"""What changes, and how to read the newest step in it."""
+WATCH = """([name, where, look, deep]) => {
   const seen = (window.benchSeen ??= {})[name] = [];
-  const step = () => {
+  const note = () => requestAnimationFrame(() => {
     let now = 0;
     try { now = eval(look); } catch { now = 0; }
     if (now && (!seen.length || seen[seen.length - 1][1] !== now)) seen.push([Date.now(), now]);
-    requestAnimationFrame(step);
-  };
-  step();
+  });
+  new MutationObserver(note).observe(document.querySelector(where),
+    { subtree: deep, childList: true, characterData: true, attributes: true, attributeFilter: ["data-revision"] });
 }"""
-"""Notes the clock whenever the newest step on the screen changes, once a frame."""
+"""Notes the clock in the frame after a change, when the newest step on the screen is another one."""
 
 
 def chromium_path() -> str:
@@ -144,6 +154,14 @@ class Viewer:
     sent: int = 0
     """The same as it travels: deflated with the window kept from message to message, as the socket does it."""
     errors: list[str] = field(default_factory=list)
+
+    def watch(self, name: str, what: tuple[str, str], deep: bool = False) -> None:
+        """Begin to note when new steps are seen; ``seen`` gives what was noted."""
+        self.page.evaluate(WATCH, [name, *what, deep])
+
+    def seen(self, name: str) -> list[list[float]]:
+        """(clock in milliseconds, newest step) of every change."""
+        return [list(map(float, pair)) for pair in self.page.evaluate("window.benchSeen")[name]]
 
     def heap_mb(self) -> float:
         """The page's JavaScript heap."""
