@@ -55,6 +55,9 @@ MEASURED = tuple(
 STEP_COLUMNS = (*MEASURED, "phase", "attempt", "time", "seq")
 PATH_COLUMNS = ("step", "loss", "low", "high", "attempt", "cycle", "seq")
 CHARTED = ("loss", "confidence", "grad_norm")
+"""Signals whose values that are no numbers are remembered."""
+DRAWN = (*CHARTED, "grad_param_ratio", "grad_variance", "micro_grad_snr", "learning_rate")
+"""Signals whose extremes over the whole run are kept up to date."""
 KEPT = (
     RunStarted, RunState, PhaseChanged, PredictionEnded, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved,
     AttemptStarted, ValidationMeasured, Annotated, Checklist, ProgressCompared, KnobDeclared, PredictionProbed,
@@ -170,7 +173,7 @@ class Store:
     def _reset(self) -> None:
         self._last_seq = 0
         self._steps, self._path = Growing(STEP_COLUMNS), Growing(PATH_COLUMNS)
-        self._step_extremes = {name: Extremes() for name in CHARTED}
+        self._step_extremes = {name: Extremes() for name in DRAWN}
         self._path_extremes = {"loss": Extremes()}
         self._step_starts: list[int] = []
         self._path_starts: list[int] = []

@@ -179,10 +179,10 @@ class Table:
 
     def pick(self, signal: str, budget: int, window: tuple[float, float] | None = None) -> Picked:
         """The rows to draw ``signal`` with: all of them up to ``budget``, then the extremes of equal buckets."""
-        if window is None:
+        if window is None and signal in self.extremes:
             held = self.extremes[signal]
             return Picked(held.indices(), held.rows, held.bucket)
-        ranges = self.window(*window)
+        ranges = self.window(*(window or (-np.inf, np.inf)))
         total = sum(stop - start for start, stop in ranges)
         bucket = 1
         while total / bucket > budget:

@@ -58,11 +58,16 @@ RUNS = {
 """Of runs that are compared; each has its own dash as well."""
 
 
+HEAT = ("#00224e", "#31446b", "#666970", "#958f78", "#cbba69", "#fee838")
+"""From small to large values, in both modes: told apart with every colour blindness, and in grey."""
+
+
 def tokens() -> dict[str, dict[str, str]]:
     """Colour by token name for each mode: the phases, the severities and the neutrals. Figures name only tokens."""
     phases = {f"phase_{phase.value.lower()}": hue for phase, hue in PHASE.items()}
     runs = {mode: {f"run_{i}": hue for i, hue in enumerate(hues)} for mode, hues in RUNS.items()}
-    return {mode: {**neutral, **phases, **runs[mode]} for mode, neutral in TOKENS.items()}
+    heat = {f"heat_{i}": hue for i, hue in enumerate(HEAT)}
+    return {mode: {**neutral, **phases, **runs[mode], **heat} for mode, neutral in TOKENS.items()}
 
 
 def phase_token(phase: Phase) -> str:

@@ -66,9 +66,11 @@ export class Chart {
 
   async draw(Plotly, screen) {
     if (!this.layout) return;
-    const data = this.traces.map(({ series, height, categories, ...trace }) => {
-      const { x = [], y, text } = this.columns[series] ?? {};
-      return { ...themed(screen.colours, trace), x, y: categories ?? (height === undefined ? y : x.map(() => height)), text };
+    const data = this.traces.map(({ series, height, categories, rows, ...trace }) => {
+      const { x = [], y, text, ...more } = this.columns[series] ?? {};
+      const z = rows?.map((row) => more[row] ?? []);  // a heatmap's rows are columns of log10
+      const cells = z && { z, customdata: z.map((row) => row.map((v) => (v === null ? null : 10 ** v))) };
+      return { ...themed(screen.colours, trace), x, y: categories ?? (height === undefined ? y : x.map(() => height)), text, ...cells };
     });
     const layout = themed(screen.colours, this.layout);
     layout.shapes = (layout.shapes ?? []).flatMap(({ band, yspan, ...shape }) => {

@@ -167,6 +167,7 @@ class Screen {
     on(".hy-log-x", () => { this.logX = !this.logX; this.changed(); });
     on(".hy-refollow", () => this.follow());
     on(".hy-keys", () => this.showKeys());
+    on(".hy-goto", (button) => this.goto(button.dataset.goto));
     for (const el of this.root.querySelectorAll(".hy-smooth input")) el.oninput = () => this.setSmooth(Number(el.value));
   }
 
@@ -206,9 +207,14 @@ class Screen {
 
   // The button of the newest open alert, or the page that has it.
   acknowledge() {
-    const all = (query) => [...document.querySelectorAll(query)];
-    const button = all("button").find((el) => el.textContent.trim().startsWith("Acknowledge"));
-    (button ?? all("a").find((el) => el.textContent.trim().endsWith("Alerts")))?.click();
+    const button = [...document.querySelectorAll("button")].find((el) => el.textContent.trim().startsWith("Acknowledge"));
+    if (button) button.click();
+    else this.goto("Alerts");
+  }
+
+  // Another page for the same run, as the navigation opens it.
+  goto(page) {
+    [...document.querySelectorAll("a")].find((el) => el.textContent.trim().endsWith(page))?.click();
   }
 
   showKeys() {

@@ -44,3 +44,34 @@ def _cyclic(step: int, s: LearningRateSchedule) -> float:
     height = max(0.0, 1.0 - abs(step / half - 2 * cycle + 1))
     scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": s.gamma**step}[s.mode]
     return s.base_lr + (s.max_lr - s.base_lr) * height * scale
+
+
+def peak_of(schedule: LearningRateSchedule, step: int, rate: float) -> float | None:
+    """The peak with which ``learning_rate_at(step, schedule, peak)`` is ``rate``; None where the rate cannot tell."""
+    s = schedule
+    match s.type:
+        case "Constant":
+            return rate
+        case "Cyclic":
+            return None
+        case _ if step < s.warmup_steps:
+            return s.warmup_init + (rate - s.warmup_init) * s.warmup_steps / step if step > 0 else None
+        case "WarmupStableDecay" if step >= s.warmup_steps + s.stable_steps:
+            return None
+        case _:
+            return rate
+
+
+def corners(schedule: LearningRateSchedule, most: int = 400) -> list[int]:
+    """Steps at which the curve bends: ends of warmup, stable phase and decay, or lows and highs of the cycles."""
+    s = schedule
+    match s.type:
+        case "Constant":
+            return [0]
+        case "WarmupOnly":
+            return [0, s.warmup_steps]
+        case "WarmupStableDecay":
+            stable = s.warmup_steps + s.stable_steps
+            return [0, s.warmup_steps, stable, stable + s.decay_steps]
+        case "Cyclic":
+            return [round(i * s.cycle_length / 2) for i in range(most)]

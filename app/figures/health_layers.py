@@ -1,0 +1,131 @@
+"""Gradient norms by layer: bars of the newest step, and a heatmap over the run. Pure."""
+
+import math
+
+import numpy as np
+
+from app.figures.spec import Figure, Json, layout
+from app.table import F64
+from app.theme import HEAT
+from app.views.health_layers import LayersView
+from app.views.series import Series
+from trainer_core.spec.severity import Severity
+
+TONES = {
+    "healthy": (Severity.HEALTHY, "$measured@0.75", ""),
+    "low": (Severity.CAUTION, "$caution", " ← vanishing"),
+    "high": (Severity.WARNING, "$warning", " ← explodes"),
+}
+"""Bars by what is wrong with them: colour and words, never colour alone."""
+
+
+def bars(seen: LayersView) -> Figure:
+    """The newest norms, in model order, on a log axis; those beyond a limit say so."""
+    low, high = _decades(seen.now_R)
+    shape = layout(math.log10(low), math.log10(high), _rows(seen))
+    shape["xaxis"] |= {"type": "log", "dtick": 1, "tickformat": "~g", "hoverformat": ".3g"}
+    shape["xaxis"]["title"] = {**shape["xaxis"]["title"], "text": "gradient norm"}
+    shape |= {
+        "barmode": "overlay",
+        "bargap": 0.25,
+        "hovermode": "closest",
+        "margin": {"l": 46, "r": 30, "t": 6, "b": 38},
+    }
+    columns, traces = {}, []
+    for key, (severity, colour, words) in TONES.items():
+        chosen = np.array([seen.severity(norm) is severity for norm in seen.now_R], dtype=np.bool_)
+        shown = np.where(chosen & np.isfinite(seen.now_R), seen.now_R, np.nan)
+        bare = np.where(chosen & ~np.isfinite(seen.now_R), high, shown)  # no number: the whole width
+        texts = tuple(f"{_said(norm)}{words}" if one else "" for one, norm in zip(chosen, seen.now_R, strict=True))
+        columns[key] = Series({"x": bare}, texts)
+        traces.append(_bar(key, colour, seen.rows))
+    return Figure(
+        name="layer_bars",
+        title="By layer, now",
+        caption=f"step {seen.step:,}{_sharing(seen)}" if len(seen.now_R) else "no backward pass yet",
+        traces=traces,
+        layout=shape,
+        columns=columns,
+        steps=False,
+    )
+
+
+def heatmap(seen: LayersView) -> Figure:
+    """The largest norm of each stretch of steps, by layer; colours are on a log scale, gaps were not measured."""
+    known = seen.log_norms_TR[np.isfinite(seen.log_norms_TR)]
+    low, high = (math.floor(known.min()), math.ceil(known.max())) if len(known) else (-2, 1)
+    high = max(high, low + 1)
+    end = (float(seen.steps_T[-1]) + seen.width / 2) if len(seen.steps_T) else 10.0
+    shape = layout(0.0, end, _rows(seen))
+    shape |= {"hovermode": "closest", "margin": {"l": 46, "r": 12, "t": 6, "b": 38}}
+    shape["xaxis"] |= {"nticks": 7, "showgrid": False}
+    names = [f"r{i}" for i in range(len(seen.rows))]
+    cells = Series({"x": seen.steps_T, **{name: seen.log_norms_TR[:, i] for i, name in enumerate(names)}})
+    wide = f" · each cell the largest of {seen.width:,} steps" if seen.width > 1 else ""
+    return Figure(
+        name="layer_heat",
+        title="By layer, over the run",
+        caption=f"gradient norm{wide}{_sharing(seen)}" if len(seen.rows) else "no backward pass yet",
+        traces=[
+            {"series": "cells", "rows": names, "name": "", "type": "heatmap", "categories": list(seen.rows),
+             "zmin": low, "zmax": high, "colorscale": [[i / (len(HEAT) - 1), f"$heat_{i}"] for i in range(len(HEAT))],
+             "hoverongaps": False, "hovertemplate": "%{y}<br>step %{x:,d}: %{customdata:.3g}<extra></extra>",
+             "colorbar": _scale(low, high)},
+            {"series": "broken", "name": "NaN", "type": "scatter", "mode": "markers", "hoverinfo": "text",
+             "categories": [row for _, row in seen.broken],
+             "marker": {"symbol": "x", "size": 8, "color": "$critical", "line": {"width": 1, "color": "$surface"}}},
+        ],
+        layout=shape,
+        columns={
+            "cells": cells,
+            "broken": Series(
+                {"x": np.array([step for step, _ in seen.broken])},
+                tuple(f"{row}: NaN or infinite about step {step:,.0f}" for step, row in seen.broken),
+            ),
+        },
+        steps=False,
+    )  # fmt: skip
+
+
+def _bar(key: str, colour: str, rows: tuple[str, ...]) -> Json:
+    return {
+        "series": key,
+        "name": key,
+        "type": "bar",
+        "orientation": "h",
+        "categories": list(rows),
+        "marker": {"color": colour},
+        "textposition": "auto",
+        "insidetextanchor": "start",
+        "cliponaxis": False,
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }
+
+
+def _rows(seen: LayersView) -> Json:
+    """The layers from the first to the last, downwards."""
+    return {"type": "category", "autorange": "reversed", "categoryarray": list(seen.rows), "showgrid": False}
+
+
+def _sharing(seen: LayersView) -> str:
+    return f" · {seen.layers} layers, each row the largest of up to {seen.per_row}" if seen.per_row > 1 else ""
+
+
+def _said(norm: float) -> str:
+    return f"{norm:.3g}" if np.isfinite(norm) else "NaN or infinite"
+
+
+def _decades(norms: F64) -> tuple[float, float]:
+    known = norms[np.isfinite(norms) & (norms > 0)]
+    if not len(known):
+        return 0.01, 10.0
+    floor, ceiling = math.floor(math.log10(known.min())), math.ceil(math.log10(known.max() * 1.5))
+    return 10.0 ** (floor if known.min() > 1.5 * 10.0**floor else floor - 1), 10.0**ceiling
+
+
+def _scale(low: int, high: int) -> Json:
+    """The colour bar, labelled with norms."""
+    powers = list(range(low, high + 1))
+    labels = [f"{10.0**power:g}" for power in powers]
+    font = {"color": "$muted", "size": 10.5}
+    return {"tickvals": powers, "ticktext": labels, "thickness": 10, "tickfont": font, "outlinewidth": 0, "xpad": 6}
