@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.conftest import until
 from tests.conftest import Hybrid, end_agents
 
@@ -67,6 +69,20 @@ def test_a_dangerous_command_wants_yes_where_nobody_can_be_asked(hybrid: Hybrid,
         assert "--yes" in said.stderr and len(said.stderr.strip().splitlines()) == 1
     assert process.poll() is None
     assert json.loads(hybrid("report", run_dir, "--json").stdout)["commands"] == []
+
+
+def test_a_tenfold_learning_rate_wants_yes_and_a_near_one_does_not(hybrid: Hybrid, live: Live) -> None:
+    run_dir, _ = live
+    code, said = _told(hybrid, run_dir, "scale-learning-rate", "0.5", "--wait")
+    assert code == 0
+    now = float(said["after"])
+    for words in (("set-learning-rate", now * 12), ("set-learning-rate", now / 12), ("scale-learning-rate", 0.1)):
+        refused = hybrid("send", run_dir, *words)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "learning rate" in refused.stderr and "--yes" in refused.stderr
+    assert _told(hybrid, run_dir, "set-learning-rate", now * 1.5, "--wait")[0] == 0
+    code, said = _told(hybrid, run_dir, "set-learning-rate", now * 20, "--yes", "--wait")
+    assert (code, said["state"], float(said["after"])) == (0, "applied", pytest.approx(now * 20, rel=1e-3))
 
 
 def test_on_a_terminal_a_dangerous_command_asks_and_no_means_no(hybrid: Hybrid, live: Live) -> None:

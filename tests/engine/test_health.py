@@ -439,7 +439,8 @@ class NoDecay(torch.optim.SGD):
 def test_a_remedy_refused_half_way_leaves_the_learning_rate_as_it_was(tmp_path: Path) -> None:
     rig = Rig(tmp_path, optimizer=NoDecay).begin()
     ended = rig.tell(ApplyRemedy("underfitting"))
-    assert (ended.state, ended.detail) == (CommandState.REJECTED, "this optimizer has no weight decay")
+    why = "set-weight-decay: this optimizer has no weight decay (all or nothing: nothing of it was applied)"
+    assert (ended.state, ended.refusal, ended.detail) == (CommandState.REJECTED, Refusal.PRECONDITION, why)
     assert rig.optimizer.param_groups[0]["lr"] == 3e-3
     assert rig.engine.schedule.scale == 1.0 and rig.engine.state_rev == 0
 
@@ -470,6 +471,25 @@ def test_auto_applies_the_remedy_of_an_alert_once_as_commands_of_its_own(tmp_pat
     assert [(c.step, c.before, c.after) for c in done] == [(3, "0", "1"), (3, "0.003", "0.0015")]
     assert [c.state_rev for c in done] == [2, 3] and all(c.reason == "remedy gradient_explosion" for c in done)
     assert rig.of(StepRecord)[-1].learning_rate == pytest.approx(1.5e-3)
+
+
+def test_an_automatic_remedy_of_which_one_part_is_refused_leaves_nothing_of_the_others(tmp_path: Path) -> None:
+    rig = stuck(tmp_path, remedies="auto", optimizer=lambda parameters: torch.optim.SGD(parameters, 0.0))
+    before, rev = settings_of(rig), rig.engine.state_rev
+    rig.until_step(40)
+    alert = next(a for a in rig.of(AlertRaised) if a.rule == "gradient norm")
+    assert alert.commands == (SetGradientClip(1.0), ScaleLearningRate(0.5))
+    parts = [c for c in rig.of(CommandChanged) if c.actor == "remedy:gradient norm"]
+    assert [(type(c.command), c.state) for c in parts] == [
+        (SetGradientClip, CommandState.APPLYING),
+        (ScaleLearningRate, CommandState.APPLYING),
+        (SetGradientClip, CommandState.REJECTED),
+        (ScaleLearningRate, CommandState.REJECTED),
+    ]
+    assert all(c.detail.startswith("scale-learning-rate: a learning rate of 0 is outside 0 to 100") for c in parts[2:])
+    assert all("all or nothing" in c.detail for c in parts[2:])
+    assert settings_of(rig) == before and rig.engine.state_rev == rev
+    assert rig.session.remedying.state_dict()["applied"] == 0, "what was not applied does not count"
 
 
 def flapping(rig: Rig, times: int) -> Rig:

@@ -300,3 +300,24 @@ def test_a_knob_takes_the_value_it_was_set_to_before_it_is_declared() -> None:
     watched.loop.knobs.load_state_dict({"dropout": 0.4, "gone": 1.0})
     assert watched.loop.knobs.declare(_knob(box), 0).value == 0.4
     assert box["p"] == 0.4
+
+
+class Stubborn:
+    """A scheduler whose base rates cannot be set."""
+
+    @property
+    def base_lrs(self) -> list[float]:
+        return [0.1, 0.2]
+
+
+def test_a_learning_rate_that_cannot_be_set_everywhere_is_set_nowhere() -> None:
+    watched = Watched(scheduler=Stubborn())
+    watched.steps(1)
+    config = watched.loop.config
+    for command in (ScaleLearningRate(0.5), SetLearningRate(0.05), ApplyRemedy("underfitting")):
+        ended = watched.told(command)
+        assert (ended.state, watched.rates) == (CommandState.FAILED, [0.1, 0.2])
+        assert "base_lrs" in ended.detail
+    assert "all or nothing" in ended.detail and watched.loop.config == config
+    assert [group["weight_decay"] for group in watched.optimizer.param_groups] == [0.01, 0.0]
+    assert watched.loop.state_rev == 0

@@ -10,23 +10,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.telemetry.examples import step_record
 from tests.telemetry.trainers import Trainer
 from tests.telemetry.waiting import until
 from tests.telemetry.wires import endpoint
 from trainer_core.spec.commands import (
+    ApplyRemedy,
     Command,
     CommandRequest,
     CommandState,
     Pause,
     Refusal,
     Rollback,
+    ScaleLearningRate,
     SetLearningRate,
     SetThreshold,
+    danger,
 )
-from trainer_core.spec.records import CommandChanged
+from trainer_core.spec.records import AttemptStarted, CommandChanged, Record
 from trainer_core.telemetry.client import Client
 from trainer_core.telemetry.commands_db import accepted
 from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.learning_rate import present_learning_rate
 
 
 def ask(command: Command, **more: object) -> CommandRequest:
@@ -141,6 +146,68 @@ def test_confirming_at_once_takes_both_messages(trainer: Trainer, client: Client
     request = ask(Rollback())
     client.send(request, confirm=True)
     assert client.wait(request.command_id, 10).state is CommandState.APPLIED
+
+
+TENFOLD = [
+    (SetLearningRate(0.1), 0.01, "0.01 -> 0.1"),
+    (SetLearningRate(0.001), 0.01, "0.01 -> 0.001"),
+    (SetLearningRate(0.09), 0.01, None),
+    (SetLearningRate(0.0011), 0.01, None),
+    (SetLearningRate(0.01), None, "is not known"),
+    (SetLearningRate(0.01), math.nan, "is not known"),
+    (ScaleLearningRate(10.0), 0.01, "multiplies the learning rate by 10"),
+    (ScaleLearningRate(0.1), 0.01, "multiplies the learning rate by 0.1"),
+    (ScaleLearningRate(9.9), None, None),
+    (ScaleLearningRate(0.11), None, None),
+    (ApplyRemedy("nan_loss"), 0.01, "several commands"),
+]
+
+
+@pytest.mark.parametrize(("command", "rate", "why"), TENFOLD, ids=lambda x: repr(x))
+def test_a_learning_rate_tenfold_either_way_is_dangerous(command: Command, rate: float | None, why: str | None) -> None:
+    found = danger(command, rate)
+    assert (found is None) == (why is None)
+    assert why is None or (found is not None and why in found)
+
+
+def test_a_tenfold_learning_rate_waits_for_its_confirmation_and_a_near_one_does_not(
+    trainer: Trainer, client: Client
+) -> None:
+    trainer.say(step_record(2, learning_rate=0.01))
+    assert trainer.reporter.flush(10)
+    far, near = ask(SetLearningRate(0.1)), ask(SetLearningRate(0.05))
+    waits = client.send(far)
+    assert waits.state is CommandState.RECEIVED and "0.01 -> 0.1" in waits.detail
+    assert accepted(trainer.run_dir) == []
+    assert client.send(near).state in (CommandState.ACCEPTED, CommandState.APPLYING, CommandState.APPLIED)
+    assert client.confirm(far.command_id).state in (CommandState.ACCEPTED, CommandState.APPLYING, CommandState.APPLIED)
+    assert client.wait(far.command_id, 10).state is CommandState.APPLIED
+    assert [taken.request for taken in trainer.taken] == [near, far]
+
+
+def test_the_present_learning_rate_is_what_commands_have_made_of_the_newest_steps(run_dir: Path) -> None:
+    def change(command: Command, after: str, state: CommandState = CommandState.APPLIED) -> CommandChanged:
+        return CommandChanged(1, None, "c" * 8, command, state, "ann", 1, "0.01", after)
+
+    with Trainer(run_dir, serves=False) as trainer:
+        journal = JournalReader(run_dir)
+        story: list[tuple[Record, float | None]] = [
+            (step_record(1), None),
+            (step_record(2, learning_rate=0.01), 0.01),
+            (change(SetThreshold("confidence_threshold", 0.5), "0.5"), 0.01),
+            (change(ScaleLearningRate(0.5), "", CommandState.REJECTED), 0.01),
+            (change(ScaleLearningRate(0.5), "0.005"), 0.005),
+            (change(SetLearningRate(0.02), "0.02"), 0.02),
+            (change(ApplyRemedy("nan_loss"), "scale-learning-rate -> 0.002"), None),
+            (step_record(3, learning_rate=0.002), 0.002),
+            (AttemptStarted(1, 1, 0, 3, "step-1", "rolled back"), None),
+            (step_record(2, learning_rate=0.001), 0.001),
+        ]
+        for record, rate in story:
+            trainer.say(record)
+            assert trainer.reporter.flush(10)
+            assert present_learning_rate(journal) == rate, record
+        journal.close()
 
 
 def test_accepted_means_durable_even_if_the_agent_is_killed_the_next_moment(run_dir: Path) -> None:

@@ -3,7 +3,9 @@
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,16 @@ import typer
 from trainer_core.cli.knobs import meant
 from trainer_core.cli.output import a_run, out, print_json
 from trainer_core.cli.verbs import VERBS
-from trainer_core.spec.commands import ID_LENGTHS, CommandRequest, CommandState, Refusal, is_dangerous, kind_of
+from trainer_core.spec.commands import (
+    ID_LENGTHS,
+    UNCONFIRMED,
+    CommandRequest,
+    CommandState,
+    Refusal,
+    danger,
+    is_dangerous,
+    kind_of,
+)
 from trainer_core.spec.errors import UserError
 
 if TYPE_CHECKING:  # zmq is loaded by the commands that need it, so that --help is quick
@@ -71,7 +82,8 @@ def send(
     """
     order = meant(run_dir, command, arguments or [])
     a_run(run_dir)
-    confirmed = is_dangerous(order) and _confirmed(command, run_dir, yes)
+    why = danger(order) if is_dangerous(order) else None
+    confirmed = why is not None and _confirmed(command, run_dir, why, yes)
     if command_id is not None and not ID_LENGTHS[0] <= len(command_id) <= ID_LENGTHS[1]:
         raise UserError(f"--id {command_id!r}: must have {ID_LENGTHS[0]} to {ID_LENGTHS[1]} characters")
     request = CommandRequest(
@@ -82,7 +94,8 @@ def send(
         ttl_s=ttl,
         reason=reason,
     )
-    status = delivered(run_dir, request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S)
+    ask = partial(_confirmed, command, run_dir, yes=yes)
+    status = delivered(run_dir, request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S, ask)
     if as_json:
         print_json(as_keys(status, command, reason))
     else:
@@ -90,19 +103,24 @@ def send(
     raise typer.Exit(exit_code(status))
 
 
-def _confirmed(word: str, run_dir: Path, yes: bool) -> bool:
+def _confirmed(word: str, run_dir: Path, why: str, yes: bool) -> bool:
     """Whether a person agreed. Raises UserError where nobody can be asked, Exit when they do not agree."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UserError(f"{word} is dangerous and nobody can be asked here: add --yes")
-    if not typer.confirm(f"{word} on {run_dir}: {VERBS[word].meaning} Go on?", err=True):
+        raise UserError(f"{word} is dangerous ({why}) and nobody can be asked here: add --yes")
+    if not typer.confirm(f"{word} on {run_dir}: {why}. Go on?", err=True):
         raise typer.Exit(Exit.NOT_APPLIED)
     return True
 
 
-def delivered(run_dir: Path, request: CommandRequest, confirmed: bool, patience_s: float) -> "CommandStatus":
-    """Send ``request`` and follow it to its end, or for ``patience_s``; refuse it here where nobody is left to ask."""
+def delivered(
+    run_dir: Path, request: CommandRequest, confirmed: bool, patience_s: float, ask: Callable[[str], bool]
+) -> "CommandStatus":
+    """Send ``request`` and follow it to its end, or for ``patience_s``; refuse it here where nobody is left to ask.
+
+    ``ask(why)``: whether a person confirms what the run itself finds dangerous (another learning rate).
+    """
     from trainer_core.telemetry import rundir
     from trainer_core.telemetry.client import Client
 
@@ -113,6 +131,9 @@ def delivered(run_dir: Path, request: CommandRequest, confirmed: bool, patience_
     client = Client(run_dir, role="operator")
     try:
         status = client.send(request, confirm=confirmed)
+        if status.state is CommandState.RECEIVED and ask(status.detail.removeprefix(UNCONFIRMED)):
+            ends = time.monotonic() + patience_s
+            status = client.confirm(request.command_id)
         if status.state is None or not status.state.final:
             status = client.wait(request.command_id, max(0.0, ends - time.monotonic()))
     finally:

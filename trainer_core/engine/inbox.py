@@ -5,10 +5,10 @@ transition is a record.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from trainer_core.engine.answers import BeforeAfter, Failed, Refused
+from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
 from trainer_core.spec.commands import (
     AcceptedCommand,
     Command,
@@ -102,6 +102,37 @@ class Inbox:
         command_id = command_id or f"trainer-{self._run.attempt}-{kind_of(command)}"
         request = CommandRequest(command_id, command, reason=reason[:2000])
         return self._apply(AcceptedCommand(request, actor, self._clock()))
+
+    def carry_out_together(
+        self,
+        commands: Mapping[str, Command],
+        carry: Callable[[Sequence[Command]], Iterable[tuple[Command, BeforeAfter]]],
+        reason: str,
+        actor: str,
+    ) -> bool:
+        """Apply commands of the trainer's own, by id, all or none of them; whether they were applied.
+
+        Each has its life in the record; none is said to be applied before all are. ``carry`` raises Half.
+        """
+        orders = [
+            AcceptedCommand(CommandRequest(command_id, command, reason=reason[:2000]), actor, self._clock())
+            for command_id, command in commands.items()
+        ]
+        for order in orders:
+            self.end(order, CommandState.APPLYING)
+        try:
+            done = list(carry(tuple(commands.values())))
+        except Half as half:
+            for order in orders:
+                failed = order.request.command is half.command and not half.refused
+                state = CommandState.FAILED if failed else CommandState.REJECTED
+                self.end(order, state, refusal=None if failed else Refusal.PRECONDITION, detail=str(half))
+            return False
+        for command, (before, after) in done:
+            order = next(order for order in orders if order.request.command is command)
+            self._run.state_rev += 1
+            self.end(order, CommandState.APPLIED, before=before, after=after)
+        return True
 
     def _apply(self, command: AcceptedCommand) -> bool:
         self.end(command, CommandState.APPLYING)

@@ -1,12 +1,13 @@
 """What each command does to a run: one arm per kind, returning what was before and after. Checks before it changes."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
 from trainer_core.engine import looking
-from trainer_core.engine.answers import BeforeAfter, Failed, Refused
+from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
 from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.commands import (
     AcknowledgeAlert,
@@ -187,29 +188,40 @@ def _weight_decay(session: "Session", value: float) -> BeforeAfter:
 
 
 def _remedy(session: "Session", name: str, actor: str) -> BeforeAfter:
-    """All of a remedy's commands or none: settings go first and are put back when a later one does not succeed."""
+    """All of a remedy's commands or none."""
     if name not in REMEDIES:
         raise Refused(f"there is no remedy {name}; there are: {', '.join(REMEDIES)}")
-    engine = session.engine
-    commands = REMEDIES[name](engine.config)
+    commands = REMEDIES[name](session.engine.config)
     if not commands:
         raise Refused(f"the remedy {name} would change nothing: what it sets is at its bound already")
+    try:
+        done = all_or_nothing(commands, session, actor)
+    except Half as half:
+        raise half.whole from half
+    was = "; ".join(f"{kind_of(command)} {before}" for command, (before, _) in done)
+    return was, "; ".join(f"{kind_of(command)} -> {after}" for command, (_, after) in done)
+
+
+def all_or_nothing(commands: Sequence[Command], session: "Session", actor: str) -> list[tuple[Command, BeforeAfter]]:
+    """Carry out settings and at most one rollback, which goes last: only it cannot be put back.
+
+    Raises Half when one does not succeed; then everything is as it was.
+    """
+    engine = session.engine
     kept = engine.config, engine.schedule.scale, engine.probe_at
     decays = [group.get("weight_decay") for group in engine.optimizer.param_groups]
-    was, done = [], []
-    try:
-        for command in sorted(commands, key=lambda c: isinstance(c, Rollback)):
-            before, after = apply(command, session, actor)
-            was.append(f"{kind_of(command)} {before}")
-            done.append(f"{kind_of(command)} -> {after}")
-    except (Refused, Failed, OSError):
-        engine.config, engine.schedule.scale, engine.probe_at = kept
-        for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
-            if decay is not None:
-                group["weight_decay"] = decay
-        engine.schedule.apply(engine.step_count + 1)
-        raise
-    return "; ".join(was), "; ".join(done)
+    done = []
+    for command in sorted(commands, key=lambda c: isinstance(c, Rollback)):
+        try:
+            done.append((command, apply(command, session, actor)))
+        except (Refused, Failed, OSError) as error:
+            engine.config, engine.schedule.scale, engine.probe_at = kept
+            for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
+                if decay is not None:
+                    group["weight_decay"] = decay
+            engine.schedule.apply(engine.step_count + 1)
+            raise Half(command, error) from error
+    return done
 
 
 def _running(session: "Session") -> str:

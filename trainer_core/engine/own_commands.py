@@ -3,11 +3,12 @@
 Commands about phases, predictions and weights are refused with the reason: nobody but the loop itself has them.
 """
 
+import contextlib
 import math
 import time
 from typing import TYPE_CHECKING, Any, assert_never
 
-from trainer_core.engine.answers import BeforeAfter, Failed, Refused
+from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
 from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.commands import (
@@ -151,18 +152,22 @@ def _scale(loop: "OwnLoop", factor: float) -> BeforeAfter:
     after = before * factor
     if not math.isfinite(after) or not 0 < after <= _HIGHEST_RATE:
         raise Refused(f"a learning rate of {after:g} is outside 0 to {_HIGHEST_RATE:g}")
-    for group in loop.optimizer.param_groups:
-        for key in _RATES:
-            if group.get(key) is not None:
-                group[key] = _times(group[key], factor)
-    for scheduler in _schedulers(loop.scheduler):
-        scheduler.base_lrs = [_times(rate, factor) for rate in scheduler.base_lrs]
+    groups, schedulers = loop.optimizer.param_groups, _schedulers(loop.scheduler)
+    old = [(g, key, g[key], float(g[key])) for g in groups for key in _RATES if g.get(key) is not None]
+    bases = [(scheduler, list(scheduler.base_lrs)) for scheduler in schedulers]
+    try:
+        for group, key, rate, _ in old:
+            group[key] = rate.mul_(factor) if hasattr(rate, "mul_") else rate * factor  # a captured tensor stays it
+        for scheduler, rates in bases:
+            scheduler.base_lrs = [rate * factor for rate in rates]
+    except Exception as error:  # the user's own scheduler or optimizer: whatever it raises must not end the run
+        for group, key, rate, value in old:
+            group[key] = rate.fill_(value) if hasattr(rate, "fill_") else value
+        for scheduler, rates in bases:
+            with contextlib.suppress(Exception):
+                scheduler.base_lrs = rates
+        raise Failed(f"the learning rate could not be set: {type(error).__name__}: {error}") from error
     return f"{before:g}", f"{loop.learning_rate:g}"
-
-
-def _times(rate: Any, factor: float) -> Any:
-    """``rate`` times ``factor``; a tensor stays the tensor it is, for what was captured with it."""
-    return rate.mul_(factor) if hasattr(rate, "mul_") else rate * factor
 
 
 def _schedulers(scheduler: Any) -> list[Any]:
@@ -197,9 +202,17 @@ def _remedy(loop: "OwnLoop", name: str, actor: str) -> BeforeAfter:
     for command in commands:
         if (why := supported(command, loop)) is not None:
             raise Refused(f"the remedy {name} wants {kind_of(command)}: {why}")
-    # The learning rate goes first: of what is supported here only it can still be refused, with nothing changed.
-    ordered = sorted(commands, key=lambda c: not isinstance(c, SetLearningRate | ScaleLearningRate))
-    done = [(kind_of(command), *carry_out(command, loop, actor)) for command in ordered]
+    kept, decays = loop.config, [(group, group["weight_decay"]) for group in _decaying(loop)]
+    done = []
+    # The learning rate goes last: a refused or failed one has changed nothing.
+    for command in sorted(commands, key=lambda c: isinstance(c, SetLearningRate | ScaleLearningRate)):
+        try:
+            done.append((kind_of(command), *carry_out(command, loop, actor)))
+        except (Refused, Failed) as error:
+            loop.config = kept
+            for group, decay in decays:
+                group["weight_decay"] = decay
+            raise Half(command, error).whole from error
     was = "; ".join(f"{kind} {before}" for kind, before, _ in done)
     return was, "; ".join(f"{kind} -> {after}" for kind, _, after in done)
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.engine.obey import all_or_nothing
 from trainer_core.spec.alerts import NOT_FINITE
 from trainer_core.spec.records import Annotated
 from trainer_core.spec.remedies import REMEDIES
@@ -46,7 +47,7 @@ class Remedying:
         return since is not None and since < self._session.engine.config.health.remedy_cooldown
 
     def _treat(self, alert: "OpenAlert") -> bool:
-        """Whether the remedy acted; a note says why where it did not."""
+        """Whether the remedy acted, all of it or nothing; a note or its commands say why where it did not."""
         engine, limit = self._session.engine, self._session.engine.config.health.max_remedies
         remedy, actor = alert.remedy or "", f"remedy:{alert.rule}"
         commands = REMEDIES[remedy](engine.config)
@@ -58,11 +59,12 @@ class Remedying:
             text = f"{remedy} would change nothing: what it sets is at its bound already"
             engine.record(Annotated(engine.step_count, text, actor))
             return False
+        named = {f"remedy-{alert.alert_id}-{number}": command for number, command in enumerate(commands)}
+        if not self._session.inbox.carry_out_together(
+            named, lambda them: all_or_nothing(them, self._session, actor), f"remedy {remedy}", actor
+        ):
+            return False  # as the records of its commands say
         self._applied += 1
-        for number, command in enumerate(commands):
-            command_id = f"remedy-{alert.alert_id}-{number}"
-            if not self._session.inbox.carry_out(command, f"remedy {remedy}", actor, command_id):
-                break  # refused, as its record says; the rest was meant to come with it
         self._last_step = engine.step_count  # after a rollback: where it went back to
         return True
 

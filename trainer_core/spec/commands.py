@@ -162,17 +162,45 @@ def kind_of(command: Command) -> str:
     return str(command.__struct_config__.tag)
 
 
-def is_dangerous(command: Command) -> bool:
-    """Whether a command needs a second, confirming message (rollback, stop, a tenfold learning rate)."""
+UNCONFIRMED = "waits for its confirmation: "
+"""What a RECEIVED command's answer begins with, before why it is dangerous."""
+
+TENFOLD = 10.0
+"""A learning rate that changes by this factor or more, either way, is dangerous."""
+
+
+def danger(command: Command, learning_rate: float | None = None) -> str | None:
+    """Why a command needs a second, confirming message, in words; None when it needs none.
+
+    ``learning_rate`` is the run's present one. None: it is not known, and then no new value is known to be near it.
+    """
     match command:
-        case Rollback() | Stop():
-            return True
-        case ScaleLearningRate(factor=factor):
-            return factor >= 10.0
+        case Rollback():
+            return "it throws training away"
+        case Stop():
+            return "it ends the run"
         case ApplyRemedy():
-            return True
+            return "it is several commands at once"
+        case ScaleLearningRate(factor=factor):
+            return f"it multiplies the learning rate by {factor:g}" if _tenfold(factor) else None
+        case SetLearningRate(value=value):
+            if learning_rate is None or not learning_rate > 0:
+                return "the present learning rate is not known, so that the new one may be another by a factor of ten"
+            if _tenfold(value / learning_rate):
+                return f"it changes the learning rate tenfold or more: {learning_rate:g} -> {value:g}"
+            return None
         case _:
-            return False
+            return None
+
+
+def _tenfold(factor: float) -> bool:
+    """Both ways; a value that was rounded on its way through a text still counts."""
+    return not 1 / (TENFOLD * (1 - 1e-6)) < factor < TENFOLD * (1 - 1e-6)
+
+
+def is_dangerous(command: Command) -> bool:
+    """Whether a command needs a second, confirming message whatever the run's learning rate is."""
+    return danger(command, command.value if isinstance(command, SetLearningRate) else None) is not None
 
 
 class CommandState(StrEnum):

@@ -8,6 +8,7 @@ after the run, so that nobody loses the end, and makes way when another trainer 
 
 import argparse
 import contextlib
+import functools
 import os
 import secrets
 import select
@@ -34,6 +35,7 @@ from trainer_core.telemetry.desk import Desk
 from trainer_core.telemetry.endpoint import Endpoint, withdraw_endpoint, write_endpoint
 from trainer_core.telemetry.journal import JournalError, JournalReader
 from trainer_core.telemetry.keys import Holder, make_keys, read_key
+from trainer_core.telemetry.learning_rate import present_learning_rate
 from trainer_core.telemetry.listening import permitted
 from trainer_core.telemetry.pace import Pace
 from trainer_core.telemetry.rundir import AGENT_LOCK, RunInUse, RunLock, claim, held, holder_of, status_from
@@ -68,7 +70,8 @@ class Agent:
         self._epoch = secrets.token_hex(8)
         self._trainer_nonce = holder_of(self.run_dir).get("nonce")
         self._trainer_alive = held(self.run_dir)
-        self.desk = Desk(self.run_dir, lambda: self._trainer_alive, clock)
+        rate = functools.partial(present_learning_rate, self._journal)
+        self.desk = Desk(self.run_dir, lambda: self._trainer_alive, clock, rate)
         for row in self._journal.events("command"):
             self._hear(row.record)
         if not self._trainer_alive:

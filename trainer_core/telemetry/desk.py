@@ -13,13 +13,15 @@ from pathlib import Path
 import msgspec
 
 from trainer_core.spec.commands import (
+    UNCONFIRMED,
     AcceptedCommand,
     Command,
     CommandRequest,
     CommandState,
     Refusal,
+    SetLearningRate,
     SetThreshold,
-    is_dangerous,
+    danger,
     kind_of,
 )
 from trainer_core.spec.config import live_setting
@@ -34,13 +36,19 @@ _CONFIRM_S = 120.0
 
 
 class Desk:
-    """One run's commands. ``trainer_alive`` and the clock are passed in."""
+    """One run's commands. ``trainer_alive``, the clock and the run's present learning rate are passed in."""
 
-    def __init__(self, run_dir: Path, trainer_alive: Callable[[], bool], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        trainer_alive: Callable[[], bool],
+        clock: Callable[[], float],
+        learning_rate: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._db = CommandsWriter(run_dir)
-        self._trainer_alive, self._clock = trainer_alive, clock
-        self._waiting: dict[str, AcceptedCommand] = {}
-        """Dangerous commands without their confirmation; not durable, forgotten after two minutes."""
+        self._trainer_alive, self._clock, self._learning_rate = trainer_alive, clock, learning_rate
+        self._waiting: dict[str, tuple[AcceptedCommand, str]] = {}
+        """Dangerous commands without their confirmation, and why; not durable, forgotten after two minutes."""
         self._known: dict[str, CommandChanged] = {}
         self._tokens: dict[str, tuple[float, float]] = {}
         self.state_rev = 0
@@ -63,16 +71,17 @@ class Desk:
             if refusal is not Refusal.RATE:
                 self._db.add(command, CommandState.REJECTED, refusal, detail)
             return _status(command, CommandState.REJECTED, refusal, detail, self.state_rev)
-        if is_dangerous(request.command):
+        rate = self._learning_rate() if isinstance(request.command, SetLearningRate) else None
+        if (why := danger(request.command, rate)) is not None:
             self._forget_old()
-            self._waiting[request.command_id] = command
-            return _status(command, CommandState.RECEIVED, None, "waits for its confirmation", self.state_rev)
+            self._waiting[request.command_id] = command, why
+            return self._unconfirmed(command, why)
         return self._accept(command)
 
     def confirm(self, command_id: str, actor: str) -> CommandStatus:
         """The second message of a dangerous command, from the same actor."""
         self._forget_old()
-        command = self._waiting.get(command_id)
+        command, _ = self._waiting.get(command_id, (None, ""))
         if command is None or command.actor != actor:
             return self.status(command_id)
         refusal, detail = self._refusal(command, counted=False)
@@ -88,9 +97,12 @@ class Desk:
             return status_of(known)
         if (decided := self._db.find(command_id)) is not None:
             return _status(decided.command, decided.state, decided.refusal, decided.detail, self.state_rev)
-        if (waiting := self._waiting.get(command_id)) is not None:
-            return _status(waiting, CommandState.RECEIVED, None, "waits for its confirmation", self.state_rev)
+        if command_id in self._waiting:
+            return self._unconfirmed(*self._waiting[command_id])
         return CommandStatus(command_id, detail="no such command here")
+
+    def _unconfirmed(self, command: AcceptedCommand, why: str) -> CommandStatus:
+        return _status(command, CommandState.RECEIVED, None, UNCONFIRMED + why, self.state_rev)
 
     def _accept(self, command: AcceptedCommand) -> CommandStatus:
         self._db.add(command, CommandState.ACCEPTED, None, "")
@@ -99,7 +111,7 @@ class Desk:
     def _earlier(self, request: CommandRequest) -> CommandStatus | None:
         """The answer to an id that was seen before."""
         decided: Decided | None = self._db.find(request.command_id)
-        waiting = self._waiting.get(request.command_id)
+        waiting, _ = self._waiting.get(request.command_id, (None, ""))
         earlier = decided.command if decided else waiting
         if earlier is None:
             return None
@@ -142,7 +154,7 @@ class Desk:
 
     def _forget_old(self) -> None:
         horizon = self._clock() - _CONFIRM_S
-        recent = [(k, c) for k, c in self._waiting.items() if c.received_at >= horizon]
+        recent = [(k, c) for k, c in self._waiting.items() if c[0].received_at >= horizon]
         self._waiting = dict(recent[-_MOST_PENDING:])
 
     def close(self) -> None:
