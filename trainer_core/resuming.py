@@ -109,7 +109,7 @@ def unfinished_business(inbox: Inbox, history: History, checkpoint: str) -> None
             detail = "the trainer restarted before it was applied; one-shots are not repeated"
             inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
     undone.sort(key=lambda command: history.applied_at[command.request.command_id])
-    inbox.put(_once_more(command, time.time()) for command in undone)
+    inbox.put((_once_more(command, time.time()) for command in undone), again=True)
     inbox.put(_after_all(command) for command in waiting)
 
 

@@ -1,5 +1,6 @@
 """A small real training run in memory: engine and session on a model of a few hundred weights, with a list as sink."""
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,7 @@ class Rig:
         self.records: list[tuple[Record, int]] = []
         self.scales = scales or {}
         self.queue: list[AcceptedCommand] = []
+        self._ids = itertools.count()
         self.now = time.time()
         self.folder = folder
         self.engine = Engine(
@@ -151,7 +153,7 @@ class Rig:
 
     def send(self, command: Command, **request: Any) -> str:
         """Queue a command as the agent would have accepted it now; returns its id."""
-        command_id = f"command-{len(self.of(CommandChanged)) + len(self.queue):04d}"
+        command_id = f"command-{next(self._ids):04d}"
         accepted = CommandRequest(command_id=command_id, command=command, **request)
         self.queue.append(AcceptedCommand(accepted, "ann", self.now))
         return command_id

@@ -1,5 +1,6 @@
 """Claims about commands: each ends once, says before and after, and a refused one has changed nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from tests.engine.rig import Rig, covered
+from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.snapshot import copied
 from trainer_core.spec.commands import (
     AcknowledgeAlert,
@@ -243,11 +245,150 @@ def test_a_stop_ends_what_waits_behind_it(rig: Rig) -> None:
     assert not rig.of(Annotated)
 
 
+SUPERSEDING: list[tuple[Command, Command, bool]] = [
+    (SetThreshold("confidence_threshold", 0.5), SetThreshold("confidence_threshold", 0.6), True),
+    (SetThreshold("confidence_threshold", 0.5), SetThreshold("divergence_threshold", 2.0), False),
+    (SetThreshold("full_steps", 9), SetPhaseLength(Phase.FULL, 8), True),
+    (SetThreshold("gradient_clip_norm", 3.0), SetGradientClip(2.0), True),
+    (SetThreshold("optimizer.gradient_clip_norm", 3.0), SetThreshold("gradient_clip_norm", 2.0), True),
+    (SetWeightDecay(0.1), SetWeightDecay(0.2), True),
+    (SetLearningRate(1e-3), SetLearningRate(2e-3), True),
+    (SetLearningRate(1e-3), ScaleLearningRate(2.0), False),
+    (ScaleLearningRate(2.0), ScaleLearningRate(3.0), False),
+    (LockPrediction(True), LockPrediction(False), True),
+    (Pause(), Resume(), True),
+    (Annotate("a"), Annotate("b"), False),
+]
+
+
+@pytest.mark.parametrize(("older", "newer", "superseded"), SUPERSEDING, ids=lambda x: str(x)[:40])
+def test_of_two_settings_of_one_thing_that_wait_the_newer_holds(
+    rig: Rig, older: Command, newer: Command, superseded: bool
+) -> None:
+    first, second = rig.send(older), rig.send(newer)
+    rig.session.commands()
+    assert rig.states(first) == ([CommandState.SUPERSEDED] if superseded else FULL_LIFE)
+    assert rig.states(second) == FULL_LIFE
+    assert not superseded or rig.life(first)[-1].detail == f"by {second}"
+
+
+def test_a_newer_setting_for_an_earlier_boundary_ends_the_older_and_one_for_a_later_does_not(rig: Rig) -> None:
+    earlier, later = (rig.send(SetThreshold("confidence_threshold", v), at_step=s) for v, s in ((0.3, 9), (0.4, 11)))
+    rig.session.commands()
+    now = rig.send(SetThreshold("confidence_threshold", 0.2))
+    after = rig.send(SetThreshold("confidence_threshold", 0.5), at_step=12)
+    rig.session.commands()
+    assert rig.states(now) == FULL_LIFE
+    assert rig.states(earlier) == rig.states(later) == [CommandState.SUPERSEDED]
+    assert rig.states(after) == [], "it was accepted later"
+    rig.until(lambda: rig.states(after) == FULL_LIFE)
+    assert rig.engine.config.hybrid_trainer_config.confidence_threshold == 0.5
+
+
+def test_settings_for_different_steps_each_have_their_turn(rig: Rig) -> None:
+    names = [rig.send(SetThreshold("confidence_threshold", step / 100), at_step=step) for step in (9, 10, 11)]
+    rig.until(lambda: all(rig.states(name) == FULL_LIFE for name in names))
+
+
+@pytest.mark.parametrize(
+    ("newer", "ends"),
+    [
+        ({"command": SetThreshold("confidence_threshold", 1.5)}, REJECTED),
+        ({"expect_state_rev": 7}, REJECTED),
+        ({"at_step": 3}, REJECTED),
+        ({"ttl_s": 1e-9}, CommandState.EXPIRED),
+    ],
+    ids=str,
+)
+def test_a_newer_setting_that_is_not_applied_supersedes_nothing(
+    rig: Rig, newer: dict[str, Any], ends: CommandState
+) -> None:
+    older = rig.send(SetThreshold("confidence_threshold", 0.3))
+    given = {"command": SetThreshold("confidence_threshold", 0.4)} | newer
+    refused = rig.send(given.pop("command"), **given)
+    rig.now += 1.0
+    rig.session.commands()
+    assert (rig.states(refused)[-1], rig.states(older)) == (ends, FULL_LIFE)
+    assert rig.engine.config.hybrid_trainer_config.confidence_threshold == 0.3
+
+
+def test_of_two_operators_who_saw_the_same_state_the_first_is_obeyed(rig: Rig) -> None:
+    names = [rig.send(SetThreshold("confidence_threshold", v), expect_state_rev=0) for v in (0.3, 0.4)]
+    rig.session.commands()
+    assert rig.states(names[0]) == FULL_LIFE
+    assert (rig.states(names[1]), rig.life(names[1])[-1].refusal) == ([REJECTED], Refusal.CONFLICT)
+
+
+def test_a_one_shot_between_two_settings_is_carried_out_under_the_older(rig: Rig) -> None:
+    locked, forced, unlocked = (
+        rig.send(c) for c in (LockPrediction(True), ForcePhase(Phase.PREDICT), LockPrediction(False))
+    )
+    rig.session.commands()
+    assert rig.states(locked) == rig.states(unlocked) == FULL_LIFE
+    assert "locked by an operator" in rig.life(forced)[-1].detail
+
+
 def test_a_pause_ends_an_earlier_waiting_resume(tmp_path: Path) -> None:
     rig = Rig(tmp_path, wait=lambda rig: rig.send(Resume())).begin().until_step(3)
     waiting = rig.send(Resume(), at_step=50)
     rig.tell(Pause())
     assert rig.states(waiting) == [CommandState.SUPERSEDED]
+
+
+class SlowDisk(Checkpoints):
+    """Takes ``seconds`` of the rig's clock to save or to read; ``meanwhile`` is what operators do then."""
+
+    rig: Rig
+    seconds = 5.0
+    meanwhile: Callable[[], object]
+
+    def save(self, *arguments: Any, **more: Any) -> Entry:
+        self._takes_its_time()
+        return super().save(*arguments, **more)
+
+    def load(self, *arguments: Any, **more: Any) -> tuple[Entry, dict[str, Any], dict[str, Any]]:
+        self._takes_its_time()
+        return super().load(*arguments, **more)
+
+    def _takes_its_time(self) -> None:
+        self.rig.now += self.seconds / 2
+        self.meanwhile()
+        self.rig.now += self.seconds / 2
+
+
+def slow(folder: Path, seconds: float, meanwhile: Callable[[Rig], object]) -> Rig:
+    """A run whose disk is slow from its first step on."""
+    rig = Rig(folder, steps=60).begin().until_step(3)
+    disk = SlowDisk(folder, 3)
+    disk.rig, disk.seconds, disk.meanwhile = rig, seconds, lambda: meanwhile(rig)
+    rig.session.checkpoints = disk
+    return rig
+
+
+@pytest.mark.parametrize("command", [SaveCheckpoint(), Rollback()], ids=["checkpoint", "rollback"])
+def test_during_a_checkpoint_or_rollback_only_pause_and_stop_are_taken(tmp_path: Path, command: Command) -> None:
+    names: list[str] = []
+    given = (SetThreshold("confidence_threshold", 0.5), Annotate("x"), Resume(), Rollback(), Pause(), Stop())
+    rig = slow(tmp_path, 5.0, lambda rig: names or names.extend(rig.send(c) for c in given))
+    before = rig.send(Annotate("before"))
+    asked = rig.tell(command)
+    rig.session.commands()
+    *refused, paused, stopped = names
+    for name in refused:
+        last = rig.life(name)[-1]
+        assert (last.state, last.refusal) == (REJECTED, Refusal.PRECONDITION)
+        assert last.detail.endswith("(5.0 s): only pause and stop are taken then; give it again")
+        assert "a checkpoint was being" in last.detail
+    assert asked.state is APPLIED and rig.states(before) == FULL_LIFE
+    assert rig.states(paused) == rig.states(stopped) == FULL_LIFE
+    assert rig.session.ended == ("stopped", "stopped by ann")
+
+
+def test_a_short_checkpoint_refuses_nobody(tmp_path: Path) -> None:
+    rig = slow(tmp_path, 0.5, lambda rig: rig.send(Annotate("in passing")))
+    rig.tell(SaveCheckpoint())
+    rig.session.commands()
+    assert [note.text for note in rig.of(Annotated)] == ["in passing"]
 
 
 def test_a_command_that_still_waits_when_the_run_ends_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ transition is a record.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
@@ -16,12 +17,16 @@ from trainer_core.spec.commands import (
     CommandState,
     Pause,
     Refusal,
-    Resume,
     Stop,
     kind_of,
 )
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import CommandChanged, Record
+from trainer_core.spec.slots import slot_of
+
+SHORT_S = 2.0
+"""Seconds. A checkpoint or a rollback that is shorter refuses nobody."""
+_REMEMBERED = 8
 
 
 class Commanded(Protocol):
@@ -53,21 +58,85 @@ class Inbox:
     ) -> None:
         self._run, self._carry, self._clock = run, apply, clock
         self._waiting: list[AcceptedCommand] = []
+        self._again: set[str] = set()
+        """Commands that an earlier process applied: they supersede nothing and are not superseded."""
+        self._busy: list[tuple[float, float, str]] = []
+        """(from, to, what was going on): the newest stretches in which only pause and stop were taken."""
         self._early: set[str] = set()
         """Commands that were here before their step: a prediction that jumps over it does not make them late."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, commands: Iterable[AcceptedCommand]) -> None:
-        """Queue commands in the order they were accepted."""
-        self._waiting.extend(commands)
+    def put(self, commands: Iterable[AcceptedCommand], *, again: bool = False) -> None:
+        """Queue commands in the order they were accepted; ``again``: an earlier process applied them already."""
+        for command in commands:
+            if again:
+                self._again.add(command.request.command_id)
+            elif (doing := self._busy_with(command)) is not None:
+                detail = f"came while {doing}: only pause and stop are taken then; give it again"
+                self.end(command, CommandState.REJECTED, refusal=Refusal.PRECONDITION, detail=detail)
+                continue
+            self._waiting.append(command)
+
+    @contextmanager
+    def busy(self, doing: str) -> Iterator[None]:
+        """Around what must not be steered meanwhile. Commands that were received in it are refused when they come,
+        except pause and stop; unless it was over before anybody could have meant anything by it (``SHORT_S``)."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            ended = self._clock()
+            if ended - began >= SHORT_S:
+                self._busy = [*self._busy, (began, ended, f"{doing} ({ended - began:.1f} s)")][-_REMEMBERED:]
+
+    def _busy_with(self, command: AcceptedCommand) -> str | None:
+        if isinstance(command.request.command, (Pause, Stop)):
+            return None
+        at = command.received_at
+        return next((doing for began, ended, doing in self._busy if began <= at <= ended), None)
 
     def apply_due(self) -> None:
-        """Apply what is due at this boundary, in order."""
-        for command in list(self._waiting):
-            if command in self._waiting and self._due(command):
-                self._waiting.remove(command)
+        """Apply what is due at this boundary, in order.
+
+        A setting that a newer one for the same thing is about to supersede is held back: where the newer one is
+        refused, it has its turn after all.
+        """
+        held = True
+        while held:
+            held = False
+            for command in list(self._waiting):
+                if command not in self._waiting:
+                    continue
+                if self._is_outdone(command):
+                    held = True
+                elif self._due(command):
+                    self._waiting.remove(command)
+
+    def _is_outdone(self, command: AcceptedCommand) -> bool:
+        """Whether a newer command for the same thing is due now.
+
+        A one-shot or a relative change between the two was given under the older one, which then has its turn. A
+        newer one that was given for a state of the run (``expect_state_rev``) comes after what changes that state.
+        """
+        for newer in self._waiting[self._waiting.index(command) + 1 :]:
+            if not self._reached(newer):
+                continue
+            if self._replaces(newer, command):
+                return newer.request.expect_state_rev is None
+            if slot_of(newer.request.command) is None:
+                return False
+        return False
+
+    def _replaces(self, newer: AcceptedCommand, older: AcceptedCommand) -> bool:
+        slot = slot_of(newer.request.command)
+        anew = self._again.isdisjoint({newer.request.command_id, older.request.command_id})
+        return anew and slot is not None and slot == slot_of(older.request.command)
+
+    def _reached(self, command: AcceptedCommand) -> bool:
+        at = command.request.at_step
+        return at is None or self._run.step_count + 1 >= at
 
     def close(self, because: str) -> None:
         """The run is over: nothing that still waits will be applied."""
@@ -153,13 +222,14 @@ class Inbox:
         return True
 
     def _supersede(self, command: AcceptedCommand) -> None:
-        """A stop ends what still waits; a pause or resume ends an earlier waiting one of the other kind."""
+        """A stop ends all that waits; a setting that holds now ends what was accepted before it for the same thing,
+        for this boundary or a later one."""
         ended: list[AcceptedCommand] = []
         if isinstance(command.request.command, Stop):
-            ended = [w for w in self._waiting if w is not command]
-        elif isinstance(command.request.command, (Pause, Resume)) and command in self._waiting:
+            ended = [waiting for waiting in self._waiting if waiting is not command]
+        elif command in self._waiting:  # not one of the trainer's own
             earlier = self._waiting[: self._waiting.index(command)]
-            ended = [w for w in earlier if isinstance(w.request.command, (Pause, Resume))]
+            ended = [waiting for waiting in earlier if self._replaces(command, waiting)]
         for waiting in ended:
             self._waiting.remove(waiting)
             self.end(waiting, CommandState.SUPERSEDED, detail=f"by {command.request.command_id}")

@@ -36,18 +36,11 @@ from trainer_core.spec.errors import CheckpointError, ConfigError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import Annotated
 from trainer_core.spec.remedies import REMEDIES
+from trainer_core.spec.slots import LENGTH_OF
 from trainer_core.spec.transitions import Decision, refusal, row_for
 
 if TYPE_CHECKING:
     from trainer_core.engine.session import Session
-
-LENGTH_OF: dict[Phase, str] = {
-    Phase.WARMUP: "warmup_steps",
-    Phase.FULL: "full_steps",
-    Phase.PREDICT: "max_predict_steps",
-    Phase.CORRECT: "correct_steps",
-}
-"""The setting that holds a phase's length."""
 
 _HIGHEST_RATE = 100.0
 

@@ -137,7 +137,8 @@ def _save(loop: "OwnLoop", because: str) -> str:
     assert loop.save is not None
     start = time.perf_counter()
     try:
-        given = loop.save(loop.step_count)
+        with loop.inbox.busy("the loop was saving"):
+            given = loop.save(loop.step_count)
     except Exception as error:  # the user's own function: whatever it raises must not end the run
         raise Failed(f"the loop's save function failed: {type(error).__name__}: {error}") from error
     seconds = time.perf_counter() - start

@@ -4,6 +4,7 @@
 remedies that apply themselves, commands, waiting while paused.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -206,9 +207,11 @@ class Session:
         engine = self.engine
         start = engine.clock()
         self._flush_records()
-        entry = self.checkpoints.save(
-            engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy, self._improved
-        )
+        begins = engine.step_count == 0  # what is told to a run before it begins is meant for its first step
+        with contextlib.nullcontext() if begins else self.inbox.busy("a checkpoint was being saved"):
+            entry = self.checkpoints.save(
+                engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy, self._improved
+            )
         self._saved_at = engine.step_count
         engine.recoveries = 0 if engine.step_count > self._recovered_to else engine.recoveries
         engine.record(
@@ -222,7 +225,8 @@ class Session:
     """Step of the last automatic rollback's target: a later checkpoint means training got past it."""
 
     def _automatic_rollback(self, because: str) -> None:
-        self._recovered_to = self._restore(None, because).step
+        with self.inbox.busy("a checkpoint was being restored"):
+            self._recovered_to = self._restore(None, because).step
         clip = self.engine.config.optimizer.gradient_clip_norm
         self.inbox.carry_out(ScaleLearningRate(0.1), because)
         self.inbox.carry_out(SetGradientClip(min(clip, 1.0) if clip > 0 else 1.0), because)
@@ -233,7 +237,8 @@ class Session:
         Weights, optimizer, predictor and statistics go back; settings an operator made, counters and data go on.
         """
         engine, phase = self.engine, self.engine.phase
-        entry = self._restore(name, because)
+        with self.inbox.busy("a checkpoint was being restored"):
+            entry = self._restore(name, because)
         if engine.phase is not phase:
             because_ = (f"rollback to {entry.name}",)
             begins = engine.step_count + 1
