@@ -8,7 +8,6 @@ after the run, so that nobody loses the end, and makes way when another trainer 
 
 import argparse
 import contextlib
-import functools
 import os
 import secrets
 import select
@@ -18,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -70,13 +70,12 @@ class Agent:
         self._epoch = secrets.token_hex(8)
         self._trainer_nonce = holder_of(self.run_dir).get("nonce")
         self._trainer_alive = held(self.run_dir)
-        rate = functools.partial(present_learning_rate, self._journal)
-        self.desk = Desk(self.run_dir, lambda: self._trainer_alive, clock, rate)
-        for row in self._journal.events("command"):
+        self.desk = Desk(
+            self.run_dir, lambda: self._trainer_alive, clock, partial(present_learning_rate, self._journal)
+        )
+        ended = [] if self._trainer_alive else self._journal.events("run-state", newest=1)
+        for row in (*self._journal.events("command"), *ended):
             self._hear(row.record)
-        if not self._trainer_alive:
-            for row in self._journal.events("run-state", newest=1):
-                self._hear(row.record)
         self._last_seq = self._journal.last_seq()
         self._version = -1
         self._refused = Counter[str]()

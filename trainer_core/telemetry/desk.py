@@ -150,7 +150,7 @@ class Desk:
 
     def forget(self, actor: str) -> None:
         """An actor's key was revoked: what it has not confirmed is confirmed by nobody."""
-        self._waiting = {id_: command for id_, command in self._waiting.items() if command.actor != actor}
+        self._waiting = {id_: held for id_, held in self._waiting.items() if held[0].actor != actor}
 
     def _forget_old(self) -> None:
         horizon = self._clock() - _CONFIRM_S
