@@ -23,8 +23,15 @@ const KINDS = {
     return li;
   },
 
+  // A guard is neither good nor bad: it holds or it does not.
+  guards(item) {
+    const li = KINDS.checks(item);
+    if (item.met === false) li.firstElementChild.textContent = "○";
+    return li;
+  },
+
   bars(item) {
-    const li = make("li", "");
+    const li = make("li", item.skipped ? "hy-skipped" : "");
     if (item.tone) li.dataset.toneIs = item.tone;
     if (item.phase) li.dataset.phase = item.phase;
     const rail = make("span", "hy-rail");
