@@ -148,7 +148,9 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
             *[_dots(phase, size=6) for phase in PHASES],
             _line("predicted", "predicted", "$phase_predict", 2.2, dash="4px,3px"),
         ],
-        layout=_plain(low, high, {"nticks": 6}, _nothing(found is not None, "no prediction yet"), shapes=_inside(found)),
+        layout=_plain(
+            low, high, {"nticks": 6}, _nothing(found is not None, "no prediction yet"), shapes=_inside(found)
+        ),
         columns={
             "error_band": envelope(path),
             "measured": Series({"x": measured.columns["x"], "y": measured.columns["y"]}),
@@ -273,7 +275,7 @@ def _line(series: str, name: str, colour: str, width: float, dash: str = "solid"
     return {"series": series, "name": name, "type": "scatter", "mode": "lines", **reads, "line": pen}
 
 
-def _nothing(found: float, text: str = "nothing measured yet") -> list[Json]:
+def _nothing(found: int, text: str = "nothing measured yet") -> list[Json]:
     if found:
         return []
     middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
