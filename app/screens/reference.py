@@ -1,13 +1,130 @@
-"""The Reference page: the document's tables with the live value beside each limit."""
+"""The Reference page: the document's tables with the live value beside each limit, settings and exports. Lays out."""
 
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from app.exports import KINDS
 from app.figures import strip
+from app.figures.lifecycle import Binds
+from app.figures.spec import Json
 from app.screens import blocks
-from app.screens.page import LivePage
+from app.screens.alerts import STEERABLE
+from app.screens.page import Lists, LivePage, Moment
+from app.views import configuration, reference
+from app.views.configuration import Line
+from app.views.remedy import plan
+from app.views.words import ABSENT
+from trainer_core.spec.document import EMERGENCIES
+
+UNKNOWN = "The run has not told its settings yet."
+NO_PHASES = "A loop watched by a Monitor has no phases."
+SETTING_HEAD = ("Setting", "In force", "At the start", "Nearest preset", "Default", "Unit", "Meaning")
 
 
 def html() -> str:
     """Everything but the values."""
-    return blocks.page(strip.html())
+    table, card, pair = blocks.live_table, blocks.card, blocks.columns
+    return blocks.page(
+        strip.html(),
+        card("Phase quick reference", table("phases", ("Phase", "Compute", "Duration", "Purpose", "Steps here", "Share",
+             "Entered", "Mean length", ""), NO_PHASES), note="Duration: the document's steps. Beside it what this run did."),
+        pair(
+            card("Critical thresholds", table("thresholds", ("Metric", "Healthy", "Warning", "Critical", "Now"), UNKNOWN),
+                 note="Under the settings in force."),
+            card("Gradient norm zones", table("zones", ("Zone", "Range", "Status", "Action", "Now"), UNKNOWN)),
+        ),
+        pair(
+            card("Divergence triggers", table("triggers", ("Signal", "Limit", "Now", "Action"), UNKNOWN),
+                 note="What ends PREDICT early. In PREDICT there is no gradient: its triggers judge the update."),
+            card("Emergency actions", _emergencies(), note="The button shows exactly what would be sent and asks first."),
+        ),
+        card("Transitions", table("transitions", ("From", "To", "Cause", "Conditions", "Now"), NO_PHASES),
+             blocks.live_table("taken", ("Way", "Taken"), NO_PHASES), css="hy-split",
+             note="The first row out of the present phase whose conditions all hold is taken."),
+        pair(
+            card("Hyperparameter reference", table("hyperparameters", ("Parameter", "Small (100M-500M)", "Medium (500M-3B)",
+                 "Large (3B-70B)", "This run", ""), UNKNOWN)),
+            card("Specialist vs generalist", table("aspects", ("Aspect", "Specialist", "Generalist", "This run"), UNKNOWN)),
+        ),
+        pair(
+            card("Schedule selection guide", table("schedules", ("Training type", "Recommended schedule", "Reason", ""),
+                 UNKNOWN)),
+            card("Expected performance", table("expected", ("Preset", "Speedup", "Loss gap", "Backward reduction"), UNKNOWN),
+                 note="What the document expects. Measured: the account at the end of this page."),
+        ),
+        card("Settings of this run", table("differing", SETTING_HEAD, "Every setting has its default."),
+             f"<details><summary>All settings</summary>{table('settings', SETTING_HEAD, UNKNOWN)}</details>",
+             bound="reference.preset", note="Those that differ from the default, the preset or the start of the run."),
+        card("Export", blocks.listing("exports", "No run.", kind="links"),
+             note="Written by a process of its own, so that watching goes on; a run of a million steps takes a minute."),
+    )  # fmt: skip
 
 
-PAGE = LivePage("reference", html)
+def _emergencies() -> str:
+    rows = [
+        (
+            blocks.text(row.problem),
+            blocks.text(row.fix),
+            blocks.bound(f"emergency.{row.remedy}"),
+            f'<span class="hy-offer" data-on="emergency.{row.remedy}.can"><button type="button" data-press="remedy" '
+            f'data-which="{row.remedy}">Show and apply…</button></span>',
+        )
+        for row in EMERGENCIES
+    ]
+    return blocks.table(("Problem", "Immediate fix", "Would change now", ""), rows)
+
+
+def binds(moment: Moment) -> Binds:
+    """What each emergency action would change, and which preset is nearest."""
+    found = configuration.resolved(moment.snapshot, moment.config)
+    near = f"nearest preset: {found.preset} ({found.agree} of {found.of} settings agree)" if found else UNKNOWN
+    values: Binds = {"reference.preset": near}
+    for row in EMERGENCIES:
+        would = plan(moment.snapshot, row.remedy, moment.config)
+        lines = would.lines if would is not None else ()
+        values[f"emergency.{row.remedy}"] = "; ".join(line.text for line in lines) or (
+            "nothing: at its bound already" if would is not None else ABSENT
+        )
+        values[f"emergency.{row.remedy}.can"] = bool(lines) and moment.status.state in STEERABLE
+    return values
+
+
+def lists(moment: Moment) -> Lists:
+    """Every table."""
+    snapshot, config = moment.snapshot, moment.config
+    found = configuration.resolved(snapshot, config)
+    lines = found.lines if found is not None else ()
+    known = config is not None
+    phased = not snapshot.own_loop and known
+    return {
+        "phases": _rows(reference.phases(snapshot)) if phased else [],
+        "transitions": _rows(reference.transitions(snapshot)) if phased else [],
+        "taken": _rows(reference.taken(snapshot)) if phased else [],
+        "thresholds": _rows(reference.thresholds(snapshot, config)) if config is not None else [],
+        "zones": _rows(reference.zones(snapshot, config)) if config is not None else [],
+        "triggers": _rows(reference.triggers(snapshot, config)) if config is not None else [],
+        "hyperparameters": _rows(reference.hyperparameters(config)) if config is not None else [],
+        "aspects": _rows(reference.specialist_generalist(config)) if config is not None else [],
+        "schedules": _rows(reference.schedules(config)) if config is not None else [],
+        "expected": _rows(reference.expected(snapshot)) if known else [],
+        "differing": [_setting(line) for line in lines if line.differs],
+        "settings": [_setting(line) for line in lines],
+        "exports": [_export(moment.name, kind) for kind in KINDS],
+    }
+
+
+def _rows(rows: Sequence[reference.Row]) -> list[Json]:
+    return [{"cells": list(row.cells), "tone": row.tone} for row in rows]
+
+
+def _setting(line: Line) -> Json:
+    cells = [line.name, line.now, line.began, line.preset, line.default, line.setting.unit, line.setting.meaning]
+    return {"cells": cells, "tone": "warning" if line.changed else ""}
+
+
+def _export(run: str, kind: str) -> Json:
+    query = urlencode({"run": run, "kind": kind})
+    return {"text": KINDS[kind].label, "note": KINDS[kind].note, "href": f"/live/export?{query}"}
+
+
+PAGE = LivePage("reference", html, binds, lists)
