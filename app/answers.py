@@ -5,6 +5,7 @@ import streamlit as st
 from app.control import mint
 from app.feed import Feed
 from app.figures import commands as commands_figure
+from app.steering import right, unlock_panel
 from app.views.alerts import entry
 from app.views.commands import lives
 from app.views.remedy import plan
@@ -29,6 +30,10 @@ def answer(feed: Feed) -> None:
     """Do what was pressed, if anything was."""
     pressed = st.session_state.pop(PRESSED, None)
     if not isinstance(pressed, dict):
+        return
+    mine = right()
+    if not mine.steers:
+        unlock_panel(mine)
         return
     which = str(pressed.get("which", ""))[:200]
     match pressed.get("what"):

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.entrance import same_origin
+from app.exports import Exports
 from app.feed import Watch
 from app.ranges import serve_range
 from app.screen import Ask, Screen, check
@@ -53,6 +54,7 @@ def routes(watch: Watch) -> list[BaseRoute]:
     return [
         WebSocketRoute("/live/ws", socket),
         Route("/live/range", ranges),
+        Route("/live/export", Exports(watch)),
         Route("/live/asset/{version}/{name}", asset),
     ]
 

@@ -1,5 +1,8 @@
 """The Reference page."""
 
+from app.account import account
 from app.components import live_page
 
-live_page("reference")
+feed = live_page("reference")
+if feed is not None:
+    account(feed)

@@ -1,9 +1,9 @@
 """The Reference page: the document's tables with the live value beside each limit, settings and exports. Lays out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from app.exports import KINDS
 from app.figures import strip
 from app.figures.lifecycle import Binds
 from app.figures.spec import Json
@@ -12,6 +12,7 @@ from app.screens.alerts import STEERABLE
 from app.screens.page import Lists, LivePage, Moment
 from app.views import configuration, reference
 from app.views.configuration import Line
+from app.views.exports import EXPORTS
 from app.views.remedy import plan
 from app.views.words import ABSENT
 from trainer_core.spec.document import EMERGENCIES
@@ -21,43 +22,86 @@ NO_PHASES = "A loop watched by a Monitor has no phases."
 SETTING_HEAD = ("Setting", "In force", "At the start", "Nearest preset", "Default", "Unit", "Meaning")
 
 
+@dataclass(frozen=True)
+class Card:
+    """One table of the page."""
+
+    title: str
+    head: tuple[str, ...]
+    empty: str = UNKNOWN
+    note: str = ""
+
+
+TABLES = {
+    "phases": Card(
+        "Phase quick reference",
+        ("Phase", "Compute", "Duration", "Purpose", "Steps here", "Share", "Entered", "Mean length", ""),
+        NO_PHASES,
+        "Duration: the document's steps. Beside it what this run did.",
+    ),
+    "thresholds": Card(
+        "Critical thresholds", ("Metric", "Healthy", "Warning", "Critical", "Now"), note="Under the settings in force."
+    ),
+    "zones": Card("Gradient norm zones", ("Zone", "Range", "Status", "Action", "Now")),
+    "triggers": Card(
+        "Divergence triggers",
+        ("Signal", "Limit", "Now", "Action"),
+        note="What ends PREDICT early. In PREDICT there is no gradient: its triggers judge the update.",
+    ),
+    "transitions": Card(
+        "Transitions",
+        ("From", "To", "Cause", "Conditions", "Now"),
+        NO_PHASES,
+        "The first row out of the present phase whose conditions all hold is taken.",
+    ),
+    "taken": Card("Ways taken", ("Way", "Taken"), NO_PHASES),
+    "hyperparameters": Card(
+        "Hyperparameter reference",
+        ("Parameter", "Small (100M-500M)", "Medium (500M-3B)", "Large (3B-70B)", "This run", ""),
+    ),
+    "aspects": Card("Specialist vs generalist", ("Aspect", "Specialist", "Generalist", "This run")),
+    "schedules": Card("Schedule selection guide", ("Training type", "Recommended schedule", "Reason", "")),
+    "expected": Card(
+        "Expected performance",
+        ("Preset", "Speedup", "Loss gap", "Backward reduction"),
+        note="What the document expects. What this run has measured is in the account under this page.",
+    ),
+}
+"""By the name of its list."""
+
+
 def html() -> str:
     """Everything but the values."""
-    table, card, pair = blocks.live_table, blocks.card, blocks.columns
+    pair = blocks.columns
+    emergencies = blocks.card(
+        "Emergency actions", _emergencies(), note="The button shows exactly what would be sent, and asks first."
+    )
     return blocks.page(
         strip.html(),
-        card("Phase quick reference", table("phases", ("Phase", "Compute", "Duration", "Purpose", "Steps here", "Share",
-             "Entered", "Mean length", ""), NO_PHASES), note="Duration: the document's steps. Beside it what this run did."),
-        pair(
-            card("Critical thresholds", table("thresholds", ("Metric", "Healthy", "Warning", "Critical", "Now"), UNKNOWN),
-                 note="Under the settings in force."),
-            card("Gradient norm zones", table("zones", ("Zone", "Range", "Status", "Action", "Now"), UNKNOWN)),
+        _card("phases"),
+        pair(_card("thresholds"), _card("zones")),
+        pair(_card("triggers"), emergencies),
+        blocks.columns(_card("transitions"), _card("taken"), kind="two"),
+        pair(_card("hyperparameters"), _card("aspects")),
+        pair(_card("schedules"), _card("expected")),
+        blocks.card(
+            "Settings of this run",
+            blocks.live_table("differing", SETTING_HEAD, "Every setting has its default."),
+            f"<details><summary>All settings</summary>{blocks.live_table('settings', SETTING_HEAD, UNKNOWN)}</details>",
+            bound="reference.preset",
+            note="Those that differ from the default, the nearest preset or the start of the run.",
         ),
-        pair(
-            card("Divergence triggers", table("triggers", ("Signal", "Limit", "Now", "Action"), UNKNOWN),
-                 note="What ends PREDICT early. In PREDICT there is no gradient: its triggers judge the update."),
-            card("Emergency actions", _emergencies(), note="The button shows exactly what would be sent and asks first."),
+        blocks.card(
+            "Export",
+            blocks.listing("exports", "No run.", kind="links"),
+            note="Written by a process of its own, so that watching goes on; a million steps take about a minute.",
         ),
-        card("Transitions", table("transitions", ("From", "To", "Cause", "Conditions", "Now"), NO_PHASES),
-             blocks.live_table("taken", ("Way", "Taken"), NO_PHASES), css="hy-split",
-             note="The first row out of the present phase whose conditions all hold is taken."),
-        pair(
-            card("Hyperparameter reference", table("hyperparameters", ("Parameter", "Small (100M-500M)", "Medium (500M-3B)",
-                 "Large (3B-70B)", "This run", ""), UNKNOWN)),
-            card("Specialist vs generalist", table("aspects", ("Aspect", "Specialist", "Generalist", "This run"), UNKNOWN)),
-        ),
-        pair(
-            card("Schedule selection guide", table("schedules", ("Training type", "Recommended schedule", "Reason", ""),
-                 UNKNOWN)),
-            card("Expected performance", table("expected", ("Preset", "Speedup", "Loss gap", "Backward reduction"), UNKNOWN),
-                 note="What the document expects. Measured: the account at the end of this page."),
-        ),
-        card("Settings of this run", table("differing", SETTING_HEAD, "Every setting has its default."),
-             f"<details><summary>All settings</summary>{table('settings', SETTING_HEAD, UNKNOWN)}</details>",
-             bound="reference.preset", note="Those that differ from the default, the preset or the start of the run."),
-        card("Export", blocks.listing("exports", "No run.", kind="links"),
-             note="Written by a process of its own, so that watching goes on; a run of a million steps takes a minute."),
-    )  # fmt: skip
+    )
+
+
+def _card(name: str) -> str:
+    found = TABLES[name]
+    return blocks.card(found.title, blocks.live_table(name, found.head, found.empty), note=found.note)
 
 
 def _emergencies() -> str:
@@ -109,7 +153,7 @@ def lists(moment: Moment) -> Lists:
         "expected": _rows(reference.expected(snapshot)) if known else [],
         "differing": [_setting(line) for line in lines if line.differs],
         "settings": [_setting(line) for line in lines],
-        "exports": [_export(moment.name, kind) for kind in KINDS],
+        "exports": [_export(moment.name, kind) for kind in EXPORTS],
     }
 
 
@@ -124,7 +168,7 @@ def _setting(line: Line) -> Json:
 
 def _export(run: str, kind: str) -> Json:
     query = urlencode({"run": run, "kind": kind})
-    return {"text": KINDS[kind].label, "note": KINDS[kind].note, "href": f"/live/export?{query}"}
+    return {"text": EXPORTS[kind].label, "note": EXPORTS[kind].note, "href": f"/live/export?{query}"}
 
 
 PAGE = LivePage("reference", html, binds, lists)

@@ -72,6 +72,15 @@ const KINDS = {
     return li;
   },
 
+  // Files to take along.
+  links(item) {
+    const li = make("li", "");
+    const link = Object.assign(make("a", "hy-what", item.text), { href: item.href });
+    link.setAttribute("download", "");
+    li.append(link, make("span", "hy-when", item.note));
+    return li;
+  },
+
   // Limits of one metric as pieces of one width, with a needle where the value stands.
   ladder(item) {
     const li = make("li", "");

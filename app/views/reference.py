@@ -115,9 +115,9 @@ def preset_value(preset: str, section: str, name: str) -> object:
 def specialist_generalist(config: Config) -> list[Row]:
     """The comparison table with the run's own value where it is a setting."""
     return [
-        Row((row.aspect, row.specialist, row.generalist, words.ABSENT if row.setting is None else _own(row.setting, config)))
+        Row((row.aspect, row.specialist, row.generalist, _own(row.setting, config) if row.setting else words.ABSENT))
         for row in ASPECTS
-    ]  # fmt: skip
+    ]
 
 
 def _own(setting: str, config: Config) -> str:
@@ -234,6 +234,8 @@ def expected(snapshot: Snapshot) -> list[Row]:
         Row((e.preset, e.speedup, e.loss_gap, e.backward_reduction or words.ABSENT)) for e in EXPECTED
     )
     last = snapshot.last
-    saved = 1 - snapshot.backward_passes / last.step if last is not None and last.step and not snapshot.own_loop else None
+    saved = (
+        1 - snapshot.backward_passes / last.step if last is not None and last.step and not snapshot.own_loop else None
+    )
     own = words.ABSENT if saved is None else f"{saved:.0%} measured"
     return [*rows, Row(("this run", "account below", "account below", own), "healthy" if saved else "")]
