@@ -37,7 +37,7 @@ class Exports:
         self._watch = watch
         self._free = asyncio.Semaphore(AT_ONCE)
 
-    async def __call__(self, request: Request) -> Response:
+    async def serve(self, request: Request) -> Response:
         """One file. What the browser names is looked up, never put into a command line."""
         name, kind = request.query_params.get("run", ""), request.query_params.get("kind", "")
         export = EXPORTS.get(kind)

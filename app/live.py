@@ -54,7 +54,7 @@ def routes(watch: Watch) -> list[BaseRoute]:
     return [
         WebSocketRoute("/live/ws", socket),
         Route("/live/range", ranges),
-        Route("/live/export", Exports(watch)),
+        Route("/live/export", Exports(watch).serve),
         Route("/live/asset/{version}/{name}", asset),
     ]
 

@@ -50,11 +50,10 @@ TABLES = {
     ),
     "transitions": Card(
         "Transitions",
-        ("From", "To", "Cause", "Conditions", "Now"),
+        ("From", "To", "This way taken", "Cause", "Conditions", "Now"),
         NO_PHASES,
         "The first row out of the present phase whose conditions all hold is taken.",
     ),
-    "taken": Card("Ways taken", ("Way", "Taken"), NO_PHASES),
     "hyperparameters": Card(
         "Hyperparameter reference",
         ("Parameter", "Small (100M-500M)", "Medium (500M-3B)", "Large (3B-70B)", "This run", ""),
@@ -81,7 +80,7 @@ def html() -> str:
         _card("phases"),
         pair(_card("thresholds"), _card("zones")),
         pair(_card("triggers"), emergencies),
-        blocks.columns(_card("transitions"), _card("taken"), kind="two"),
+        _card("transitions"),
         pair(_card("hyperparameters"), _card("aspects")),
         pair(_card("schedules"), _card("expected")),
         blocks.card(
@@ -143,7 +142,6 @@ def lists(moment: Moment) -> Lists:
     return {
         "phases": _rows(reference.phases(snapshot)) if phased else [],
         "transitions": _rows(reference.transitions(snapshot)) if phased else [],
-        "taken": _rows(reference.taken(snapshot)) if phased else [],
         "thresholds": _rows(reference.thresholds(snapshot, config)) if config is not None else [],
         "zones": _rows(reference.zones(snapshot, config)) if config is not None else [],
         "triggers": _rows(reference.triggers(snapshot, config)) if config is not None else [],

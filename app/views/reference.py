@@ -56,14 +56,9 @@ def transitions(snapshot: Snapshot) -> list[Row]:
     for row in TRANSITIONS:
         text, tone = now(row)
         guards = " AND ".join(guard_name(guard) for guard in row.guards)
-        rows.append(Row((row.source.value, row.target.value, row.cause, guards, text), tone))
+        taken = f"{snapshot.edges.get((row.source, row.target), 0):,}×"
+        rows.append(Row((row.source.value, row.target.value, taken, row.cause, guards, text), tone))
     return rows
-
-
-def taken(snapshot: Snapshot) -> list[Row]:
-    """How often each way between two phases was taken."""
-    pairs = dict.fromkeys((row.source, row.target) for row in TRANSITIONS)
-    return [Row((f"{a.value} → {b.value}", f"{snapshot.edges.get((a, b), 0):,}×")) for a, b in pairs]
 
 
 def triggers(snapshot: Snapshot, config: Config) -> list[Row]:
