@@ -44,7 +44,7 @@ def figure(seen: GradientView) -> Figure:
     """The drawing of a view. A norm of zero or NaN cannot stand on a log axis; the line breaks there."""
     floor, ceiling = _axis(seen)
     shapes, labels = _limits(seen.ladder, floor, ceiling)
-    axis = {"type": "log", "range": [math.log10(floor), math.log10(ceiling)], "dtick": 1}
+    axis = {"type": "log", "range": [math.log10(floor), math.log10(ceiling)], "dtick": 1, "exponentformat": "power"}
     return Figure(
         name="gradient",
         title="Gradient norm",

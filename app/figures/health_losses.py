@@ -9,7 +9,7 @@ from app.store import Snapshot
 from app.table import F64
 from app.views.bands import bands
 from app.views.health_curve import CLOSE, Stage, stages
-from app.views.series import Line, Look, Series, line
+from app.views.series import Line, Look, Series, Window, line
 from trainer_core.spec.records import ValidationMeasured
 
 SMOOTH = 0.9
@@ -18,18 +18,18 @@ MOST_VALIDATIONS = 5000
 
 
 def curve(snapshot: Snapshot, look: Look) -> Figure:
-    """The smoothed loss, the predicted one within the document's 5 %, and what each stage did."""
-    low, high = look.window.resolve(snapshot)
-    measured = line(snapshot, snapshot.steps, "loss", look.window, smooth=max(look.smooth, SMOOTH))
-    predicted = line(snapshot, snapshot.path, "loss", look.window, piece="cycle").kept
+    """The whole run's smoothed loss, the predicted one within the document's 5 %, and what each stage did."""
+    low, high = Window().resolve(snapshot)
+    measured = line(snapshot, snapshot.steps, "loss", Window(), smooth=max(look.smooth, SMOOTH))
+    predicted = line(snapshot, snapshot.path, "loss", Window(), piece="cycle").kept
     path = predicted.columns
     close = Series({"x": path["x"], "low": path["y"] * (1 - CLOSE), "high": path["y"] * (1 + CLOSE)})
     found = bands(snapshot, low, high)
-    named = [stage for stage in stages(snapshot) if low <= stage.step <= high]
+    named = stages(snapshot)
     return Figure(
         name="curve",
         title="This run's curve",
-        caption="smoothed loss · predicted ± 5 % · compare with a healthy one: rapid, then steady, then as predicted",
+        caption="the whole run, smoothed · predicted ± 5 %",
         traces=[
             {"series": "close", "name": "predicted ± 5 %", "type": "scatter", "mode": "lines", "hoverinfo": "skip",
              "line": {"width": 0}, "fill": "toself", "fillcolor": "$phase_predict@0.28"},
@@ -57,6 +57,7 @@ def curve(snapshot: Snapshot, look: Look) -> Figure:
             "mark_nan": nan_series(snapshot.not_finite, "loss", low, high),
             **band_columns(found),
         },
+        steps=False,
         signals=("loss", "predicted_loss"),
     )  # fmt: skip
 
@@ -121,7 +122,7 @@ def _validated(x: F64, y: F64) -> str:
     if not len(known):
         return "no validation yet"
     best = known[np.argmin(y[known])]
-    return f"{len(y):,} validations · newest {y[-1]:.4g} at step {x[-1]:,.0f} · best {y[best]:.4g} at {x[best]:,.0f}"
+    return f"validation {y[-1]:.4g} · best {y[best]:.4g} at step {x[best]:,.0f}"
 
 
 def _best(x: F64, y: F64, low: float, high: float) -> list[Json]:

@@ -33,7 +33,7 @@ def figure(seen: RateView) -> Figure:
              "connectgaps": True, "line": {"color": "$accent", "width": 2.4}},
             alone_trace(colour="$accent"),
             {"series": "now", "name": "now", "type": "scatter", "mode": "markers+text", "hoverinfo": "skip",
-             "texttemplate": "now", "textposition": "bottom center", "textfont": {"color": "$text", "size": 11},
+             "texttemplate": "now", "textposition": "bottom right", "textfont": {"color": "$text", "size": 11},
              "marker": {"size": 10, "color": "$accent", "line": {"width": 2, "color": "$surface"}}},
             mark_trace("changes", "triangle-down", "$text", 0.97),
         ],

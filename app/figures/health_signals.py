@@ -36,22 +36,19 @@ def signal(
         shapes.append(_quiet(ideal))
         labels.append(_label(ideal, f"ideal {ideal:g}", log))
     axis: Json = (
-        {"type": "log", "range": [math.log10(end) for end in ends], "dtick": 1} if log else {"range": list(ends)}
+        {"type": "log", "range": [math.log10(end) for end in ends], "dtick": 1, "exponentformat": "power"}
+        if log
+        else {"range": list(ends)}
     )
     empty = not np.isfinite(found.kept.columns["y"]).any()
+    shape = layout(low, high, {**axis, "nticks": 5}, margin={"l": 46, "r": 74, "t": 6, "b": 38})
+    shape["xaxis"] |= {"nticks": 5}
     return Figure(
         name=name,
         title=title,
-        caption="not measured in these steps" if empty else f"{found.caption}{' · ' if note else ''}{note}",
+        caption="not measured in these steps" if empty else note or found.caption,
         traces=line_traces(title.lower(), "%{y:.3g}"),
-        layout=layout(
-            low,
-            high,
-            {**axis, "nticks": 5},
-            margin={"l": 46, "r": 74, "t": 6, "b": 38},
-            shapes=[*band_shapes(0.0), *shapes],
-            annotations=labels,
-        ),
+        layout={**shape, "shapes": [*band_shapes(0.0), *shapes], "annotations": labels},
         columns={**line_columns(found), "mark_nan": _none(), **band_columns(bands(snapshot, low, high))},
         signals=(field,),
     )

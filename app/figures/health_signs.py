@@ -21,6 +21,7 @@ ZIGZAG = 60
 """Measured steps in which an oscillation is seen."""
 AROUND_NAN = 150
 SLOW = 0.98
+DECADES: Json = {"type": "log", "nticks": 4, "dtick": 1, "exponentformat": "power"}
 
 Sign = Callable[[Snapshot, Look, Config], Figure]
 
@@ -65,7 +66,14 @@ def explosion(snapshot: Snapshot, look: Look, config: Config) -> Figure:
     ]
     caption = f"baseline dotted, {factor:g} times it dashed"
     return _figure(
-        "explosion", "Gradient norm", caption, traces, low, high, {"type": "log", "nticks": 4, "dtick": 1}, columns
+        "explosion",
+        "Gradient norm",
+        caption,
+        traces,
+        low,
+        high,
+        DECADES,
+        columns,
     )
 
 
@@ -86,7 +94,7 @@ def vanishing(snapshot: Snapshot, _look: Look, config: Config) -> Figure:
     figure = _figure(
         "vanishing", "Weakest layer's gradient norm", caption,
         [_line("weakest", "weakest layer", "$measured", 1.6), alone_trace()], 0.0,
-        float(x[-1]) + layers.width / 2 if len(x) else 10.0, {"type": "log", "nticks": 4, "dtick": 1},
+        float(x[-1]) + layers.width / 2 if len(x) else 10.0, DECADES,
         {"weakest": drawn, "alone": drawn if len(x) < 4 else _empty()}, steps=False,
     )  # fmt: skip
     figure.layout["shapes"], figure.layout["annotations"] = [shape], [{**label, "y": float(np.log10(limit))}]

@@ -33,6 +33,9 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "sys_heat": ("GPU temperature",),
 }
 """Charts that have alerts of their own; the worst open one stands beside the chart."""
+MACHINE = ("sys_cpu", "sys_memory", "sys_process", "sys_disk", "sys_gpu", "sys_heat")
+OF_GPUS = ("sys_gpu", "sys_heat")
+"""Shown where there is a GPU that was read."""
 METRICS = 24
 OWN_LOOP = "This is a loop of its own that a Monitor watches: it has no phases, and no schedule of ours."
 
@@ -81,12 +84,7 @@ def html() -> str:
             bound="health.failing",
         ),
         blocks.heading("Machine"),
-        blocks.columns(
-            _chart("sys_cpu", "small"), _chart("sys_memory", "small"), _chart("sys_process", "small"), kind="three"
-        ),
-        blocks.columns(
-            _chart("sys_disk", "small"), _chart("sys_gpu", "small"), _chart("sys_heat", "small"), kind="three"
-        ),
+        f'<div class="hy-metrics">{"".join(_machine(name) for name in MACHINE)}</div>',
         blocks.card(
             "Where this run comes from",
             blocks.live_table("health.environment", ("What", "Value"), "The run has not said where it comes from."),
@@ -102,6 +100,11 @@ def _chart(name: str, size: str = "") -> str:
     """A chart, with the standing of its alerts where it has any."""
     beside = f'<span class="hy-flag" data-tone="flag.{name}.tone" data-bind="flag.{name}"></span>' * (name in FLAGS)
     return blocks.chart(name, beside, size)
+
+
+def _machine(name: str) -> str:
+    chart = _chart(name, "small")
+    return f'<div class="hy-metric" data-on="machine.gpu">{chart}</div>' if name in OF_GPUS else chart
 
 
 def _sign(sign: health_signs.Sign) -> str:
@@ -165,6 +168,7 @@ def binds(moment: Moment) -> Binds:
     failing = health_checks.failing(snapshot)
     values["health.norm"] = "no backward pass yet" if norm is None else f"now {norm:.3g}"
     values["health.failing"] = f"▲ now failing: {'; '.join(failing)}" if failing else "no check fails now"
+    values["machine.gpu"] = bool(snapshot.side.newest and snapshot.side.newest.gpus)
     values["health.reading"] = " · ".join(machine.facts(snapshot).values())
     return values | _checked(moment) | _slots(moment)
 
@@ -244,7 +248,7 @@ def _ratio(moment: Moment, look: Look) -> Figure:
 def _variance(moment: Moment, look: Look) -> Figure:
     ladder = ladders(moment.config)["grad_variance"] if moment.config else None
     return signal(moment.snapshot, look, "grad_variance", "grad_variance", "Gradient variance", ladder=ladder,
-                  note="high: larger batches or a lower rate; low: both may grow")  # fmt: skip
+                  log=True, note="high: larger batches or a lower rate")  # fmt: skip
 
 
 def _noise(moment: Moment, look: Look) -> Figure:
