@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.spec.test_checks import BAD, GOOD
 from tests.telemetry.examples import step_record
 from tests.telemetry.trainers import Trainer
 from tests.telemetry.waiting import until
-from tests.telemetry.wires import endpoint
+from tests.telemetry.wires import answered, dealer, endpoint
 from trainer_core.spec.commands import (
     ApplyRemedy,
     Command,
@@ -28,6 +29,7 @@ from trainer_core.spec.commands import (
     danger,
 )
 from trainer_core.spec.records import AttemptStarted, CommandChanged, Record
+from trainer_core.telemetry import keys, wire
 from trainer_core.telemetry.client import Client
 from trainer_core.telemetry.commands_db import accepted
 from trainer_core.telemetry.journal import JournalReader
@@ -275,3 +277,69 @@ def test_a_viewers_key_cannot_command(trainer: Trainer) -> None:
     assert status.state is None or (status.state, status.refusal) == (CommandState.REJECTED, Refusal.AUTH)
     viewer.close()
     assert trainer.taken == [] and accepted(trainer.run_dir) == []
+
+
+def test_no_bad_argument_of_any_command_gets_past_the_socket(trainer: Trainer) -> None:
+    """One bad value of each sort for every field; every single value is in tests/spec/test_checks.py."""
+    sorts = [(*key, allowed, values[0]) for key, rows in BAD.items() for allowed, values in rows]
+    with dealer(trainer.run_dir, "commands", "operator") as socket:
+        for number, (kind, field, allowed, value) in enumerate(sorts):
+            bad = {"kind": kind, **GOOD[kind], field: value}
+            request = {"command_id": f"bad-one-{number:04}", "command": bad}
+            body = wire.pack({"ask": "send", "protocol": 1, "token": number, "request": request})
+            why = until(lambda body=body: taken(answered(socket, [body])))  # type: ignore[misc]
+            assert why is not None and why.startswith(f"{kind}: ") and allowed in why, why
+    assert trainer.taken == [] and accepted(trainer.run_dir) == []
+
+
+def taken(frame: bytes | None) -> str | None:
+    """Why a request was refused; None when it came too fast, or was not answered yet."""
+    assert frame is not None
+    reply = wire.replies.decode(frame)
+    if reply.problem is not None:
+        return None if "wait a moment" in reply.problem.error else reply.problem.error
+    assert reply.status is not None and reply.status.state is CommandState.REJECTED, reply
+    return None if reply.status.refusal is Refusal.RATE else reply.status.detail
+
+
+def test_a_reply_that_was_lost_is_asked_for_again_and_the_command_happened_once(trainer: Trainer) -> None:
+    request = ask(SetThreshold("confidence_threshold", 0.9))
+    body = wire.pack(wire.Send(token=1, request=request))
+    for _ in range(3):
+        with dealer(trainer.run_dir, "commands", "operator") as socket:
+            socket.send(body)
+            until(lambda: accepted(trainer.run_dir))  # it arrived; nobody reads the answer
+    with dealer(trainer.run_dir, "commands", "operator") as socket:
+        reply = answered(socket, [body])
+        status = wire.replies.decode(reply or b"").status
+        assert status is not None and status.state not in (None, CommandState.REJECTED)
+    until(lambda: life(trainer.run_dir, request.command_id)[-1:] == [CommandState.APPLIED])
+    assert [command.request for _, command in accepted(trainer.run_dir)] == [request]
+    assert len(trainer.taken) == 1
+
+
+def test_of_two_operators_who_saw_the_same_state_one_is_obeyed_and_the_other_told(
+    trainer: Trainer, client: Client
+) -> None:
+    keys.create(trainer.run_dir, "ben", "operator")
+    first, second = (ask(SetThreshold("confidence_threshold", v), expect_state_rev=0) for v in (0.8, 0.9))
+    client.send(first)
+    with dealer(trainer.run_dir, "commands", "ben") as socket:
+        answered(socket, [wire.pack(wire.Send(token=1, request=second))])
+    ends = [client.wait(request.command_id, 10) for request in (first, second)]
+    assert [(end.state, end.refusal, end.actor) for end in ends] == [
+        (CommandState.APPLIED, None, "operator"),
+        (CommandState.REJECTED, Refusal.CONFLICT, "ben"),
+    ]
+    assert "the run has moved on" in ends[1].detail or "state_rev" in ends[1].detail
+
+
+def test_one_operators_confirmation_does_not_confirm_anothers_command(trainer: Trainer, client: Client) -> None:
+    keys.create(trainer.run_dir, "ben", "operator")
+    request = ask(Rollback())
+    assert client.send(request).state is CommandState.RECEIVED
+    with dealer(trainer.run_dir, "commands", "ben") as socket:
+        reply = answered(socket, [wire.pack(wire.Confirm(token=1, command_id=request.command_id))])
+        status = wire.replies.decode(reply or b"").status
+    assert status is not None and status.state is CommandState.RECEIVED
+    assert accepted(trainer.run_dir) == [] and client.confirm(request.command_id).state is not CommandState.RECEIVED

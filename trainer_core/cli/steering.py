@@ -16,6 +16,7 @@ from trainer_core.cli.output import a_run, out, print_json
 from trainer_core.cli.verbs import VERBS
 from trainer_core.spec.commands import (
     ID_LENGTHS,
+    MOST_STEPS,
     UNCONFIRMED,
     CommandRequest,
     CommandState,
@@ -68,10 +69,13 @@ def send(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a dangerous command.")] = False,
     reason: Annotated[str, typer.Option("--reason", help="Your reason, for the record.")] = "",
     expect_rev: Annotated[
-        int | None, typer.Option("--expect-rev", help="Refuse it if the run's state_rev is another by now.")
+        int | None,
+        typer.Option("--expect-rev", min=0, max=MOST_STEPS, help="Refuse it if the run's state_rev is another."),
     ] = None,
     ttl: Annotated[float, typer.Option("--ttl", help="Seconds after which it expires unapplied.")] = 60.0,
-    at: Annotated[int | None, typer.Option("--at", min=0, help="Apply it before this step; else at once.")] = None,
+    at: Annotated[
+        int | None, typer.Option("--at", min=0, max=MOST_STEPS, help="Apply it before this step; else at once.")
+    ] = None,
     command_id: Annotated[
         str | None, typer.Option("--id", help="The id of an earlier try: sent twice, a command happens once.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from trainer_core.spec.commands import Command
+from trainer_core.spec.commands import MOST_STEPS, Command
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.phases import Phase
 
@@ -94,9 +94,12 @@ def _typed(verb: Verb, name: str, kind: type, text: str) -> Any:
             raise UserError(f"{verb.word}: {text}: PHASE is one of {', '.join(Phase)}")
         return Phase[text.upper()]
     try:
-        return kind(text)
+        value = kind(text)
+        if kind is int and abs(value) > MOST_STEPS:
+            raise ValueError
+        return value
     except ValueError:
-        wanted = {float: "a number", int: "a whole number"}[kind]
+        wanted = {float: "a number", int: f"a whole number of at most {MOST_STEPS}"}[kind]
         raise UserError(f"{verb.word}: {text}: {name.upper()} is {wanted}") from None
 
 

@@ -10,6 +10,7 @@ from trainer_core.engine import looking
 from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
 from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.commands import (
+    HIGHEST_RATE,
     AcknowledgeAlert,
     Annotate,
     ApplyRemedy,
@@ -41,8 +42,6 @@ from trainer_core.spec.transitions import Decision, refusal, row_for
 
 if TYPE_CHECKING:
     from trainer_core.engine.session import Session
-
-_HIGHEST_RATE = 100.0
 
 
 def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
@@ -158,8 +157,8 @@ def _roll_back(session: "Session", name: str | None, actor: str) -> BeforeAfter:
 def _scale(session: "Session", scale: float) -> BeforeAfter:
     engine = session.engine
     planned = engine.schedule.planned(engine.step_count + 1)
-    if not math.isfinite(scale) or not 0 < planned * scale <= _HIGHEST_RATE:
-        raise Refused(f"a learning rate of {planned * scale:g} is outside 0 to {_HIGHEST_RATE:g}")
+    if not math.isfinite(scale) or not 0 < planned * scale <= HIGHEST_RATE:
+        raise Refused(f"a learning rate of {planned * scale:g} is outside 0 to {HIGHEST_RATE:g}")
     before = planned * engine.schedule.scale
     engine.schedule.scale = scale
     return f"{before:g}", f"{engine.schedule.apply(engine.step_count + 1):g}"

@@ -12,6 +12,7 @@ from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
 from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.commands import (
+    HIGHEST_RATE,
     AcknowledgeAlert,
     Annotate,
     ApplyRemedy,
@@ -41,7 +42,6 @@ from trainer_core.spec.remedies import REMEDIES
 if TYPE_CHECKING:
     from trainer_core.engine.own_loop import OwnLoop
 
-_HIGHEST_RATE = 100.0
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr")
 """Entries of a parameter group that torch's schedulers compute the rate from."""
 
@@ -151,8 +151,8 @@ def _scale(loop: "OwnLoop", factor: float) -> BeforeAfter:
     if before is None:
         raise Refused("the learning rate lives on a device: reading it would make training wait")
     after = before * factor
-    if not math.isfinite(after) or not 0 < after <= _HIGHEST_RATE:
-        raise Refused(f"a learning rate of {after:g} is outside 0 to {_HIGHEST_RATE:g}")
+    if not math.isfinite(after) or not 0 < after <= HIGHEST_RATE:
+        raise Refused(f"a learning rate of {after:g} is outside 0 to {HIGHEST_RATE:g}")
     groups, schedulers = loop.optimizer.param_groups, _schedulers(loop.scheduler)
     old = [(g, key, g[key], float(g[key])) for g in groups for key in _RATES if g.get(key) is not None]
     bases = [(scheduler, list(scheduler.base_lrs)) for scheduler in schedulers]

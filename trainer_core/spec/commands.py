@@ -7,6 +7,8 @@ import msgspec
 
 from trainer_core.spec.phases import Phase
 
+HIGHEST_RATE = 100.0
+"""Largest learning rate that a command may set."""
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
@@ -55,7 +57,7 @@ class Stop(_Command, frozen=True, tag="stop"):
 class SetLearningRate(_Command, frozen=True, tag="set-learning-rate"):
     """Scale the schedule so that the learning rate is ``value`` now; later steps keep the scale."""
 
-    value: Positive
+    value: Annotated[float, msgspec.Meta(gt=0, le=HIGHEST_RATE)]
 
 
 class ScaleLearningRate(_Command, frozen=True, tag="scale-learning-rate"):
@@ -106,7 +108,7 @@ class SilenceAlert(_Command, frozen=True, tag="silence-alert"):
     """Do not raise this rule again for ``steps`` steps."""
 
     rule: Name
-    steps: Annotated[int, msgspec.Meta(ge=1)]
+    steps: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 
 
 class Annotate(_Command, frozen=True, tag="annotate"):
@@ -200,7 +202,7 @@ def _tenfold(factor: float) -> bool:
 
 def is_dangerous(command: Command) -> bool:
     """Whether a command needs a second, confirming message whatever the run's learning rate is."""
-    return danger(command, command.value if isinstance(command, SetLearningRate) else None) is not None
+    return not isinstance(command, SetLearningRate) and danger(command) is not None
 
 
 class CommandState(StrEnum):
@@ -242,6 +244,10 @@ ID_LENGTHS = 8, 64
 """Fewest and most characters of a command's id."""
 
 
+MOST_STEPS = 2**53
+"""Largest step that a command may wait for: the largest that every format here holds exactly."""
+
+
 class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One operator command as it travels. The actor is not in it: that is the authenticated key's name."""
 
@@ -250,7 +256,7 @@ class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: Command
     expect_state_rev: int | None = None
     """Compare-and-set: refused as a conflict when the run's state_rev has moved on."""
-    at_step: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    at_step: Annotated[int, msgspec.Meta(ge=0, le=MOST_STEPS)] | None = None
     """Apply at the boundary before this step, or at the first one after it where a prediction jumps over it; None means
     the next boundary."""
     ttl_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 60.0

@@ -157,7 +157,7 @@ class Agent:
                 reply = wire.Reply(_token(body), problem=problem)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._refused["malformed"] += 1
-            reply = wire.Reply(_token(body), problem=wire.Problem(f"not a request of this protocol: {error}"))
+            reply = wire.Reply(_token(body), problem=wire.Problem(wire.explained(body, error)))
         except sqlite3.Error as error:
             print(f"a command could not be stored: {error}", file=sys.stderr)
             return  # nothing was accepted; no answer means unknown, and the client asks again with the same id

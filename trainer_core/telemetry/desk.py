@@ -6,26 +6,22 @@ Send -> bad schema, unknown setting, NaN: REJECTED(schema)     no trainer: REJEC
      -> committed to commands.db: ACCEPTED
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from trainer_core.spec.checks import problem_with
 from trainer_core.spec.commands import (
     UNCONFIRMED,
     AcceptedCommand,
-    Command,
     CommandRequest,
     CommandState,
     Refusal,
     SetLearningRate,
-    SetThreshold,
     danger,
     kind_of,
 )
-from trainer_core.spec.config import live_setting
-from trainer_core.spec.errors import ConfigError
 from trainer_core.spec.records import CommandChanged
 from trainer_core.telemetry.commands_db import CommandsWriter, Decided
 from trainer_core.telemetry.wire import CommandStatus
@@ -161,20 +157,6 @@ class Desk:
         self._db.close()
 
 
-def problem_with(command: Command) -> str | None:
-    """What is wrong with a command's values beyond its types; one sentence, or None."""
-    for field in command.__struct_fields__:
-        value = getattr(command, field)
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"{kind_of(command)}: {field} = {value}: must be a finite number"
-    if isinstance(command, SetThreshold):
-        try:
-            live_setting(command.name, command.value)
-        except ConfigError as error:
-            return str(error)
-    return None
-
-
 def status_of(change: CommandChanged) -> CommandStatus:
     """A journal row as an answer."""
     return CommandStatus(
@@ -207,4 +189,4 @@ def _status(
     )
 
 
-__all__ = ["Desk", "problem_with", "status_of"]
+__all__ = ["Desk", "status_of"]

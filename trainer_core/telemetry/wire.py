@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from trainer_core.spec.checks import why_not
 from trainer_core.spec.commands import CommandRequest, CommandState, Refusal
 from trainer_core.spec.phases import Phase
 from trainer_core.telemetry.codec import PROTOCOL, RawRow
@@ -183,3 +184,14 @@ headers = msgspec.msgpack.Decoder(Header)
 heartbeats = msgspec.msgpack.Decoder(Heartbeat)
 row_lists = msgspec.msgpack.Decoder(list[RawRow])
 pack = msgspec.msgpack.Encoder().encode
+
+
+def explained(body: bytes, error: Exception) -> str:
+    """Why a request could not be read, for its sender: a command by its field, its value and what is allowed."""
+    try:
+        asked = msgspec.msgpack.decode(body)
+        sent = isinstance(asked, dict) and asked.get("ask") == "send"
+        why = why_not(asked.get("request")) if sent else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
+        why = None
+    return why or f"not a request of this protocol: {error}"
