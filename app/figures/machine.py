@@ -16,14 +16,14 @@ from trainer_core.spec.phases import TRAITS, Phase
 from trainer_core.spec.transitions import TRANSITIONS, Effect, Transition, guard_name
 
 PHASES = tuple(Phase)
-WIDTH = 1180
-NODE_X, NODE_W, NODE_H = 236, 176, 78
+WIDTH = 1096
+NODE_X, NODE_W, NODE_H = 210, 172, 78
 MIDDLE = NODE_X + NODE_W // 2
 FORWARD_X = MIDDLE + 18
-LANE_X, LANE_STEP = 742, 18
-BACK_X = 792
+LANE_X, LANE_STEP = 702, 18
+BACK_X = 744
 LINE_H, PAD, TOP = 19, 14, 14
-NUMBER_X = 150
+NUMBER_X = 144
 """From the beginning of a guard's line to its numbers."""
 MARKS = {True: "✓", False: "○", None: "–"}
 EFFECTS = {
@@ -210,7 +210,7 @@ def _forward(edge: Edge) -> str:
 def _back(edge: Edge, lane: int) -> str:
     """Out of the right side of the source, up a lane, into the right side of the target."""
     x, right = LANE_X + lane * LANE_STEP, NODE_X + NODE_W
-    bottom, top = TOPS[edge.source] + 22 + 0 * lane, TOPS[edge.target] + 20 + 20 * lane
+    bottom, top = TOPS[edge.source] + 22, TOPS[edge.target] + 20 + 20 * lane
     y = TOPS[_upper(edge)] + NODE_H + PAD
     key = _edge_key(edge.source, edge.target)
     head = (
@@ -247,7 +247,7 @@ def _row(index: int, row: Transition, x: int, y: int) -> str:
     else:
         inside = f'<text class="hy-row" x="{x}" y="{y}">{escape(row.cause)}: all of</text>'
         for n, guard in enumerate(row.guards, 1):
-            inside += _guard(index, guard_name(guard), words_of(guard_name(guard)), x + 10, y + n * LINE_H)
+            inside += _guard(index, guard_name(guard), words_of(guard_name(guard)), x, y + n * LINE_H, indent=10)
         inside += f'<path class="hy-bracket" d="M{x + 2} {y + 6} V{y + len(row.guards) * LINE_H + 2}"/>'
     return f'<g class="hy-lit" data-on="pm.row{index}.on">{hint}{inside}</g>'
 
@@ -257,11 +257,12 @@ def words_of(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _guard(index: int, name: str, label: str, x: int, y: int) -> str:
+def _guard(index: int, name: str, label: str, x: int, y: int, indent: int = 0) -> str:
     key = f"pm.row{index}.{name}"
     return (
-        f'<g class="hy-guard" data-on="{key}"><text class="hy-mark" x="{x}" y="{y}" data-bind="{key}.mark"></text>'
-        f'<text class="hy-what" x="{x + 18}" y="{y}">{escape(label)}</text>'
+        f'<g class="hy-guard" data-on="{key}">'
+        f'<text class="hy-mark" x="{x + indent}" y="{y}" data-bind="{key}.mark"></text>'
+        f'<text class="hy-what" x="{x + indent + 18}" y="{y}">{escape(label)}</text>'
         f'<text class="hy-number" x="{x + NUMBER_X}" y="{y}" data-bind="{key}.detail"></text></g>'
     )
 

@@ -113,7 +113,7 @@ def residual_error(snapshot: Snapshot, look: Look) -> Figure:
     return Figure(
         name="residual_error",
         title="Residual error",
-        caption=f"|actual − predicted| / |actual| of a step's weight change · {shown:,} points{newest}",
+        caption=f"of a step's weight change, relative · {shown:,} points{newest}",
         traces=[_dots(phase) for phase in PHASES],
         layout=layout(
             low,
@@ -132,7 +132,8 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
     low, high = _around(found)
     window = Window(span=(low, high))
     measured = line(snapshot, snapshot.steps, "loss", window, ("phase",)).kept
-    path = line(snapshot, snapshot.path, "loss", window, ("low", "high"), piece="cycle").kept
+    expected = line(snapshot, snapshot.path, "loss", window, ("low", "high"), piece="cycle")
+    path = expected.kept
     points = np.isfinite(measured.columns["y"])
     by_phase = {
         phase.value: _part(measured, points & (measured.columns["phase"] == PHASES.index(phase))) for phase in PHASES
@@ -147,6 +148,9 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
             _line("measured", "measured", "$measured@0.5", 1.0, hover=False),
             *[_dots(phase, size=6) for phase in PHASES],
             _line("predicted", "predicted", "$phase_predict", 2.2, dash="4px,3px"),
+            _line("single_band", "error band", "$phase_predict@0.4", 5, hover=False),
+            {"series": "single", "name": "predicted", "type": "scatter", "mode": "markers", "hovertemplate": "%{y:.4g}",
+             "marker": {"size": 9, "symbol": "square-open", "color": "$phase_predict", "line": {"width": 2}}},
         ],
         layout=_plain(
             low, high, {"nticks": 6}, _nothing(found is not None, "no prediction yet"), shapes=_inside(found)
@@ -156,6 +160,7 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
             "measured": Series({"x": measured.columns["x"], "y": measured.columns["y"]}),
             **by_phase,
             "predicted": Series({"x": path.columns["x"], "y": path.columns["y"]}),
+            **_single(path),
         },
         steps=False,
     )  # fmt: skip
@@ -183,6 +188,16 @@ def prediction_confidence(snapshot: Snapshot, seen: Phases) -> Figure:
         steps=False,
         signals=(),
     )
+
+
+def _single(path: Series) -> dict[str, Series]:
+    """A prediction of one step has no line: its point, and its error band as a stroke."""
+    x, y, low, high = (path.columns[name] for name in ("x", "y", "low", "high"))
+    alone = np.isfinite(x) & (np.isfinite(x).sum() == 1)
+    nan = np.full(int(alone.sum()), np.nan)
+    strokes_x = np.column_stack([x[alone], x[alone], nan]).ravel()
+    strokes_y = np.column_stack([low[alone], high[alone], nan]).ravel()
+    return {"single": Series({"x": x[alone], "y": y[alone]}), "single_band": Series({"x": strokes_x, "y": strokes_y})}
 
 
 def _inside(found: Flight | None) -> list[Json]:

@@ -44,9 +44,10 @@ def _head() -> str:
         f"{blocks.listing('why.lines', 'Nothing to ask yet.', kind='guards')}"
         f"{blocks.bound('why.asked', 'p', 'hy-note')}</section>"
     )
+    scrolled = '<div class="hy-scroll" tabindex="0" role="region" aria-label="State machine">'
+    signs = "✓ holds · ○ does not · – not asked · the first row whose guards all hold is taken"
     diagram = (
-        '<section class="hy-card"><h3>State machine <small>✓ holds · ○ does not · – not asked · the first row whose '
-        f'guards all hold is taken</small></h3><div class="hy-scroll">{machine_figure.svg()}</div>'
+        f'<section class="hy-card"><h3>State machine <small>{signs}</small></h3>{scrolled}{machine_figure.svg()}</div>'
         f"{blocks.bound('pm.cause', 'p', 'hy-cause')}</section>"
     )
     return why_ + diagram
@@ -64,11 +65,11 @@ def _section(phase: Phase, *parts: str) -> str:
     )
 
 
-def _legend() -> str:
+def _legend(*phases_: Phase) -> str:
     keys = "".join(
         f'<span class="hy-key"><b style="color: var(--hy-{phase_token(phase)})">{charts.SIGNS[phase]}</b>'
         f"{phase.value.lower()}</span>"
-        for phase in Phase
+        for phase in phases_
     )
     return f'<div class="hy-legend">{keys}</div>'
 
@@ -104,7 +105,7 @@ def _full() -> str:
         Phase.FULL,
         blocks.columns(
             blocks.card("Compute of a full step", bars, facts, bound="full.compute_of"),
-            blocks.chart("residual_error", _legend()),
+            blocks.chart("residual_error", _legend(Phase.WARMUP, Phase.FULL, Phase.CORRECT)),
         ),
         blocks.card(
             "Looks at a prediction",
@@ -124,7 +125,8 @@ def _predict() -> str:
     return _section(
         Phase.PREDICT,
         blocks.columns(
-            blocks.chart("prediction", _legend()), blocks.card("Exit conditions", exits, bound="predict.exits_said")
+            blocks.chart("prediction", _legend(Phase.FULL, Phase.PREDICT, Phase.CORRECT)),
+            blocks.card("Exit conditions", exits, bound="predict.exits_said"),
         ),
         blocks.columns(
             blocks.card(

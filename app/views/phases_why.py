@@ -61,10 +61,10 @@ def why(snapshot: Snapshot, state: str, found: Machine, config: Config | None) -
     if phase is None or snapshot.last is None:
         return Why(TITLES[None], "No step has been taken yet.", "WARMUP begins with the first one.", [], "")
     standing = found.standings[phase]
-    over = f"The run is {state}; this is how it stood: " if state not in AT_WORK else ""
+    over = f"The run is {state}. " if state not in AT_WORK else ""
     answer, more = ANSWERS[phase](snapshot, standing, config)
     return Why(
-        title=TITLES[phase],
+        title=TITLES[phase] if state in AT_WORK else "How it stood",
         answer=over + answer,
         more=more,
         lines=lines_to(standing, _wanted(phase)),
