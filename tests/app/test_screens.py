@@ -11,12 +11,17 @@ from app.feed import Feed
 from app.screen import Ask, Screen, check
 from app.screens.registry import PAGES
 from tests.app.rows import Script, cycled
+from tests.app.test_own_loops import own_loop
+from tests.app.test_phases_page import full_cycle
 from trainer_core.spec.records import RunState
 
 KINDS: dict[str, Callable[[], Script]] = {
     "empty": Script,
     "started": lambda: Script().start(),
     "running": lambda: cycled(4),
+    "measured": full_cycle,
+    "undone": lambda: full_cycle(kept=False, measured=False),
+    "own-loop": own_loop,
 }
 
 
