@@ -62,6 +62,7 @@ class Feed:
         self._journal_id = ""
         self._past_to_read = follow is Follower
         self._past_damaged: set[int] = set()
+        self._listeners: dict[Callable[[], object], None] = {}
         self._closing = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed {run_dir.name}", daemon=True)
@@ -75,6 +76,11 @@ class Feed:
     def wait(self, timeout_s: float) -> bool:
         """Wait until what was on disk at the start has been read; whether it has."""
         return self._caught_up.wait(timeout_s)
+
+    def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Call ``heard`` from the feed's thread whenever rows have come, until what is returned is called."""
+        self._listeners[heard] = None
+        return lambda: self._listeners.pop(heard, None)
 
     def close(self) -> None:
         """End the thread; at most three seconds."""
@@ -145,6 +151,9 @@ class Feed:
         damaged = len(rows_from.damaged | self._past_damaged)
         error = f"{damaged} damaged rows of the journal were left out" if damaged else None
         self.connection = Connection(error, rows_from.live)
+        for heard in tuple(self._listeners) if rows else ():
+            with contextlib.suppress(RuntimeError):  # its event loop has ended
+                heard()
         if len(rows) < CAUGHT_UP_BELOW:
             self._caught_up.set()
 

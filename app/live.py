@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.entrance import same_origin
 from app.exports import Exports
-from app.feed import Watch
+from app.feed import Feed, Watch
 from app.ranges import serve_range
 from app.screen import Ask, Screen, check
 from app.screens import blocks
@@ -30,7 +30,8 @@ from app.screens.registry import PAGES
 from app.theme import tokens
 from trainer_core.spec.errors import RunError
 
-GLANCE_S = 0.1
+GLANCE_S, LEAST_S = 0.2, 0.05
+"""Values are sent when something has happened, or after so long; but not more often than every LEAST_S."""
 DRAW_S = 0.5
 """Shortest time between two drawings; a browser that is slow to draw gets fewer."""
 DRAW_LATEST_S = 10.0
@@ -130,7 +131,7 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
     with contextlib.suppress(WebSocketDisconnect):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_listen(websocket, page, asked))
-            tasks.create_task(_push(websocket, screen, asked))
+            tasks.create_task(_push(websocket, feed, screen, asked))
 
 
 class _Asked:
@@ -143,6 +144,8 @@ class _Asked:
         self.sent = 0
         self.sent_at = 0.0
         self.over = False
+        self.news = asyncio.Event()
+        """Rows have come, or wishes."""
 
 
 async def _listen(websocket: WebSocket, page: LivePage, asked: _Asked) -> None:
@@ -155,6 +158,8 @@ async def _listen(websocket: WebSocket, page: LivePage, asked: _Asked) -> None:
             check(ask, page)
             asked.changed |= msgspec.structs.replace(ask, drawn=asked.ask.drawn) != asked.ask
             asked.ask = ask
+            if asked.changed:
+                asked.news.set()
     except WebSocketDisconnect:
         asked.over = True
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
@@ -162,12 +167,17 @@ async def _listen(websocket: WebSocket, page: LivePage, asked: _Asked) -> None:
         await websocket.close(code=1007, reason=str(error)[:100])
 
 
-async def _push(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
+async def _push(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked) -> None:
+    loop = asyncio.get_running_loop()
+    deaf = feed.listen(lambda: loop.call_soon_threadsafe(asked.news.set))
     try:
         while not asked.over:
             try:
+                asked.news.clear()
                 await _push_once(websocket, screen, asked)
-                await asyncio.sleep(GLANCE_S)
+                await asyncio.sleep(LEAST_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asked.news.wait(), GLANCE_S)
             except (ArithmeticError, LookupError, TypeError, ValueError, RunError) as error:
                 text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
                 await _send(websocket, {"t": "trouble", "text": text})
@@ -177,6 +187,7 @@ async def _push(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
         asked.over = True
     finally:
+        deaf()
         screen.close()
 
 

@@ -63,8 +63,8 @@ def no_lists(_moment: Moment) -> Lists:
 class LivePage:
     """One page. ``html`` is drawn once (see ``blocks``); all that moves is named in it.
 
-    ``binds`` and ``lists`` are asked ten times a second and must not grow with the history; of ``figures`` only those
-    that the reader can see are drawn, once or twice a second.
+    ``binds`` and ``lists`` are asked up to twenty times a second and must not grow with the history; of ``figures``
+    only those that the reader can see are drawn, once or twice a second.
     """
 
     name: str

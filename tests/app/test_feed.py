@@ -104,3 +104,20 @@ def test_feeds_are_kept_few_and_end(written_run: Callable[[str, Script], Path], 
     assert watch.feed("gone") is None
     watch.close()
     assert not any(feed._thread.is_alive() for feed in feeds if feed is not None)
+
+
+def test_listeners_are_told_of_rows_until_they_leave(watching: Callable[..., Feed]) -> None:
+    rows, told, journal = cycled(2).rows, list[int](), Journal()
+    feed = watching(journal)
+    leave = feed.listen(lambda: told.append(feed.store.last_seq))
+
+    def ended() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    feed.listen(ended)
+    journal.batches.append(rows[:5])
+    until(lambda: told == [5], 10, "told once, when the rows are there")
+    leave()
+    journal.batches.append(rows[5:9])
+    until(lambda: feed.store.last_seq == 9, 10, "the rest")
+    assert told == [5] and feed.connection.error is None
