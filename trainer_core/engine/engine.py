@@ -17,20 +17,22 @@ from trainer_core.engine import looking, predicting
 from trainer_core.engine.batch_losses import BatchLosses
 from trainer_core.engine.budget import Budget
 from trainer_core.engine.compiling import compile_model
+from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
 from trainer_core.engine.observing import training_state
 from trainer_core.engine.pace import Pace
 from trainer_core.engine.precision import Precision
 from trainer_core.engine.progress import ProgressGuard
-from trainer_core.engine.randomness import random_state, set_random_state
 from trainer_core.engine.recorder import Recorder
 from trainer_core.engine.snapshot import Snapshot
+from trainer_core.engine.state import restore, state_of
 from trainer_core.engine.steps import STEPS, Outcome
 from trainer_core.learning.confidence import Confidence
 from trainer_core.learning.loss import Batch, BatchLoss, LossFn, checked_batch
 from trainer_core.learning.loss_curve import Baseline, LossCurve
 from trainer_core.learning.optimizers import check_optimizer, factored
+from trainer_core.learning.paired import Paired, paired_test
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import Borrower, Predictor, checked_predictor, make_predictor
 from trainer_core.learning.residuals import ResidualStore
@@ -61,10 +63,14 @@ class Engine:
         *,
         total_steps: int | None = None,
         predictor: Predictor | None = None,
+        ranks: Ranks | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """``ranks``: the processes that train it together, with equal weights from here on; None: this one alone."""
         self.model, self.optimizer, self.config, self.clock = model, optimizer, config, clock
-        self.loss = BatchLoss(loss_fn)
+        self.loss, self.ranks = BatchLoss(loss_fn), ranks
+        if ranks is not None:
+            ranks.share_weights(model)
         check_optimizer(optimizer, model)
         self.parameters = Parameters(model, (p for group in optimizer.param_groups for p in group["params"]))
         if config.training.compile:
@@ -129,7 +135,10 @@ class Engine:
         self.advance(1)
         self._learn(outcome)
         self.state = training_state(self, outcome)
-        trained = self.pace.after_step(self.predictor, self.step_count, between + outcome.step_seconds)
+        seconds = between + outcome.step_seconds
+        if self.ranks is not None:
+            seconds = self.ranks.roll_call(self, seconds)
+        trained = self.pace.after_step(self.predictor, self.step_count, seconds)
         return self.recorder.step(outcome, between, trained)
 
     def _boundary(self, batch: Batch) -> None:
@@ -266,6 +275,10 @@ class Engine:
             for module in training:
                 module.training = True
 
+    def compare(self, before_N: Tensor, after_N: Tensor) -> Paired:
+        """The paired test of per-sample losses (N,) that ``samples`` gave: over the samples of all ranks."""
+        return paired_test(before_N, after_N) if self.ranks is None else self.ranks.paired(before_N, after_N)
+
     def implied_rate(self, flight: Flight) -> float:
         """The learning rate that a prediction amounts to: rate * (1 + steps predicted / full steps before them)."""
         rate = self.schedule.planned(self.step_count + 1) * self.schedule.scale
@@ -328,72 +341,10 @@ class Engine:
         """Say something."""
         self.recorder.say(record)
 
-    # -- state ------------------------------------------------------------------------------------------------------
-
     def state_dict(self) -> dict[str, Any]:
         """Everything but the model's weights that going on bit for bit needs."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            **{name: getattr(self, name).state_dict() for name in _PARTS},
-            "flight": self.flight.state_dict() if self.flight else None,
-            "shadow": self.shadow.state_dict() if self.shadow else None,
-            "snapshot": self.snapshot.state_dict() if self.snapshot else None,
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
-            "phase": self.phase.value,
-            "last": msgspec.to_builtins(self.last),
-            "last_state": list(self.last_state),
-            "state": msgspec.to_builtins(self.state),
-            "gradient_clip_norm": self.config.optimizer.gradient_clip_norm,
-            "recorder": self.recorder.state_dict(),
-            "random": random_state(),
-        }
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave. The attempt, the state_rev and the live settings are the caller's."""
-        device = self.parameters.device
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name in _PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        self.flight = Flight.from_state(state["flight"], device) if state["flight"] else None
-        self.shadow = Flight.from_state(state["shadow"], device) if state["shadow"] else None
-        self.snapshot = Snapshot.from_state(state["snapshot"], device) if state["snapshot"] else None
-        for name in _COUNTERS:
-            setattr(self, name, state["counters"][name])
-        self.phase = Phase(state["phase"])
-        self.last = msgspec.convert(state["last"], Signals)
-        self.last_state = list(state["last_state"])
-        self.state = msgspec.convert(state["state"], TrainingState)
-        self.proposed = None
-        self.recorder.load_state_dict(state["recorder"])
-        set_random_state(state["random"])
-
-
-_PARTS = (
-    "precision",
-    "schedule",
-    "predictor",
-    "pace",
-    "residuals",
-    "confidence",
-    "progress",
-    "lengths",
-    "budget",
-    "curve",
-    "grad_baseline",
-    "update_baseline",
-)
-_COUNTERS = (
-    "step_count",
-    "steps_in_phase",
-    "batches",
-    "cycle",
-    "backward_passes",
-    "forwards",
-    "probe_at",
-    "predictions_entered",
-    "predictions_kept",
-    "predictions_undone",
-    "last_divergence",
-    "locked",
-    "corrected",
-)
+        restore(self, state)

@@ -1,5 +1,7 @@
 """The gradient of one step: of the whole batch, or of micro-batches that add up to it. Moves no weights.
 
+Several ranks average theirs (see averaging), and each of their micro-batches is one of the m below.
+
 With micro-batches of n_i of N samples and their mean gradients g_i, the gradient is g = sum(n_i / N g_i), exactly that
 of the whole batch. They also show how noisy it is (m of them, all independent):
     trace of the covariance of g:  v = (sum(n_i norm(g_i)^2) / N - norm(g)^2) / (m - 1)      unbiased
@@ -58,31 +60,40 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
         _check_loss(loss, parameters.device)
         engine.precision.backward(loss)
         losses.append(loss.detach().float())
-        if len(pieces) > 1:
+        if len(pieces) > 1 or engine.ranks is not None:
             squares.append(parameters.gradient_norms().square().sum() / piece.share)
+        if len(pieces) > 1:
             sums = _moved_into(sums, parameters.tensors)
     if sums is not None:
         for p, total in zip(parameters.tensors, sums, strict=True):
             p.grad = total
     _check_sparse(engine)
-    noise = _noise(squares, parameters.gradient_norms().square().sum()) if squares else None
+    loss, square, count = losses[0] if len(losses) == 1 else torch.stack(losses).sum(), None, len(pieces)
+    if squares:
+        square = torch.stack(squares).sum()
+    spent = clock() - start
+    if engine.ranks is not None and square is not None:
+        engine.ranks.ready_seconds = spent
+        loss, square = engine.ranks.average(parameters.tensors, torch.stack([loss, square])).unbind()
+        engine.ranks.share_buffers(engine.model)
+        count *= engine.ranks.size
+    noise = None if square is None else _noise(square, parameters.gradient_norms().square().sum(), count)
     engine.precision.unscale(engine.optimizer)
     norms_J = parameters.gradient_norms()
     return Gradients(
-        loss=losses[0] if len(losses) == 1 else torch.stack(losses).sum(),
+        loss=loss,
         norms_J=norms_J,
         total_norm=torch.linalg.vector_norm(norms_J),
         noise=noise,
-        micro_batches=len(pieces),
+        micro_batches=count,
         forward_seconds=forward,
-        backward_seconds=clock() - start - forward,
+        backward_seconds=spent - forward,
     )
 
 
-def _noise(squares: list[Tensor], total_square: Tensor) -> Tensor:
+def _noise(square: Tensor, total_square: Tensor, count: int) -> Tensor:
     """v / norm(g)^2: a ratio, so a loss scale that is still on both cancels."""
-    spread = torch.stack(squares).sum() - total_square
-    return spread.clamp_min(0.0) / ((len(squares) - 1) * total_square)
+    return (square - total_square).clamp_min(0.0) / ((count - 1) * total_square)
 
 
 def _moved_into(sums: list[Tensor | None] | None, tensors: list[Tensor]) -> list[Tensor | None]:
@@ -110,6 +121,8 @@ def _check_loss(loss: Tensor, device: torch.device) -> None:
 
 def _check_sparse(engine: "Engine") -> None:
     if any(p.grad is not None and p.grad.is_sparse for p in engine.parameters.tensors):
+        if engine.ranks is not None:
+            raise UserError("sparse gradients cannot be averaged over several ranks: use sparse=False")
         refusal = sparse_refusal(engine.optimizer)
         if refusal is not None:
             raise UserError(refusal)

@@ -6,6 +6,7 @@ document   the horizon of the cycle, or a quarter of it.
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from trainer_core.spec.records import PredictionProbed
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
+Compare = Callable[[Tensor, Tensor], Paired]
 _RETREAT = 3
 """A horizon that is not trusted is followed by one so much shorter, in the same look."""
 _STRETCH, _STRETCH_IN_DOUBT = 8.0, 3.0
@@ -54,7 +56,7 @@ class _Probe:
     def test(self, horizon: int) -> "Found":
         """Measure one horizon."""
         losses_N = self.at(horizon)
-        return Found(horizon, losses_N, paired_test(self.before_N, losses_N))
+        return Found(horizon, losses_N, self._engine.compare(self.before_N, losses_N))
 
     def trusted(self, test: Paired) -> bool:
         """Whether the confidence of ``test`` clears the threshold."""
@@ -119,13 +121,13 @@ def _searched(engine: "Engine", probe: _Probe, horizon: int, limit: int) -> Foun
         return (
             found
             if horizon <= shortest
-            else lowest(probe.before_N, probe.test(max(shortest, horizon // _RETREAT)), found)
+            else lowest(probe.before_N, probe.test(max(shortest, horizon // _RETREAT)), found, engine.compare)
         )
     most = horizon * _stretch(engine)
     while found.test.z > _WORTH_STRETCHING and found.horizon < min(limit, most):
         longer = probe.test(min(limit, max(found.horizon + 1, round(found.horizon * RATIO))))
-        if not (paired_test(found.losses_N, longer.losses_N).better and probe.trusted(longer.test)):
-            return lowest(probe.before_N, found, longer)
+        if not (engine.compare(found.losses_N, longer.losses_N).better and probe.trusted(longer.test)):
+            return lowest(probe.before_N, found, longer, engine.compare)
         found = longer
     return found
 
@@ -137,7 +139,7 @@ def _stretch(engine: "Engine") -> float:
     return _STRETCH_IN_DOUBT if engine.predictions_kept else 1.0
 
 
-def lowest(before_N: Tensor, near: Found, far: Found) -> Found:
+def lowest(before_N: Tensor, near: Found, far: Found, compare: Compare = paired_test) -> Found:
     """The vertex of the parabola through the mean gains at 0, a (``near``) and b (``far``), where it lies between a / 2
     and b and promises more than ``near``; else ``near``. No pass is spent on it:
 
@@ -156,7 +158,7 @@ def lowest(before_N: Tensor, near: Found, far: Found) -> Found:
     near_N, far_N = (before_N - near.losses_N) / a, (before_N - far.losses_N) / b
     bend_N = (near_N - far_N) / (b - a)
     losses_N = before_N - ((near_N + bend_N * a) * best - bend_N * best**2)
-    test = paired_test(before_N, losses_N)
+    test = compare(before_N, losses_N)
     return Found(best, losses_N, test) if test.gain > near.test.gain else near
 
 
@@ -195,7 +197,7 @@ def _settle_shadow(engine: "Engine", batch: Batch) -> None:
         return
     start = engine.clock()
     probe = _Probe(engine, shadow.proposal, batch, engine.work_P)
-    test = paired_test(probe.before_N, probe.at(shadow.horizon))
+    test = engine.compare(probe.before_N, probe.at(shadow.horizon))
     probe.leave()
     engine.confidence.resolved(shadow.confidence, pooled_gain(shadow.probe, test) > 0)
     engine.recorder.calibration(every=8)

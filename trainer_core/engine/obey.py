@@ -83,12 +83,12 @@ def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
             before_lock, engine.locked = engine.locked, locked
             return _lock(before_lock), _lock(locked)
         case AcknowledgeAlert(alert_id=alert_id):
-            if not any(alarms.is_open(alert_id) for alarms in engine.recorder.all_alarms):
+            if not _known(session, any(alarms.is_open(alert_id) for alarms in engine.recorder.all_alarms)):
                 raise Refused(f"there is no open alert {alert_id}")
             return "open", "acknowledged"
         case SilenceAlert(rule=rule, steps=steps):
             until = engine.step_count + steps
-            if not any(alarms.silence(rule, until) for alarms in engine.recorder.all_alarms):
+            if not _known(session, any(alarms.silence(rule, until) for alarms in engine.recorder.all_alarms)):
                 raise Refused(f"there is no alert rule called {rule}")
             return None, f"silent until step {engine.step_count + steps}"
         case Annotate(text=text):
@@ -98,6 +98,12 @@ def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
             return _remedy(session, remedy, actor)
         case _:
             assert_never(command)
+
+
+def _known(session: "Session", here: bool) -> bool:
+    """Rank 0's answer: it alone watches the machine, so it alone knows every alert."""
+    ranks = session.engine.ranks
+    return here if ranks is None else bool(ranks.as_first(lambda: here))
 
 
 def _force(session: "Session", phase: Phase) -> BeforeAfter:

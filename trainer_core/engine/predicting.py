@@ -11,7 +11,7 @@ import torch
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.loss import Batch
-from trainer_core.learning.paired import Paired, paired_test, pooled_gain
+from trainer_core.learning.paired import Paired, pooled_gain
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import CorrectionApplied, PredictedStretch, PredictionEnded
 
@@ -99,7 +99,7 @@ def correct(engine: "Engine", batch: Batch) -> None:
         weights_P = engine.parameters.keep(engine.work_P)
         before_N = _arrived(engine, batch)
         engine.parameters.add(correction_P)
-        test = paired_test(before_N, engine.samples(batch))
+        test = engine.compare(before_N, engine.samples(batch))
         gain, applied = test.gain, test.z > _CORRECTION_Z
         engine.budget.corrected(applied)
         because = f"paired z = {test.z:.2f}, {'above' if applied else 'not above'} {_CORRECTION_Z:g}"
@@ -141,7 +141,7 @@ def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
     before_N = engine.samples(batch)
     engine.parameters.write(now_P)
     engine.losses.keep(batch, after_N)
-    return paired_test(before_N, after_N)
+    return engine.compare(before_N, after_N)
 
 
 def judge(engine: "Engine", batch: Batch | None, because: str) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from trainer_core.learning.coarse import CoarseWeights
 from trainer_core.learning.loss import Batch
-from trainer_core.learning.paired import Paired, paired_test
+from trainer_core.learning.paired import Paired
 from trainer_core.spec.records import ProgressCompared
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class ProgressGuard:
         before_N = engine.samples(batch)
         engine.parameters.write(now_P)
         engine.losses.keep(batch, after_N)
-        return paired_test(before_N, after_N)
+        return engine.compare(before_N, after_N)
 
     @staticmethod
     def _total(engine: "Engine") -> float:

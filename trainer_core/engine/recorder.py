@@ -131,6 +131,8 @@ class Recorder:
             micro_grad_snr=outcome.micro_grad_snr,
             orthogonaliser_confidence=outcome.orthogonaliser_confidence,
             orthogonaliser_predicted=outcome.orthogonaliser_predicted,
+            slowest_rank=None if e.ranks is None else e.ranks.slowest,
+            rank_spread_seconds=None if e.ranks is None else e.ranks.spread_seconds,
             layer_grad_norms=outcome.layer_grad_norms,
         )
 

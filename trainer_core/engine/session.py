@@ -106,6 +106,9 @@ class Session:
         self._improved = False
         if engine.steps_left <= 0:
             self.end("finished", f"all {engine.total_steps} steps taken")
+        ranks = engine.ranks
+        if ranks is not None and ranks.stopping is not None and self.ended is None:
+            self.stop(f"rank {ranks.stopping} was asked to stop")
         if self.ended is None:
             self.remedying.apply_due()
         self.commands()
@@ -148,7 +151,8 @@ class Session:
             self.save_checkpoint("end")
         if state == "finished" and self._validated_at != self.engine.step_count:
             self.measure_validation()
-        self.inbox.put(self._take_commands())
+        ranks = self.engine.ranks
+        self.inbox.put(self._take_commands() if ranks is None else ranks.left_over())
         self.inbox.close(f"the run has {state}")
         self.engine.recorder.calibration()
         self.engine.record(RunState(self.engine.step_count, state, because))
@@ -160,7 +164,7 @@ class Session:
 
     @torch.no_grad()
     def measure_validation(self) -> None:
-        """Held-out loss, in evaluation mode; early stopping counts it."""
+        """Held-out loss, in evaluation mode, the mean over the ranks; early stopping counts it."""
         engine = self.engine
         self._validated_at = engine.step_count
         if self.validate is None:
@@ -173,6 +177,9 @@ class Session:
         finally:
             for module in training:
                 module.training = True
+        if engine.ranks is not None:
+            loss = engine.ranks.mean(loss)
+            accuracy = None if accuracy is None else engine.ranks.mean(accuracy)
         engine.record(ValidationMeasured(engine.step_count, loss, accuracy, engine.clock() - start))
         patience = engine.config.training.early_stopping_patience
         self._improved = loss < self._best_validation

@@ -111,6 +111,10 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     with torch.no_grad(), engine.precision.forward():
         loss = engine.loss.mean(engine.model, batch, engine.config.training.accumulate)
     loss_, param_norm = torch.stack([loss.float(), engine.parameters.norm()]).tolist()
+    if engine.ranks is not None:
+        engine.ranks.ready_seconds = clock() - start
+        loss_ = engine.ranks.mean(loss_)
+        engine.ranks.share_buffers(engine.model)
     end = clock()
     low, expected, high = flight.expect(flight.taken + 1, engine.curve.sigma or 0.0)
     return Outcome(

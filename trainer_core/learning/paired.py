@@ -39,6 +39,28 @@ def paired_test(before_N: Tensor, after_N: Tensor) -> Paired:
     spread = gains_N.std() if n > 1 else torch.zeros((), device=gains_N.device)
     # One intended synchronisation: the decision needs the numbers now.
     before, after, gain, std = torch.stack([before_N.mean(), after_N.mean(), gains_N.mean(), spread]).tolist()
+    return _verdict(n, before, after, gain, std)
+
+
+def moments(before_N: Tensor, after_N: Tensor) -> Tensor:
+    """What ``pooled_test`` needs of one part of the samples, shape (5,), float64: their number, mean before, mean
+    after, mean gain, and the sum of squared deviations from it."""
+    before_N, after_N = before_N.double(), after_N.double()
+    gains_N = before_N - after_N
+    gain = gains_N.mean()
+    n = torch.tensor(float(gains_N.numel()), dtype=torch.float64, device=gains_N.device)
+    return torch.stack([n, before_N.mean(), after_N.mean(), gain, (gains_N - gain).square().sum()])
+
+
+def pooled_test(parts: list[list[float]]) -> Paired:
+    """The paired test over samples that are spread over several ``moments`` (Chan, Golub and LeVeque 1979)."""
+    n = sum(part[0] for part in parts)
+    before, after, gain = (sum(part[0] * part[i] for part in parts) / n for i in (1, 2, 3))
+    squares = sum(part[4] + part[0] * (part[3] - gain) ** 2 for part in parts)
+    return _verdict(int(n), before, after, gain, math.sqrt(squares / (n - 1)) if n > 1 else 0.0)
+
+
+def _verdict(n: int, before: float, after: float, gain: float, std: float) -> Paired:
     error = std / math.sqrt(n)
     if not math.isfinite(after):
         return Paired(before, after, -math.inf, math.inf, -Z_LIMIT)

@@ -60,6 +60,8 @@ class RunStarted(JournalRecord, frozen=True, tag="run-started"):
     """The plain run this one is compared with: its directory, relative to this run's; None: none was given."""
     own_loop: bool = False
     """A loop of the user's own that a Monitor watches: it has no phases, and its steps are recorded as FULL."""
+    world_size: int = 1
+    """Processes that train together; rank 0 writes the journal."""
 
 
 class RunState(JournalRecord, frozen=True, tag="run-state"):

@@ -297,6 +297,13 @@ class TrainingConfig(Section, frozen=True):
     compile: Annotated[bool, word("Compile the model's forward pass with torch.compile.")] = False
     loss_scale: Annotated[float, number("Initial loss scale for fp16.", 1, 2**24)] = 65536.0
     validate_every: Annotated[int, steps("Steps between validations; 0: only at the end.", low=0)] = 100
+    rank_check_every: Annotated[
+        int, steps("Several ranks: steps between two comparisons of every bit of the weights; 0: never.", low=0)
+    ] = 100
+    rank_timeout: Annotated[
+        float,
+        number("Several ranks: longest wait for another one before the run fails.", 1, 86400, unit="s"),
+    ] = 600.0
     early_stopping_patience: Annotated[
         int,
         number(

@@ -90,5 +90,9 @@ class StepRecord(JournalRecord, frozen=True, tag="step"):
     """Muon: cos(step by the old orthogonaliser, step by the new one); None where the step did not compare them."""
     orthogonaliser_predicted: int | None = None
     """Muon: 1 if the step used an old orthogonaliser, 0 if its own; None where none is ever predicted."""
+    slowest_rank: int | None = None
+    """Of several ranks: the one that took longest for its own forward and backward pass; None: a single process."""
+    rank_spread_seconds: float | None = None
+    """By how much longer than the fastest one."""
     layer_grad_norms: tuple[float, ...] | None = None
     """One per name in ``RunStarted.layers``; None when no backward pass ran."""

@@ -1,0 +1,295 @@
+"""Several processes that train one model (torch.distributed): what they tell each other. Knows no files, no phases.
+
+All ranks take the same decisions, because all that decides is the same on all of them:
+
+    measured        gradients, loss, paired tests: averaged or pooled over the ranks before anybody looks at them
+    timed           the clock, the predictor's time account: rank 0's
+    asked for       commands, stops: told to all, and obeyed at the same boundary
+    done once       journal, checkpoints, run directory: by rank 0; what came of it is told to all
+
+Every measured step ends with a roll call, one small all-gather: the ranks compare what they are about to decide from.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trainer_core.engine.agreement import disagreement, standing
+from trainer_core.engine.averaging import Averaging, broadcast_tensors
+from trainer_core.learning.paired import Paired, moments, pooled_test
+from trainer_core.spec.commands import AcceptedCommand
+from trainer_core.spec.errors import CheckpointError, ConfigError, RunError, TrainingFailed, UserError
+
+if TYPE_CHECKING:
+    from trainer_core.engine.engine import Engine
+
+_PIECE = 1 << 26
+"""Bytes sent at once."""
+_ERRORS: dict[str, type[UserError]] = {e.__name__: e for e in (CheckpointError, ConfigError, RunError, TrainingFailed)}
+
+
+class RankLost(TrainingFailed):
+    """Another rank has gone, or did not answer in time."""
+
+
+class _Message(msgspec.Struct):
+    """What rank 0 tells at a boundary without a roll call: its clock, and commands."""
+
+    now: float
+    commands: list[AcceptedCommand]
+
+
+class _Row(NamedTuple):
+    """What each rank says at a roll call; some of it counts from rank 0 only."""
+
+    digest: float
+    """CRC-32 of all that decides."""
+    ready_seconds: float
+    """Its own forward and backward pass, before it waited for anybody."""
+    asks_to_stop: float
+    last_batch: float
+    waiting: float
+    """Rank 0: bytes of commands to be told at the coming boundary."""
+    now: float
+    """Rank 0: Unix seconds."""
+    seconds: float
+    """Rank 0: of this step."""
+    balance: float
+    """Rank 0: seconds its predictor may train."""
+    expected: float
+    """Rank 0: seconds of one unit of that; NaN before there was one."""
+
+
+class Ranks:
+    """The process group as one training run sees it. ``joined`` makes one; a run in a single process has none.
+
+    Every method but ``take`` is a collective: all ranks call it, in the same order. RankLost is raised where one did
+    not within the group's timeout.
+    """
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.time) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._control = _control_device(device)
+        self._clock = clock
+        self.averaging = Averaging(self.size)
+        self.source: Callable[[], Iterable[AcceptedCommand]] = tuple
+        """Where rank 0 gets commands."""
+        self.now = clock()
+        """Rank 0's Unix seconds, as it told them last: commands expire by them."""
+        self.stop_asked = False
+        """Whether somebody asked this rank to stop; all see it at the next roll call."""
+        self.last_batch = False
+        """Whether this rank has no batch after the present one."""
+        self.stopping: int | None = None
+        """The rank that was asked to stop."""
+        self.exhausted = False
+        """Whether a rank has had its last batch."""
+        self.ready_seconds = 0.0
+        self.slowest: int | None = None
+        """The rank that took longest for its own part of the last step."""
+        self.spread_seconds: float | None = None
+        """By how much longer than the fastest."""
+        self._waiting = b""
+        self._told: int | None = None
+        """Bytes of commands that the last roll call announced."""
+
+    @classmethod
+    def joined(cls, device: torch.device) -> "Ranks | None":
+        """The ranks of the process group; None when there is none, or this process is alone in it."""
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() < 2:
+            return None
+        return cls(device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    # -- telling ----------------------------------------------------------------------------------------------------
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """The values of every rank, by rank; all give equally many."""
+        own = torch.tensor(values, dtype=torch.float64, device=self._control)
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        with _answered():
+            dist.all_gather(rows, own)
+        return [row.tolist() for row in rows]
+
+    def mean(self, value: float) -> float:
+        """Mean over the ranks; NaN where any has NaN."""
+        return sum(row[0] for row in self.gather([value])) / self.size
+
+    def collect(self, data: bytes) -> list[bytes]:
+        """The bytes of every rank, by rank."""
+        sizes = [int(size) for (size,) in self.gather([float(len(data))])]
+        own = torch.zeros(max(sizes), dtype=torch.uint8, device=self._control)
+        own[: len(data)] = _tensor(data)
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        with _answered():
+            dist.all_gather(rows, own)
+        return [_bytes(row[:size]) for row, size in zip(rows, sizes, strict=True)]
+
+    def tell(self, data: bytes = b"") -> bytes:
+        """Rank 0's bytes, on every rank."""
+        size = torch.tensor([len(data)], dtype=torch.int64, device=self._control)
+        with _answered():
+            dist.broadcast(size, 0)
+        return self._tell(data, int(size))
+
+    def _tell(self, data: bytes, size: int) -> bytes:
+        """``tell`` where every rank knows the size."""
+        whole = _tensor(data).to(self._control) if self.first else torch.empty(0, dtype=torch.uint8)
+        if not self.first:
+            whole = torch.empty(size, dtype=torch.uint8, device=self._control)
+        with _answered():
+            for piece in whole.split(_PIECE):
+                dist.broadcast(piece, 0)
+        return data if self.first else _bytes(whole)
+
+    def as_first(self, do: Callable[[], Any]) -> Any:
+        """Rank 0 does it; what came of it is the same on every rank: plain values (see msgspec), or what it raised."""
+        error: BaseException | None = None
+        answer: dict[str, Any] = {}
+        if self.first:
+            try:
+                answer["value"] = do()
+            except Exception as raised:  # whatever it is, nobody must wait for rank 0
+                error, answer["error"] = raised, _described(raised)
+        told = msgspec.msgpack.decode(self.tell(msgspec.msgpack.encode(answer)))
+        if error is not None:
+            raise error
+        if "error" in told:
+            raise _raised(*told["error"])
+        return told["value"]
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    def take(self) -> list[AcceptedCommand]:
+        """Rank 0's commands, on every rank. Right after a roll call that announced none it asks nobody."""
+        told, self._told = self._told, None
+        if told == 0:
+            return []
+        if told is None:
+            self._fetch()
+            data = self.tell(self._waiting or msgspec.msgpack.encode(_Message(self._clock(), [])))
+        else:
+            data = self._tell(self._waiting, told)
+        self._waiting = b""
+        message = msgspec.msgpack.decode(data, type=_Message)
+        self.now = message.now
+        return message.commands
+
+    def left_over(self) -> list[AcceptedCommand]:
+        """Commands that reached rank 0 and were told to nobody; asks nobody. For the end of a run."""
+        self._fetch()
+        waiting, self._waiting = self._waiting, b""
+        return msgspec.msgpack.decode(waiting, type=_Message).commands if waiting else []
+
+    def _fetch(self) -> None:
+        """Rank 0: make what has come ready to be told."""
+        commands = list(self.source()) if self.first else []
+        if commands:
+            earlier = msgspec.msgpack.decode(self._waiting, type=_Message).commands if self._waiting else []
+            self._waiting = msgspec.msgpack.encode(_Message(self._clock(), earlier + commands))
+
+    # -- measuring --------------------------------------------------------------------------------------------------
+
+    def paired(self, before_N: Tensor, after_N: Tensor) -> Paired:
+        """The paired test over the samples of all ranks; each gives the losses (N,) of its own."""
+        return pooled_test(self.gather(moments(before_N, after_N).tolist()))
+
+    @torch.no_grad()
+    def share_buffers(self, model: nn.Module) -> None:
+        """Rank 0's buffers (running statistics) on every rank, as DistributedDataParallel has it."""
+        with _answered():
+            broadcast_tensors(list(model.buffers()))
+
+    @torch.no_grad()
+    def share_weights(self, model: nn.Module) -> None:
+        """Rank 0's parameters and buffers on every rank."""
+        with _answered():
+            broadcast_tensors([*model.parameters(), *model.buffers()])
+
+    def average(self, tensors: list[Tensor], scalars: Tensor) -> Tensor:
+        """Average the gradients of ``tensors`` over the ranks, in place, and return the mean of ``scalars`` (k,)."""
+        with _answered():
+            return self.averaging.average(tensors, scalars)
+
+    # -- the roll call ----------------------------------------------------------------------------------------------
+
+    def roll_call(self, engine: "Engine", seconds: float) -> float:
+        """End a measured step together; returns its seconds as rank 0 counts them.
+
+        Raises TrainingFailed on every rank when they are about to decide from different things.
+        """
+        self._fetch()
+        every = engine.config.training.rank_check_every
+        weights = bool(every) and engine.batches % every == 0
+        own, digest = standing(engine, weights)
+        pace = engine.pace
+        expected = float("nan") if pace.expected is None else pace.expected
+        asks, last = float(self.stop_asked), float(self.last_batch)
+        said = (float(digest), self.ready_seconds, asks, last, float(len(self._waiting)))
+        timed = (self._clock(), seconds, pace.balance, expected)
+        rows = [_Row(*row) for row in self.gather([*said, *timed])]
+        head = rows[0]
+        if any(row.digest != head.digest for row in rows):
+            raise TrainingFailed(f"step {engine.step_count}: {disagreement(self.collect(own))}")
+        self.stopping = next((rank for rank, row in enumerate(rows) if row.asks_to_stop), None)
+        self.exhausted = any(row.last_batch for row in rows)
+        ready = [row.ready_seconds for row in rows]
+        self.slowest, self.spread_seconds = ready.index(max(ready)), max(ready) - min(ready)
+        self._told, self.now = int(head.waiting), head.now
+        pace.balance, pace.expected = head.balance, None if head.expected != head.expected else head.expected
+        return head.seconds
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """A collective; says in a sentence when it was left alone in it."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise RankLost(
+            "another rank has gone, or did not answer within the process group's timeout; look for what it said "
+            f"itself, and resume the run with all ranks ({first_line[:300]})"
+        ) from error
+
+
+def _control_device(device: torch.device) -> torch.device:
+    """Where small messages live: on the host when the group has a backend for it (gloo), else beside the model."""
+    backends = dist.get_backend_config()
+    cpu = torch.device("cpu")
+    return cpu if device.type == "cpu" or "gloo" in str(backends) or "mpi" in str(backends) else device
+
+
+def _tensor(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return bytes(tensor.cpu().numpy().tobytes())
+
+
+def _described(error: Exception) -> list[Any]:
+    if isinstance(error, OSError):
+        return ["OSError", error.errno, error.strerror or str(error), error.filename and str(error.filename)]
+    if isinstance(error, UserError):
+        kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in _ERRORS), "UserError")
+        return [kind, None, str(error), None]
+    return ["RunError", None, f"rank 0 failed: {type(error).__name__}: {error}", None]
+
+
+def _raised(kind: str, number: int | None, text: str, file: str | None) -> Exception:
+    if kind == "OSError":
+        return OSError(number, text, file) if number is not None else OSError(text)
+    return _ERRORS.get(kind, UserError)(text)
