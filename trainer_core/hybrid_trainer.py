@@ -2,39 +2,38 @@
 
 import atexit
 import contextlib
-import hashlib
-import os
-import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
+from trainer_core.engine.agreement import refuse_wrapped
+from trainer_core.engine.batches import stream, until_one_ends
 from trainer_core.engine.checkpoints import Checkpoints
+from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.knobs import Knob
 from trainer_core.engine.session import Session, Validate
+from trainer_core.engine.shared_checkpoints import SharedCheckpoints
 from trainer_core.learning.loss import Batch, LossFn
 from trainer_core.learning.predictors import Predictor
-from trainer_core.resuming import History, read_history, unfinished_business
-from trainer_core.spec.config import Config
-from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, UserError
-from trainer_core.spec.loading import load, resolve, tables_of, to_toml
+from trainer_core.resuming import History, Opened, open_run, unfinished_business
+from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed
+from trainer_core.spec.loading import ConfigLike, as_config, to_toml
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
+from trainer_core.starting import device_name, run_started
 from trainer_core.surroundings import watch_system
 from trainer_core.telemetry import baselines
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
 from trainer_core.telemetry.reporter import Reporter
-from trainer_core.telemetry.rundir import claim
 from trainer_core.telemetry.system import SystemWatch
-
-ConfigLike = Config | Mapping[str, Any] | str | Path | None
 
 
 class HybridTrainer:
@@ -46,7 +45,9 @@ class HybridTrainer:
     loss, or (loss, accuracy or None). ``run_dir`` must not hold a run unless ``resume`` is true. ``serve`` starts the
     agent that dashboards and ``hybrid send`` talk to. ``predictor`` is one of your own (``trainer_core.Predictor``)
     instead of the configured one. ``plain`` locks prediction from the start: a baseline. ``baseline`` names such a run
-    for the report to compare this one with.
+    for the report to compare this one with. In an initialised process group (torch.distributed) all ranks make one with
+    the same arguments and call the same methods; each gives batches of its own, and rank 0 alone has the run directory
+    (docs/distributed.md).
 
     Raises UserError (ConfigError, RunError, CheckpointError) with one sentence for input that cannot be used.
     Use it as a context manager, or close it: that writes how the run ended (the end of the program does it otherwise).
@@ -70,32 +71,42 @@ class HybridTrainer:
         plain: bool = False,
         baseline: str | Path | None = None,
     ) -> None:
-        self.config = _config(config)
+        refuse_wrapped(model)
+        self.config = as_config(config)
         self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
         self._on_record = on_record
         self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
         self._reporter: Reporter | None = None
+        self._opened: Opened | None = None
         # Whatever is wrong with model, optimizer, config or baseline is found before anything is written.
+        self._ranks = Ranks.joined(model, optimizer, self.config, {
+            "total_steps": total_steps, "plain": plain, "resume": resume, "task": task,
+        })  # fmt: skip
+        if self._ranks is not None:
+            self._ranks.source = self._take_commands
+            self.run_dir = Path(self._as_first(lambda: str(self.run_dir)))
         self.engine = Engine(
-            model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps, predictor=predictor
-        )
+            model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps, predictor=predictor,
+            ranks=self._ranks,
+        )  # fmt: skip
         self.engine.locked = self._plain = plain
         self._baseline: str | None = None
         self._baseline, self.baseline_notes = self._checked_baseline(baseline, task)
         history = self._open(resume)
-        checkpoints = Checkpoints(self.run_dir / "checkpoints", self.config.checkpoint.keep_last, self._skipped)
+        ranks, place, keep = self._ranks, self.run_dir / "checkpoints", self.config.checkpoint.keep_last
         self._session = Session(
             self.engine,
-            checkpoints,
-            take_commands=self._take_commands,
+            SharedCheckpoints(ranks, place, keep, self._skipped) if ranks else Checkpoints(place, keep, self._skipped),
+            take_commands=ranks.take if ranks else self._take_commands,
             validate=validate,
             flush_records=self._flush_records,
+            wall_clock=(lambda: ranks.now) if ranks else time.time,
         )
         self._closed = False
         try:
             self._start(history, task)
-            self._agent = self._start_agent() if serve else None
-            self._system = self._watch_system()
+            self._agent = self._start_agent() if serve and self._first else None
+            self._system = self._watch_system() if self._first else None
         except BaseException:
             self._release()
             raise
@@ -131,7 +142,10 @@ class HybridTrainer:
             self.engine.total_steps = steps
         self._begin()
         one_pass = self.engine.total_steps is None
-        for batch in _stream(batches, self.engine.batches, one_pass):
+        source = stream(batches, self.engine.batches, one_pass)
+        if self._ranks is not None and one_pass:
+            source = until_one_ends(source, self._ranks)
+        for batch in source:
             if self.stopped or self.engine.steps_left <= 0:
                 break
             self.step(batch)
@@ -162,6 +176,16 @@ class HybridTrainer:
         return self.engine.phase
 
     @property
+    def rank(self) -> int:
+        """This process among those that train together; 0 when there is one."""
+        return self._ranks.rank if self._ranks else 0
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return self._ranks.size if self._ranks else 1
+
+    @property
     def step_count(self) -> int:
         """Nominal steps taken, predicted ones included."""
         return self.engine.step_count
@@ -188,6 +212,13 @@ class HybridTrainer:
         """Save a checkpoint and end the run; it can be resumed."""
         if not self.stopped:
             self._session.stop(because)
+
+    def stop_soon(self) -> None:
+        """Have all ranks stop, with a checkpoint, after the coming step; may be called on one of them alone."""
+        if self._ranks is not None:
+            self._ranks.stop_asked = True
+        else:
+            self.stop()
 
     def finish(self, because: str) -> None:
         """End the run as finished; ``close`` settles, saves and validates."""
@@ -217,7 +248,8 @@ class HybridTrainer:
         self._closed = True
         atexit.unregister(self._close_at_exit)
         try:
-            self._system.close()  # before the last word, which is the trainer's
+            if self._system is not None:
+                self._system.close()  # before the last word, which is the trainer's
             self._session.close()
         finally:
             self._release()
@@ -235,40 +267,54 @@ class HybridTrainer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None and self._session.ended is None:
             if isinstance(error, KeyboardInterrupt):
-                with contextlib.suppress(OSError):
-                    self._session.stop("interrupted from the keyboard")
+                interrupted = "interrupted from the keyboard"
+                with contextlib.suppress(OSError):  # of several ranks, others may not be there to save with
+                    self._session.end("stopped", interrupted) if self._ranks else self._session.stop(interrupted)
             else:
                 self._session.end("failed", f"{type(error).__name__}: {error}")
         self.close()
 
     # -- putting it together ----------------------------------------------------------------------------------------
 
+    @property
+    def _first(self) -> bool:
+        """Whether this process has the run directory."""
+        return self._ranks is None or self._ranks.first
+
     def _open(self, resume: bool) -> History | None:
-        """Claim the directory and open the journal; the history of an earlier process when resuming."""
-        has_run = (self.run_dir / "journal.db").exists()
-        if has_run and not resume:
-            raise RunError(f"{self.run_dir} already holds a run: resume it, or choose another directory")
-        if resume and not has_run:
-            raise RunError(f"{self.run_dir} holds no run to resume: there is no journal.db")
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = claim(self.run_dir)
-        try:
-            history = read_history(self.run_dir) if resume else None
-            if history is not None:
-                self._goes_on_as(history)
-            self._reporter = Reporter(self.run_dir)
-        except BaseException:
-            self._lock.close()
-            raise
-        return history
+        """Claim the directory and open the journal (rank 0); the history of an earlier process, on every rank."""
+        found: list[History | None] = []
+
+        def claim_it() -> bytes:
+            self._opened = open_run(self.run_dir, resume, self._goes_on_as)
+            self._reporter = self._opened.reporter
+            found.append(self._opened.history)
+            return msgspec.msgpack.encode(found[0])
+
+        told = self._as_first(claim_it)
+        if not found:
+            found.append(msgspec.msgpack.decode(told, type=History | None))
+            if found[0] is not None:
+                self._goes_on_as(found[0])
+        return found[0]
 
     def _checked_baseline(self, baseline: str | Path | None, task: str) -> tuple[str | None, tuple[str, ...]]:
         if baseline is None:
             return None, ()
-        return baselines.checked(self.run_dir, Path(baseline), self._run_started(task, None))
+        found = self._as_first(lambda: baselines.checked(self.run_dir, Path(baseline), self._run_started(task, None)))
+        return found[0], tuple(found[1])
+
+    def _as_first(self, do: Callable[[], Any]) -> Any:
+        return do() if self._ranks is None else self._ranks.as_first(do)
 
     def _goes_on_as(self, history: History) -> None:
         """A resumed run stays plain or hybrid, and keeps its baseline unless it is given another."""
+        size = self.world_size
+        if history.world_size != size:
+            raise RunError(
+                f"{self.run_dir} was begun by {history.world_size} ranks and cannot be resumed by {size}: "
+                f"torchrun --nproc-per-node={history.world_size}"
+            )
         if self._plain and not history.plain:
             raise RunError(f"{self.run_dir} was not begun as a plain baseline and cannot go on as one")
         self._plain = history.plain
@@ -276,7 +322,8 @@ class HybridTrainer:
 
     def _start(self, history: History | None, task: str) -> None:
         engine, session = self.engine, self._session
-        (self.run_dir / "config.toml").write_text(to_toml(self.config), encoding="utf-8")
+        if self._first:
+            (self.run_dir / "config.toml").write_text(to_toml(self.config), encoding="utf-8")
         if history is None:
             self._say(self._run_started(task, None), 0)
             return
@@ -302,7 +349,7 @@ class HybridTrainer:
         return watch_system(
             self.run_dir, self._say_of_machine, engine.recorder.all_alarms, step=lambda: engine.step_count,
             attempt=lambda: engine.attempt, config=lambda: engine.config,
-            device=_device_name(engine.parameters.device),
+            device=device_name(engine.parameters.device),
         )  # fmt: skip
 
     def _begin(self) -> None:
@@ -311,27 +358,15 @@ class HybridTrainer:
             self._session.begin("training begins" if self.engine.step_count == 0 else "training goes on")
 
     def _run_started(self, task: str, resumed_from: str | None) -> RunStarted:
-        engine = self.engine
-        return RunStarted(
-            step=engine.step_count,
-            run_id=hashlib.sha256(str(self.run_dir.resolve()).encode()).hexdigest()[:12],
-            task=task,
-            config=tables_of(engine.config),
-            layers=engine.parameters.layers,
-            parameters=engine.parameters.count,
-            total_steps=engine.total_steps,
-            device=_device_name(engine.parameters.device),
-            versions={"python": platform.python_version(), "torch": str(torch.__version__)},
-            pid=os.getpid(),
-            resumed_from=resumed_from,
-            plain=self._plain,
-            baseline=self._baseline,
-        )
+        return run_started(
+            self.engine, self.run_dir, task, resumed_from=resumed_from, plain=self._plain, baseline=self._baseline,
+            world_size=self.world_size,
+        )  # fmt: skip
 
     def _say(self, record: Record, attempt: int) -> None:
         if self._reporter is not None:
             self._reporter.report(record, attempt)
-        if self._on_record is not None:
+        if self._on_record is not None and self._first:
             while self._from_machine:
                 self._on_record(*self._from_machine.popleft())
             self._on_record(record, attempt)
@@ -359,36 +394,5 @@ class HybridTrainer:
         agent = getattr(self, "_agent", None)
         if agent is not None:
             agent.close()
-        self._lock.close()
-
-
-def _config(config: ConfigLike) -> Config:
-    match config:
-        case None:
-            return Config()
-        case Config():
-            return config
-        case str() | Path():
-            return load(Path(config)).config
-        case _:
-            return resolve(config).config
-
-
-def _stream(batches: Iterable[Batch], skip: int, one_pass: bool) -> Iterator[Batch]:
-    """The batches, over and over, without the first ``skip`` of the stream. Raises UserError when there are none."""
-    seen = 0
-    while True:
-        before = seen
-        for batch in batches:
-            seen += 1
-            if seen > skip:
-                yield batch
-        if seen == before:
-            empty = "there are no batches: the data is empty"
-            raise UserError(empty if seen == 0 else "the batches are used up and cannot be iterated again")
-        if one_pass:
-            return
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+        if self._opened is not None:
+            self._opened.lock.close()

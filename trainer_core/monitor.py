@@ -19,11 +19,11 @@ from typing import Any, Protocol
 
 from trainer_core.engine.knobs import Knob
 from trainer_core.engine.own_loop import Optimizer, OwnLoop
-from trainer_core.resuming import History, read_history, unfinished_business
+from trainer_core.resuming import History, open_run, unfinished_business
 from trainer_core.spec.commands import CommandState, SetKnob
 from trainer_core.spec.config import SETTINGS, Config
 from trainer_core.spec.errors import ConfigError, RunError
-from trainer_core.spec.loading import load, resolve, tables_of
+from trainer_core.spec.loading import as_config, tables_of
 from trainer_core.spec.records import (
     AlertResolved,
     Annotated,
@@ -36,7 +36,6 @@ from trainer_core.spec.records import (
 from trainer_core.surroundings import watch_system
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
 from trainer_core.telemetry.reporter import Reporter
-from trainer_core.telemetry.rundir import claim
 from trainer_core.telemetry.system import SystemWatch
 
 MEASURED = ("loss", "grad_norm", "param_norm", "update_norm", "learning_rate")
@@ -94,7 +93,7 @@ class Monitor:
         if total_steps is not None and total_steps < 1:
             raise ConfigError(f"total_steps = {total_steps}: must be at least 1, or None where the end is not known")
         self._loop = OwnLoop(
-            _config(config),
+            as_config(config),
             self._say,
             optimizer=_checked(optimizer),
             scheduler=scheduler,
@@ -215,22 +214,13 @@ class Monitor:
 
     def _open(self, resume: bool) -> History | None:
         """Claim the directory and open the journal; the history of an earlier process when resuming."""
-        has_run = (self.run_dir / "journal.db").exists()
-        if has_run and not resume:
-            raise RunError(f"{self.run_dir} already holds a run: resume it, or choose another directory")
-        if resume and not has_run:
-            raise RunError(f"{self.run_dir} holds no run to resume: there is no journal.db")
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = claim(self.run_dir)
-        try:
-            history = read_history(self.run_dir) if resume else None
-            if history is not None and not history.own_loop:
-                raise RunError(f"{self.run_dir} is a run of HybridTrainer: a Monitor cannot go on with it")
-            self._reporter = Reporter(self.run_dir)
-        except BaseException:
-            self._lock.close()
-            raise
-        return history
+        opened = open_run(self.run_dir, resume, self._goes_on_as)
+        self._lock, self._reporter = opened.lock, opened.reporter
+        return opened.history
+
+    def _goes_on_as(self, history: History) -> None:
+        if not history.own_loop:
+            raise RunError(f"{self.run_dir} is a run of HybridTrainer: a Monitor cannot go on with it")
 
     def _start(self, history: History | None, step: int | None, task: str, model: Model | None) -> None:
         loop = self._loop
@@ -335,18 +325,6 @@ class Monitor:
         if agent is not None:
             agent.close()
         self._lock.close()
-
-
-def _config(config: Config | Mapping[str, Any] | str | Path | None) -> Config:
-    match config:
-        case None:
-            return Config()
-        case Config():
-            return config
-        case str() | Path():
-            return load(Path(config)).config
-        case _:
-            return resolve(config).config
 
 
 def _checked(optimizer: Optimizer | None) -> Optimizer | None:

@@ -6,12 +6,15 @@ UNDONE_BY_RESTART and never carried out, and so is a remedy whose effect the che
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from trainer_core.engine.inbox import Inbox
 from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState
+from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
@@ -24,6 +27,8 @@ from trainer_core.spec.records import (
 )
 from trainer_core.telemetry.commands_db import accepted
 from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.reporter import Reporter
+from trainer_core.telemetry.rundir import RunLock, claim
 
 _PAGE = 5000
 
@@ -38,6 +43,7 @@ class History(msgspec.Struct):
     plain: bool = False
     baseline: str | None = None
     own_loop: bool = False
+    world_size: int = 1
     open_alerts: tuple[tuple[str, str], ...] = ()
     """(alert id, rule) of alerts that were never resolved."""
     states: dict[str, CommandState] = {}
@@ -47,6 +53,37 @@ class History(msgspec.Struct):
     saved_at: dict[str, int] = {}
     """Seq of each checkpoint's row."""
     accepted: tuple[AcceptedCommand, ...] = ()
+
+
+class Opened(NamedTuple):
+    """A run directory that is this process's now."""
+
+    lock: RunLock
+    reporter: Reporter
+    history: History | None
+    """Of the earlier processes, when the run is resumed."""
+
+
+def open_run(run_dir: Path, resume: bool, check: Callable[[History], None]) -> Opened:
+    """Claim the directory and open the journal; ``check`` raises when its history cannot be gone on with.
+
+    Raises RunError for a directory that holds a run already, or none to resume, or that another process has.
+    """
+    has_run = (run_dir / "journal.db").exists()
+    if has_run and not resume:
+        raise RunError(f"{run_dir} already holds a run: resume it, or choose another directory")
+    if resume and not has_run:
+        raise RunError(f"{run_dir} holds no run to resume: there is no journal.db")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = claim(run_dir)
+    try:
+        history = read_history(run_dir) if resume else None
+        if history is not None:
+            check(history)
+        return Opened(lock, Reporter(run_dir), history)
+    except BaseException:
+        lock.close()
+        raise
 
 
 def read_history(run_dir: Path) -> History:
@@ -66,7 +103,7 @@ def read_history(run_dir: Path) -> History:
                 case AttemptStarted(step=step):
                     history.step = step
                 case RunStarted(plain=plain, baseline=baseline):
-                    history.own_loop = row.record.own_loop
+                    history.own_loop, history.world_size = row.record.own_loop, row.record.world_size
                     history.plain = history.plain or plain
                     history.baseline = baseline or history.baseline
                 case AlertRaised(alert_id=alert_id, rule=rule):

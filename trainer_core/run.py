@@ -11,6 +11,7 @@ from types import FrameType
 import msgspec
 import torch
 
+from trainer_core.engine.launching import as_first, launched, own_gpu, seed_rank, set_timeout
 from trainer_core.hybrid_trainer import HybridTrainer
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.config import Config
@@ -30,6 +31,8 @@ class RunResult(msgspec.Struct, frozen=True):
     step: int
     run_dir: Path
     because: str
+    rank: int = 0
+    """Which of the processes that train together this was."""
 
 
 def train(
@@ -61,14 +64,31 @@ def train(
         overrides["max_steps"] = str(steps)
     if seed is not None:
         overrides["seed"] = str(seed)
-    loaded = _configuration(task, config_file, preset, overrides, run_dir if resume else None)
+    with launched():
+        loaded = _configuration(task, config_file, preset, overrides, run_dir if resume else None)
+        return _train(task, loaded, run_dir, resume, data, on_record, on_start, plain, baseline)
+
+
+def _train(
+    task: str,
+    loaded: Loaded,
+    run_dir: Path | None,
+    resume: bool,
+    data: Path | None,
+    on_record: OnRecord | None,
+    on_start: Callable[[Path, Loaded], None] | None,
+    plain: bool,
+    baseline: Path | None,
+) -> RunResult:
     config = loaded.config
+    set_timeout(config.training.rank_timeout)
     device = choose_device(config)
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
     work = make_task(task, config, data, device)
     model = work.model().to(device)
+    seed_rank(config.training.seed)
     name = getattr(work, "name", task)
     measure = getattr(work, "validate", None)
     directory = (
@@ -89,21 +109,23 @@ def train(
         baseline=baseline,
     )
     with trainer:
-        if on_start is not None:
+        if on_start is not None and trainer.rank == 0:
             on_start(directory, msgspec.structs.replace(loaded, notes=loaded.notes + trainer.baseline_notes))
         _loop(trainer, work)
         state, because = trainer.outcome
-    return RunResult(state, trainer.step_count, directory, because)
+    return RunResult(state, trainer.step_count, trainer.run_dir, because, trainer.rank)
 
 
 def _loop(trainer: HybridTrainer, work: Task) -> None:
     with _signals() as asked:
         while not trainer.stopped and trainer.engine.steps_left > 0:
-            if asked:
+            if asked and trainer.world_size == 1:
                 trainer.stop(f"stopped by {asked[0]}")
                 return
+            if asked:
+                trainer.stop_soon()
             try:
-                trainer.step(work.batch(trainer.engine.batches))
+                trainer.step(work.batch(trainer.engine.batches * trainer.world_size + trainer.rank))
             except TrainingFailed:
                 return
         if not trainer.stopped:
@@ -117,11 +139,14 @@ def _configuration(
         return load(config_file, preset, overrides, task_defaults(task))
     if config_file is not None or preset is not None:
         raise ConfigError("a resumed run keeps its own configuration: use --set to change single settings")
-    file = stored / "config.toml"
+    return load(None, None, overrides, as_first(lambda: _stored(stored)))
+
+
+def _stored(run_dir: Path) -> Tables:
+    file = run_dir / "config.toml"
     if not file.exists():
-        raise RunError(f"{stored} holds no run to resume: there is no config.toml")
-    defaults: Tables = {k: v for k, v in read_toml(file).items() if isinstance(v, dict)}
-    return load(None, None, overrides, defaults)
+        raise RunError(f"{run_dir} holds no run to resume: there is no config.toml")
+    return {k: v for k, v in read_toml(file).items() if isinstance(v, dict)}
 
 
 def choose_device(config: Config) -> torch.device:
@@ -129,7 +154,7 @@ def choose_device(config: Config) -> torch.device:
     wanted = config.training.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("[training] device = 'cuda': this machine has no CUDA device; use 'cpu' or 'auto'")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    return own_gpu() if wanted != "cpu" and torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextlib.contextmanager

@@ -87,7 +87,8 @@ def train(
             plain=plain,
             baseline=baseline,
         )
-    out().print(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
+    if result.rank == 0:
+        out().print(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
     if result.state == "failed":
         raise typer.Exit(1)
 

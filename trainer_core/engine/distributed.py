@@ -20,10 +20,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainer_core.engine.agreement import disagreement, standing
+from trainer_core.engine.agreement import check_same_start, disagreement, standing, started_with
 from trainer_core.engine.averaging import Averaging, broadcast_tensors
 from trainer_core.learning.paired import Paired, moments, pooled_test
 from trainer_core.spec.commands import AcceptedCommand
+from trainer_core.spec.config import Config
 from trainer_core.spec.errors import CheckpointError, ConfigError, RunError, TrainingFailed, UserError
 
 if TYPE_CHECKING:
@@ -100,11 +101,19 @@ class Ranks:
         """Bytes of commands that the last roll call announced."""
 
     @classmethod
-    def joined(cls, device: torch.device) -> "Ranks | None":
-        """The ranks of the process group; None when there is none, or this process is alone in it."""
+    def joined(
+        cls, model: nn.Module, optimizer: torch.optim.Optimizer, config: Config, others: dict[str, object]
+    ) -> "Ranks | None":
+        """The ranks of the process group; None when there is none, or this process is alone in it.
+
+        Raises UserError, on every rank, where one of them is started with something else than rank 0.
+        """
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() < 2:
             return None
-        return cls(device)
+        ranks = cls(next((p.device for p in model.parameters()), torch.device("cpu")))
+        own = msgspec.msgpack.encode(started_with(model, optimizer, config, others))
+        check_same_start([msgspec.msgpack.decode(each, type=dict[str, str]) for each in ranks.collect(own)])
+        return ranks
 
     @property
     def first(self) -> bool:

@@ -69,10 +69,10 @@ class Engine:
         """``ranks``: the processes that train it together, with equal weights from here on; None: this one alone."""
         self.model, self.optimizer, self.config, self.clock = model, optimizer, config, clock
         self.loss, self.ranks = BatchLoss(loss_fn), ranks
-        if ranks is not None:
-            ranks.share_weights(model)
         check_optimizer(optimizer, model)
         self.parameters = Parameters(model, (p for group in optimizer.param_groups for p in group["params"]))
+        if ranks is not None:
+            ranks.share_weights(model)
         if config.training.compile:
             compile_model(model)
         self.total_steps = total_steps

@@ -13,6 +13,7 @@ from trainer_core.spec.errors import ConfigError
 from trainer_core.spec.presets import PRESETS
 
 Tables = dict[str, dict[str, Any]]
+ConfigLike = Config | Mapping[str, Any] | str | Path | None
 """section -> key -> value, every key in its own section."""
 
 ALIASES: dict[tuple[str, str], tuple[str, str]] = {
@@ -163,6 +164,19 @@ def config_from(tables: Tables, preset: str | None) -> Config:
         return msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from None
+
+
+def as_config(config: ConfigLike) -> Config:
+    """A Config, a mapping in the sections of the document, the path of a TOML file, or None: the defaults."""
+    match config:
+        case None:
+            return Config()
+        case Config():
+            return config
+        case str() | Path():
+            return load(Path(config)).config
+        case _:
+            return resolve(config).config
 
 
 def to_toml(config: Config) -> str:
