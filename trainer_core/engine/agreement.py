@@ -78,8 +78,8 @@ def started_with(
             said[f"the model's {name}"] += ", frozen"
     said["the optimizer"] = type(optimizer).__name__
     for i, group in enumerate(optimizer.param_groups):
-        settings = {k: v for k, v in group.items() if k != "params"}
-        said[f"the optimizer's group {i}"] = f"{len(group['params'])} tensors, {settings}"
+        said[f"the optimizer's group {i}"] = f"{len(group['params'])} tensors"
+        said |= {f"{k} of the optimizer's group {i}": str(v) for k, v in group.items() if k != "params"}
     kept = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
     said["the optimizer's state"] = f"checksum {checksum(kept)}"
     return said | {key: str(value) for key, value in others.items()}

@@ -267,7 +267,7 @@ def _answered() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        first_line = str(error).strip().partition("\n")[0]
+        first_line = str(error).strip().partition("\n")[0].partition(". This is")[0]
         raise RankLost(
             "another rank has gone, or did not answer within the process group's timeout; look for what it said "
             f"itself, and resume the run with all ranks ({first_line[:300]})"
