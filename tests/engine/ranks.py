@@ -1,6 +1,6 @@
 """Two real processes that train together, in one program: it imports torch once and forks the ranks of each act.
 
-``python -m tests.engine.ranks FOLDER`` plays every act; what a rank found is in FOLDER/ACT-RANK.pt, and how each ended in
+``python -m tests.engine.ranks FOLDER`` plays every act; what a rank found is in FOLDER/ACT-RANK.pt, how each ended in
 FOLDER/ended.json. Nothing here can hang: collectives time out, and ranks that outlive their act are killed.
 """
 
@@ -106,9 +106,7 @@ class Play:
             "weights": {k: v.clone() for k, v in self.model.state_dict().items()},
             "kept": [r.kept for r in self.records if isinstance(r, PredictionEnded)],
             "records": len(self.records),
-            "commands": [
-                (r.command_id, str(r.state), r.detail) for r in self.records if isinstance(r, CommandChanged)
-            ],
+            "commands": [(r.command_id, str(r.state), r.detail) for r in self.records if isinstance(r, CommandChanged)],
             "files": sorted(p.name for p in (self.trainer.run_dir / "checkpoints").glob("step-*")),
         } | more
 
@@ -151,7 +149,7 @@ class Fickle:
         self.last_P, self.asked = state["last"], state["asked"]
 
 
-# -- the acts -----------------------------------------------------------------------------------------------------------
+# -- the acts --------------------------------------------------------------------------------------------------------
 
 
 def training(rank: int, folder: Path) -> Found:
