@@ -395,8 +395,8 @@ def main(folder: Path, chosen: list[str]) -> None:
     for act, size, where in ACTS:
         if not chosen or act.__name__ in chosen:
             (folder / where).mkdir(exist_ok=True)
+            (folder / f"{act.__name__}.init").unlink(missing_ok=True)
             ranks = [_forked(act, rank, size, folder, where) for rank in range(size)]
-            Path(folder / f"{act.__name__}.init").unlink(missing_ok=True)
             ended[act.__name__] = [_awaited(pid, time.monotonic() + ACT_S) for pid in ranks]
     (folder / "ended.json").write_text(json.dumps(ended))
 
