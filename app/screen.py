@@ -1,5 +1,6 @@
 """One live page's content at one moment, as messages for one browser. Knows no socket and no Streamlit."""
 
+import math
 import time
 from typing import Literal
 
@@ -18,6 +19,8 @@ from app.wire import Sent
 from trainer_core.telemetry.rundir import RunStatus
 
 NOT_READ = RunStatus("waiting", "nothing of this run has been read yet")
+
+TABLES_S = 1.0
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +76,7 @@ class Screen:
         self.page = page
         self.sent = Sent()
         self.replay: Replay | None = None
+        self._tables_at = -math.inf
 
     def show(self, wish: Wish | None, clock: float) -> None:
         """Show the run as it is, or a replay of it. ``clock``: monotonic seconds. Raises JournalError."""
@@ -90,11 +94,16 @@ class Screen:
             self.replay = None
 
     def glance(self, now: float) -> list[Json]:
-        """Bound values and lists: cheap, ten times a second."""
+        """Bound values and lists: cheap, ten times a second; tables once."""
         moment = self._moment(now)
         common = _common(moment) | self._replaying(moment)
-        messages = [self.sent.binds_message({**common, **self.page.binds(moment)})]
-        messages += [self.sent.list_message(name, items) for name, items in self.page.lists(moment).items()]
+        binds, lists = self.page.binds(moment), self.page.lists(moment)
+        if not 0.0 <= now - self._tables_at < TABLES_S:
+            self._tables_at = now
+            slow_binds, slow_lists = self.page.tables(moment)
+            binds, lists = {**binds, **slow_binds}, {**lists, **slow_lists}
+        messages = [self.sent.binds_message({**common, **binds})]
+        messages += [self.sent.list_message(name, items) for name, items in lists.items()]
         return [message for message in messages if message is not None]
 
     def drawings(self, ask: Ask, now: float) -> list[Json]:

@@ -40,38 +40,42 @@ def html() -> str:
     )  # fmt: skip
 
 
-def binds(moment: Moment) -> Binds:
-    """Counts and the heads of the issues."""
-    log, config = moment.snapshot.side.alerts, moment.config
-    values: Binds = {"alerts.count": _count(len(log.open), len(log.resolved), log.count)}
-    found = {trouble.issue.key: trouble for trouble in troubles.troubles(moment.snapshot, config)}
-    for issue in ISSUES:
-        trouble = found.get(issue.key)
-        values[f"issue.{issue.key}"] = trouble.headline if trouble else _UNKNOWN
-        values[f"issue.{issue.key}.tone"] = trouble.tone if trouble else "muted"
-        values[f"issue.{issue.key}.remedy"] = _remedy_text(trouble.plan if trouble else None)
-        values[f"issue.{issue.key}.can"] = bool(trouble and trouble.plan and trouble.plan.lines and _steerable(moment))
-    return values
-
-
 def lists(moment: Moment) -> Lists:
-    """The feed, the ladders, the rules, and the lines of every issue."""
-    snapshot, config = moment.snapshot, moment.config
+    """The ladders' needles."""
+    return {"thresholds": [_ladder(found) for found in rules.threshold_ladders(moment.snapshot, moment.config)]}
+
+
+def tables(moment: Moment) -> tuple[Binds, Lists]:
+    """The feed, the rules, and every issue of the guide."""
+    snapshot, config, log = moment.snapshot, moment.config, moment.snapshot.side.alerts
+    found = {trouble.issue.key: trouble for trouble in troubles.troubles(snapshot, config)}
+    values: Binds = {"alerts.count": _count(len(log.open), len(log.resolved), log.count)}
     filled: dict[str, list[Json]] = {
-        "entries": [_entry(found, moment) for found in alerts.feed(snapshot, config, MOST_PAST)],
-        "thresholds": [_ladder(found) for found in rules.threshold_ladders(snapshot, config)],
+        "entries": [_entry(entry, moment) for entry in alerts.feed(snapshot, config, MOST_PAST)],
         "rules": [_rule(line) for line in rules.rule_lines(snapshot, config)] if config is not None else [],
     }
-    for name in ISSUES:
-        filled |= {f"{kind}.{name.key}": [] for kind in ("symptoms", "changes", "mended")}
-    for trouble in troubles.troubles(snapshot, config):
-        key = trouble.issue.key
-        filled[f"symptoms.{key}"] = [_line(line) for line in trouble.symptoms]
-        filled[f"mended.{key}"] = [_line(line) for line in trouble.mended]
-        filled[f"changes.{key}"] = [
-            {"cells": [c.name, c.now, c.value, c.why, c.when], "tone": ""} for c in trouble.changes
-        ]
-    return filled
+    for issue in ISSUES:
+        trouble, key = found.get(issue.key), issue.key
+        values |= _head(key, trouble, _steerable(moment))
+        filled[f"symptoms.{key}"] = [_line(line) for line in trouble.symptoms] if trouble else []
+        filled[f"mended.{key}"] = [_line(line) for line in trouble.mended] if trouble else []
+        filled[f"changes.{key}"] = [_change(line) for line in trouble.changes] if trouble else []
+    return values, filled
+
+
+def _head(key: str, trouble: troubles.Trouble | None, steerable: bool) -> Binds:
+    """What moves in the head and the foot of an issue."""
+    found = trouble.plan if trouble is not None else None
+    return {
+        f"issue.{key}": trouble.headline if trouble else _UNKNOWN,
+        f"issue.{key}.tone": trouble.tone if trouble else "muted",
+        f"issue.{key}.remedy": _remedy_text(found),
+        f"issue.{key}.can": bool(found and found.lines and steerable),
+    }
+
+
+def _change(line: troubles.ChangeLine) -> Json:
+    return {"cells": [line.name, line.now, line.value, line.why, line.when], "tone": ""}
 
 
 def _filters() -> str:
@@ -189,4 +193,4 @@ def _line(line: troubles.Line) -> Json:
     return {"met": line.shows, "text": line.text, "detail": line.detail}
 
 
-PAGE = LivePage("alerts", html, binds, lists)
+PAGE = LivePage("alerts", html, lists=lists, tables=tables)

@@ -59,16 +59,22 @@ def no_lists(_moment: Moment) -> Lists:
     return {}
 
 
+def no_tables(_moment: Moment) -> tuple[Binds, Lists]:
+    """A page without tables."""
+    return {}, {}
+
+
 @dataclass(frozen=True)
 class LivePage:
     """One page. ``html`` is drawn once (see ``blocks``); all that moves is named in it.
 
-    ``binds`` and ``lists`` are asked up to twenty times a second and must not grow with the history; of ``figures``
-    only those that the reader can see are drawn, once or twice a second.
+    ``binds`` and ``lists`` are asked up to twenty times a second, ``tables`` once; none of them may grow with the
+    history. Of ``figures`` only those that the reader can see are drawn, once or twice a second.
     """
 
     name: str
     html: Callable[[], str]
     binds: Callable[[Moment], Binds] = no_binds
     lists: Callable[[Moment], Lists] = no_lists
+    tables: Callable[[Moment], tuple[Binds, Lists]] = no_tables
     figures: Mapping[str, Builder] = field(default_factory=dict)

@@ -117,7 +117,7 @@ def _emergencies() -> str:
     return blocks.table(("Problem", "Immediate fix", "Would change now", ""), rows)
 
 
-def binds(moment: Moment) -> Binds:
+def _binds(moment: Moment) -> Binds:
     """What each emergency action would change, and which preset is nearest."""
     found = configuration.resolved(moment.snapshot, moment.config)
     near = f"nearest preset: {found.preset} ({found.agree} of {found.of} settings agree)" if found else UNKNOWN
@@ -132,7 +132,7 @@ def binds(moment: Moment) -> Binds:
     return values
 
 
-def lists(moment: Moment) -> Lists:
+def _lists(moment: Moment) -> Lists:
     """Every table."""
     snapshot, config = moment.snapshot, moment.config
     found = configuration.resolved(snapshot, config)
@@ -169,4 +169,9 @@ def _export(run: str, kind: str) -> Json:
     return {"text": EXPORTS[kind].label, "note": EXPORTS[kind].note, "href": f"/live/export?{query}"}
 
 
-PAGE = LivePage("reference", html, binds, lists)
+def tables(moment: Moment) -> tuple[Binds, Lists]:
+    """All of it: nothing here is worth more than one look a second."""
+    return _binds(moment), _lists(moment)
+
+
+PAGE = LivePage("reference", html, tables=tables)

@@ -171,7 +171,7 @@ def _path(life: Life, silent: int | None, step: int) -> str:
     if life.resolved is not None:
         parts.append(f"resolved at {life.resolved.step:,} ({life.resolved.message})")
     else:
-        parts.append("open")
+        parts.append("still open")
         if silent is not None and step < silent:
             parts.append(f"silenced until {silent:,}")
     return " → ".join(parts)
