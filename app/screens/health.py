@@ -191,7 +191,7 @@ def _slots(moment: Moment) -> Binds:
     said = f"{shown} metrics" + (f"; {hidden} more are only in the exported records" if hidden else "")
     values: Binds = {f"metric.{i}.on": i < len(names) for i in range(METRICS)}
     values["health.metrics"] = (
-        said if names else "None yet: call log(name=value) in your script, and each gets a chart here."
+        said if names else "None yet. In a loop of your own: monitor.step(loss=..., f1=...); each name gets a chart."
     )
     return values
 
