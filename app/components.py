@@ -1,6 +1,6 @@
 """The live component as Streamlit mounts it, with the run chooser above it. Draws nothing itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -11,22 +11,25 @@ from app.screens.registry import PAGES
 from app.widgets import choose_run, frame
 
 
-def live_page(name: str) -> Feed | None:
-    """A page of the registry for the chosen run; what comes after it on the page is the caller's. None: no run yet."""
+def live_page(name: str, first: Callable[[Feed], Sequence[str]] = lambda _feed: ()) -> Feed | None:
+    """A page of the registry for the chosen run; what comes after it on the page is the caller's. None: no run yet.
+
+    ``first`` says which metrics of the user's own the reader wants to see first.
+    """
     frame()
     feed = choose_run()
     if feed is not None:
         answer(feed)
         if sent_here(feed):
             answers(feed)
-        mount(feed, name)
+        mount(feed, name, first=first(feed))
     return feed
 
 
-def mount(feed: Feed, name: str, others: Sequence[str] = ()) -> None:
+def mount(feed: Feed, name: str, others: Sequence[str] = (), first: Sequence[str] = ()) -> None:
     """The component alone; ``others`` are runs to compare with."""
     script, style = component_source()
     live = st.components.v2.component("hybrid_live", js=script, css=style, isolate_styles=False)
     key = f"live_{name}"
-    data = component_data(feed.run_dir.name, PAGES[name], others)
+    data = component_data(feed.run_dir.name, PAGES[name], others, first)
     live(key=key, data=data, on_pressed_change=lambda: note_press(key))

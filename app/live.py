@@ -37,6 +37,7 @@ DRAW_S = 0.5
 DRAW_LATEST_S = 10.0
 """When a browser has not said for this long that it has drawn, send again."""
 MOST_MESSAGE = 2000
+MOST_CHOSEN = 24
 MOST_COMPARED = 7
 """Runs beside the page's own; fewer than feeds are kept, so that no screen takes another's away."""
 STATIC = Path(__file__).parent / "static"
@@ -77,11 +78,12 @@ def _version() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in SCRIPTS)).hexdigest()[:12]
 
 
-def component_data(run: str, page: LivePage, others: Sequence[str] = ()) -> dict[str, Any]:
+def component_data(run: str, page: LivePage, others: Sequence[str] = (), first: Sequence[str] = ()) -> dict[str, Any]:
     """What the live component is given by its page."""
     return {
         "run": run,
         "others": ",".join(others),
+        "first": json.dumps(list(first)) if first else "",
         "page": page.name,
         "html": page.html(),
         "tokens": tokens(),
@@ -126,12 +128,21 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
         return
     names = [other for other in websocket.query_params.get("with", "").split(",") if other and other != name]
     found = [await asyncio.to_thread(watch.feed, other) for other in dict.fromkeys(names[:MOST_COMPARED])]
-    screen = Screen(feed, page, tuple(other for other in found if other is not None))
+    first = chosen_metrics(websocket.query_params.get("first", ""))
+    screen = Screen(feed, page, tuple(other for other in found if other is not None), first)
     asked = _Asked()
     with contextlib.suppress(WebSocketDisconnect):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_listen(websocket, page, asked))
             tasks.create_task(_push(websocket, feed, screen, asked))
+
+
+def chosen_metrics(text: str) -> tuple[str, ...]:
+    """Names of the user's own metrics that a page asks to have first: a JSON list; nothing where it is none."""
+    try:
+        return tuple(msgspec.json.decode(text, type=list[str])[:MOST_CHOSEN]) if text else ()
+    except msgspec.MsgspecError:
+        return ()
 
 
 class _Asked:
@@ -182,7 +193,7 @@ async def _push(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked)
                 text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
                 await _send(websocket, {"t": "trouble", "text": text})
                 screen.close()
-                screen = Screen(screen.feed, screen.page, screen.others)
+                screen = Screen(screen.feed, screen.page, screen.others, screen.first)
                 await asyncio.sleep(DRAW_LATEST_S)
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
         asked.over = True

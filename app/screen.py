@@ -70,9 +70,12 @@ def check(ask: Ask, page: LivePage) -> None:
 class Screen:
     """What one browser sees of one run."""
 
-    def __init__(self, feed: Source, page: LivePage, others: tuple[Source, ...] = ()) -> None:
+    def __init__(
+        self, feed: Source, page: LivePage, others: tuple[Source, ...] = (), first: tuple[str, ...] = ()
+    ) -> None:
         self.feed = feed
         self.others = others
+        self.first = first
         self.page = page
         self.sent = Sent()
         self.replay: Replay | None = None
@@ -118,8 +121,8 @@ class Screen:
     def _moment(self, now: float) -> Moment:
         others = tuple(_moment(other, now) for other in self.others)
         if self.replay is not None:
-            return _moment(self.replay, self.replay.clock, others)
-        return _moment(self.feed, now, others)
+            return _moment(self.replay, self.replay.clock, others, self.first)
+        return _moment(self.feed, now, others, self.first)
 
     def _replaying(self, moment: Moment) -> Binds:
         """Where the replay stands; its bar shows it."""
@@ -130,9 +133,9 @@ class Screen:
         return {"replay.on": True, "replay.at": round(self.replay.at, 4), "replay.said": f"step {step:,} · {when}"}
 
 
-def _moment(source: Source, now: float, others: tuple[Moment, ...] = ()) -> Moment:
+def _moment(source: Source, now: float, others: tuple[Moment, ...] = (), first: tuple[str, ...] = ()) -> Moment:
     status = source.status if source.status is not None else NOT_READ
-    return Moment(source.snapshot(), status, source.connection, str(source.run_dir), now, others)
+    return Moment(source.snapshot(), status, source.connection, str(source.run_dir), now, others, first)
 
 
 def _common(moment: Moment) -> Binds:

@@ -26,8 +26,9 @@ def signal(
     log: bool = False,
     note: str = "",
     ideal: float | None = None,
+    unmeasured: str = "not measured in these steps",
 ) -> Figure:
-    """``field`` of the steps. ``ideal`` is a value to aim at, drawn as a quiet line. Says so where nothing is there."""
+    """``field`` of the steps. ``ideal`` is a value to aim at, drawn as a quiet line; ``unmeasured`` says why not."""
     low, high = look.window.resolve(snapshot)
     found = line(snapshot, snapshot.steps, field, look.window, smooth=look.smooth)
     ends = (_decades if log else _linear)(found, ladder, ideal)
@@ -46,7 +47,7 @@ def signal(
     return Figure(
         name=name,
         title=title,
-        caption="not measured in these steps" if empty else note or found.caption,
+        caption=unmeasured if empty else note or found.caption,
         traces=line_traces(title.lower(), "%{y:.3g}"),
         layout={**shape, "shapes": [*band_shapes(0.0), *shapes], "annotations": labels},
         columns={**line_columns(found), "mark_nan": _none(), **band_columns(bands(snapshot, low, high))},

@@ -37,7 +37,10 @@ MACHINE = ("sys_cpu", "sys_memory", "sys_process", "sys_disk", "sys_gpu", "sys_h
 OF_GPUS = ("sys_gpu", "sys_heat")
 """Shown where there is a GPU that was read."""
 METRICS = 24
-OWN_LOOP = "This is a loop of its own that a Monitor watches: it has no phases, and no schedule of ours."
+OWN_LOOP = (
+    "This is a loop of its own that a Monitor watches: it has no phases and no checklists, tells no norms by layer, "
+    "and its schedule is its own."
+)
 
 
 def html() -> str:
@@ -60,7 +63,7 @@ def html() -> str:
             ),
             kind="two",
         ),
-        blocks.columns(_chart("layer_heat", "tall"), _chart("layer_bars", "tall"), kind="two"),
+        _when("health.layers", blocks.columns(_chart("layer_heat", "tall"), _chart("layer_bars", "tall"), kind="two")),
         blocks.columns(
             _chart("grad_ratio", "small"), _chart("grad_variance", "small"), _chart("grad_noise", "small"), kind="three"
         ),
@@ -75,13 +78,16 @@ def html() -> str:
             ),
             kind="two",
         ),
-        blocks.heading("Checklists", "with the numbers of the last time each was gone through"),
-        blocks.columns(*(_checklist(i, name) for i, name in enumerate(health_checks.NAMES)), kind="three"),
-        blocks.card(
-            "If a check fails",
-            blocks.listing("health.fails", "", kind="lines"),
-            _goto("Control", "Pause, rates and roll back are on Control"),
-            bound="health.failing",
+        _when(
+            "health.checked",
+            blocks.heading("Checklists", "with the numbers of the last time each was gone through"),
+            blocks.columns(*(_checklist(i, name) for i, name in enumerate(health_checks.NAMES)), kind="three"),
+            blocks.card(
+                "If a check fails",
+                blocks.listing("health.fails", "", kind="lines"),
+                _goto("Control", "Pause, rates and roll back are on Control"),
+                bound="health.failing",
+            ),
         ),
         blocks.heading("Machine"),
         f'<div class="hy-metrics">{"".join(_machine(name) for name in MACHINE)}</div>',
@@ -100,6 +106,11 @@ def _chart(name: str, size: str = "") -> str:
     """A chart, with the standing of its alerts where it has any."""
     beside = f'<span class="hy-flag" data-tone="flag.{name}.tone" data-bind="flag.{name}"></span>' * (name in FLAGS)
     return blocks.chart(name, beside, size)
+
+
+def _when(key: str, *parts: str) -> str:
+    """Parts that are shown where they mean something."""
+    return f'<div class="hy-when" data-on="{key}">{"".join(parts)}</div>'
 
 
 def _machine(name: str) -> str:
@@ -125,7 +136,17 @@ def _sign(sign: health_signs.Sign) -> str:
         f'<div class="hy-chart" data-figure="sign_{sign.key}"><header><h3></h3><small></small></header>'
         '<div class="hy-plot hy-plot-small"></div></div>'
         f'<dl>{words}</dl><p class="hy-signfix" data-bind="{key}.fix"></p>'
-        f"{_goto('Alerts', 'Its alert and remedy')}{_goto('Control', 'Act on Control')}</div></section>"
+        f"{_remedy(sign)}{_goto('Alerts', 'Its alert')}{_goto('Control', 'Act on Control')}</div></section>"
+    )
+
+
+def _remedy(sign: health_signs.Sign) -> str:
+    """A button that asks for the remedy; what it would send is shown, and confirmed, before anything is sent."""
+    if sign.remedy_name is None:
+        return ""
+    return (
+        f'<button type="button" class="hy-goto hy-remedy" data-press="remedy" data-which="{sign.remedy_name}">'
+        "Apply remedy…</button>"
     )
 
 
@@ -150,7 +171,11 @@ def _metric(i: int) -> str:
 def binds(moment: Moment) -> Binds:
     """Signs, flags, the live zone, the machine's newest reading, which metric slots are in use."""
     snapshot, config = moment.snapshot, moment.config
-    values: Binds = {"health.own_loop": OWN_LOOP if snapshot.own_loop else ""}
+    values: Binds = {
+        "health.own_loop": OWN_LOOP if snapshot.own_loop else "",
+        "health.layers": not (snapshot.own_loop and snapshot.side.layers.empty),
+        "health.checked": not snapshot.own_loop,
+    }
     for standing in signs(snapshot, config):
         key = f"sign.{standing.sign.key}"
         values |= {
@@ -184,11 +209,18 @@ def _checked(moment: Moment) -> Binds:
     return values
 
 
+def _metrics(moment: Moment) -> list[str]:
+    """The names of the user's own metrics: chosen ones, then the others as they first came."""
+    known = moment.snapshot.side.metrics
+    first = [name for name in moment.first if name in known]
+    return [*first, *(name for name in known if name not in first)]
+
+
 def _slots(moment: Moment) -> Binds:
-    names, left_out = list(moment.snapshot.side.metrics), moment.snapshot.side.left_out
+    names, left_out = _metrics(moment), moment.snapshot.side.left_out
     shown = min(len(names), METRICS)
     hidden = len(names) + left_out - shown
-    said = f"{shown} metrics" + (f"; {hidden} more are only in the exported records" if hidden else "")
+    said = f"{shown} metrics" + (f"; {hidden} more: choose below which come first" if hidden else "")
     values: Binds = {f"metric.{i}.on": i < len(names) for i in range(METRICS)}
     values["health.metrics"] = (
         said if names else "None yet. In a loop of your own: monitor.step(loss=..., f1=...); each name gets a chart."
@@ -233,7 +265,7 @@ def _diagram(draw: Sign) -> Builder:
 
 def _slot(i: int) -> Builder:
     def draw(moment: Moment, look: Look) -> Figure:
-        names = list(moment.snapshot.side.metrics)
+        names = _metrics(moment)
         return health_machine.metric(moment.snapshot, look, i, names[i] if i < len(names) else None)
 
     return draw
@@ -253,7 +285,8 @@ def _variance(moment: Moment, look: Look) -> Figure:
 
 def _noise(moment: Moment, look: Look) -> Figure:
     return signal(moment.snapshot, look, "grad_noise", "micro_grad_snr", "Gradient signal / noise", log=True,
-                  note="over micro-batches; below 1 noise rules")  # fmt: skip
+                  note="over micro-batches; below 1 noise rules",
+                  unmeasured="needs two micro-batches a step")  # fmt: skip
 
 
 PAGE = LivePage(

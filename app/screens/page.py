@@ -32,6 +32,8 @@ class Moment:
     """Unix seconds."""
     others: tuple["Moment", ...] = ()
     """Runs to compare it with."""
+    first: tuple[str, ...] = ()
+    """Metrics of the user's own that the reader wants to see first."""
 
     @cached_property
     def runs(self) -> list[Compared]:

@@ -46,9 +46,9 @@ class Screen {
   }
 
   // -- the server --
-  watch(run, others) {
-    if (run === this.run && others === this.others) return;
-    this.others = others;
+  watch(run, others, first) {
+    if (run === this.run && others === this.others && first === this.first) return;
+    [this.others, this.first] = [others, first];
     if (this.run !== undefined) this.span = null;  // the span in the address is that of the first run shown
     this.run = run;
     this.replay?.leave();
@@ -65,6 +65,7 @@ class Screen {
     url.searchParams.set("run", this.run);
     url.searchParams.set("page", this.page);
     if (this.others) url.searchParams.set("with", this.others);
+    if (this.first) url.searchParams.set("first", this.first);
     const socket = this.socket = new WebSocket(url);
     this.drawnNumber = 0;
     for (const chart of Object.values(this.charts)) chart.columns = {};
@@ -377,7 +378,7 @@ export default function live({ parentElement, data, setTriggerValue }) {
   clearTimeout(screen.ending);
   screen.send = setTriggerValue;
   if (fresh) screen.showFollow();
-  screen.watch(data.run, data.others);
+  screen.watch(data.run, data.others, data.first);
   return () => {
     screen.ending = setTimeout(() => {
       screen.destroy();

@@ -43,9 +43,14 @@ class Sign:
         return BY_NAME[self.rules[0]].causes
 
     @property
+    def remedy_name(self) -> str | None:
+        """The name of its remedy; None: there is none."""
+        return BY_NAME[self.rules[0]].remedy
+
+    @property
     def remedy(self) -> str:
         """What the remedy would do, in words; empty: there is none."""
-        name = BY_NAME[self.rules[0]].remedy
+        name = self.remedy_name
         return (REMEDIES[name].__doc__ or "") if name else ""
 
     @property
@@ -139,7 +144,8 @@ def near(snapshot: Snapshot, sign: Sign, config: Config | None) -> str:
     """The number that tells how near a sign is; empty while it is not measured."""
     if not sign.signal:
         stretches = [n for n in snapshot.not_finite if n.signal in ("loss", "grad_norm")]
-        return f"{len(stretches)} stretches so far, last at step {stretches[-1].first_step:,}" if stretches else ""
+        times = f"{len(stretches)} times so far" if len(stretches) > 1 else "once so far"
+        return f"{times}, last at step {stretches[-1].first_step:,}" if stretches else ""
     value = (snapshot.side.health.values if snapshot.side.health else {}).get(sign.signal)
     if value is None:
         value = getattr(snapshot.last, sign.signal, None)

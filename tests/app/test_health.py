@@ -1,10 +1,12 @@
 """The Health page: signs that light up, zones, layers, the learning rate, losses, checklists, machine, metrics."""
 
+import dataclasses
 import json
 import math
 import re
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from plotly import graph_objects as go
@@ -13,6 +15,7 @@ from app.feed import Connection
 from app.figures import health_layers as layer_figures
 from app.figures.health_losses import validations
 from app.figures.health_rate import figure as rate_figure
+from app.live import chosen_metrics
 from app.screens.health import METRICS, PAGE
 from app.screens.page import Moment
 from app.store import Snapshot, Store
@@ -208,8 +211,6 @@ def layered(count: int, norms: list[float] | None = None) -> Snapshot:
 
 
 def started_with(script: Script, count: int) -> Any:
-    import msgspec
-
     return msgspec.structs.replace(script.rows[0].record, layers=tuple(f"layer_{i}" for i in range(count)))
 
 
@@ -273,8 +274,6 @@ def test_what_a_rate_cannot_tell_is_no_peak() -> None:
 def scheduled(
     schedule: LearningRateSchedule, steps: int = 30, initial: float | None = 1e-4, total: int = 20_000
 ) -> Script:
-    import msgspec
-
     script = Script().start(total)
     config = Config(learning_rate_schedule=schedule)
     sections = {k: v for k, v in msgspec.to_builtins(config).items() if k != "preset"}
@@ -329,8 +328,6 @@ def test_an_optimizer_s_own_rate_is_the_peak_when_the_settings_name_none() -> No
 
 
 def test_the_plan_of_somebody_s_own_loop_is_not_invented() -> None:
-    import msgspec
-
     script = scheduled(WSD)
     record = msgspec.structs.replace(script.rows[0].record, own_loop=True)
     script.rows[0] = script.rows[0].__class__(1, script.time, 1, record)
@@ -399,7 +396,31 @@ def test_each_metric_has_a_chart_and_its_nan_is_marked() -> None:
     assert second.columns["mark_nan"].texts == (f"broken is NaN or infinite at step {at.snapshot.side.newest.step:,}",)
 
 
+def test_chosen_metrics_come_first() -> None:
+    script = Script().start().steps(1)
+    script.say(MetricsMeasured(1, {f"m{i}": float(i) for i in range(40)}))
+    at = dataclasses.replace(moment(seen(script)), first=("m33", "unknown", "m2"))
+    titles = [PAGE.figures[f"metric_{i}"](at, Look(Window())).title for i in range(4)]
+    assert titles == ["m33", "m2", "m0", "m1"]
+
+
+def test_a_choice_that_is_no_list_of_names_is_none() -> None:
+    assert chosen_metrics('["f1", "a,b"]') == ("f1", "a,b")
+    assert chosen_metrics("") == chosen_metrics("[1]") == chosen_metrics("{") == ()
+    assert len(chosen_metrics(json.dumps([str(i) for i in range(1000)]))) == 24
+
+
+def test_a_loop_of_somebody_s_own_is_not_shown_what_it_does_not_have() -> None:
+    script = Script().start()
+    record = msgspec.structs.replace(script.rows[0].record, own_loop=True, layers=())
+    script.rows[0] = script.rows[0].__class__(1, script.time, 1, record)
+    values = PAGE.binds(moment(seen(script.steps(5))))
+    assert values["health.own_loop"] and not values["health.layers"] and not values["health.checked"]
+    assert values["sign.divergence.line"] == "a loop of its own predicts nothing"
+    assert PAGE.binds(moment(seen(Script().start())))["health.checked"]
+
+
 def test_more_metrics_than_charts_are_counted() -> None:
     script = Script().start().steps(1)
     script.say(MetricsMeasured(1, {f"m{i}": 1.0 for i in range(70)}))
-    assert PAGE.binds(moment(seen(script)))["health.metrics"] == "24 metrics; 46 more are only in the exported records"
+    assert PAGE.binds(moment(seen(script)))["health.metrics"] == "24 metrics; 46 more: choose below which come first"

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.watching import RUNS_DIR, watch
 from tests.app.rows import Script, cycled
-from trainer_core.spec.records import RunState
+from trainer_core.spec.records import MetricsMeasured, RunState
 
 PAGES = ("live", "phases", "health", "alerts", "control", "compare", "reference")
 
@@ -79,3 +79,19 @@ def test_a_damaged_journal_is_said_and_harms_no_page(runs_dir: Path, page: Calla
     assert shown.selectbox[0].value == "broken"
     if name == "control":
         assert "journal.db" in shown.error[0].value
+
+
+def test_metrics_chosen_on_the_health_page_stay_in_the_address(
+    page: Callable[[str], AppTest], written_run: Callable[[str, Script], Path]
+) -> None:
+    script = cycled(1)
+    script.say(MetricsMeasured(script.step, {"f1": 0.5, "recall": 0.7}))
+    written_run("run-a", script)
+    shown = page("health")
+    assert not shown.exception
+    box = next(box for box in shown.multiselect if box.label == "Metrics shown first")
+    assert (box.options, box.value) == (["f1", "recall"], [])
+    shown = box.select("recall").run()
+    assert not shown.exception
+    assert shown.query_params["metric"] in ("recall", ["recall"])  # one value may come without its list
+    assert next(box for box in shown.multiselect if box.label == "Metrics shown first").value == ["recall"]
