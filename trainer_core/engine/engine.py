@@ -13,7 +13,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from trainer_core.engine import looking, predicting
+from trainer_core.engine import fitting, looking, predicting
 from trainer_core.engine.batch_losses import BatchLosses
 from trainer_core.engine.budget import Budget
 from trainer_core.engine.compiling import compile_model
@@ -94,8 +94,7 @@ class Engine:
         if isinstance(self.predictor, Borrower):
             self.predictor.borrow(self.work_P)
         self.progress = ProgressGuard()
-        self.recorder = Recorder(self, sink)
-        self.phase = Phase.WARMUP
+        self.recorder, self.phase = Recorder(self, sink), Phase.WARMUP
         self.step_count = self.steps_in_phase = self.batches = self.cycle = self.attempt = 0
         self.backward_passes = self.forwards = self.probe_at = self.state_rev = self.recoveries = 0
         self.predictions_entered = self.predictions_kept = self.predictions_undone = 0
@@ -115,6 +114,7 @@ class Engine:
         self.losses = BatchLosses(self.parameters, self.samples)
         self.roll_back: Callable[[str], None] | None = None
         """Restores the last good checkpoint, more careful settings with it; set by whoever owns the files."""
+        self.made = fitting.made(self, own=predictor is not None)
         self.schedule.apply(1)
 
     # -- one step ---------------------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import torch
 
-from trainer_core.engine import predicting
+from trainer_core.engine import fitting, predicting
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
@@ -26,6 +27,7 @@ from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
+    Annotated,
     AttemptStarted,
     CheckpointSaved,
     CheckpointSkipped,
@@ -297,19 +299,26 @@ class Session:
         engine = self.engine
         start = engine.clock()
         entry, weights, state = self.checkpoints.load_newest(engine.parameters.device, good=False)
+        fitting.check(engine, weights, state["engine"])
         engine.model.load_state_dict(weights)
         self.load_state_dict(state)
+        fitting.follow_settings(engine.optimizer, state["engine"], engine.made)
         self.paused = False
         # A disk too slow for the journal may have let a checkpoint overtake it: the attempt did reach the checkpoint.
         self._begin_attempt(parent, max(left, engine.step_count), entry.name, because, start)
+        anew = fitting.anew(engine, state["engine"])
+        if anew is not None:
+            engine.record(Annotated(engine.step_count, anew, "trainer"))
         return entry
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the model's weights; ``live`` are the settings changed since the run began."""
         before, now = live_values(self._configured), live_values(self.engine.config)
+        decay = self.engine.config.optimizer.weight_decay
         return {
             "engine": self.engine.state_dict(),
             "live": {name: value for name, value in now.items() if value != before[name]},
+            "weight_decay": None if decay == self._configured.optimizer.weight_decay else decay,
             "validation": [self._best_validation, self._validations_without_gain],
             "remedying": self.remedying.state_dict(),
             "knobs": self.knobs.state_dict(),
@@ -321,7 +330,11 @@ class Session:
         self._best_validation, self._validations_without_gain = state["validation"]
         self.remedying.load_state_dict(state["remedying"])
         self.knobs.load_state_dict(state.get("knobs", {}))  # a checkpoint of before there were knobs
-        self.engine.config = with_live_settings(self.engine.config, state["live"])
+        self.engine.config = config = with_live_settings(self.engine.config, state["live"])
+        decay = state.get("weight_decay")
+        if decay is not None:
+            optimizer = msgspec.structs.replace(config.optimizer, weight_decay=decay)
+            self.engine.config = msgspec.structs.replace(config, optimizer=optimizer)
 
     def skipped(self, name: str, because: str) -> None:
         """Record a checkpoint that was passed over."""

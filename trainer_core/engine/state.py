@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from trainer_core.engine import fitting
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.randomness import random_state, set_random_state
 from trainer_core.engine.snapshot import Snapshot
@@ -58,7 +59,7 @@ def state_of(engine: "Engine") -> dict[str, Any]:
         "last": msgspec.to_builtins(engine.last),
         "last_state": list(engine.last_state),
         "state": msgspec.to_builtins(engine.state),
-        "gradient_clip_norm": engine.config.optimizer.gradient_clip_norm,
+        "made": engine.made,
         "recorder": engine.recorder.state_dict(),
         "random": random_state(),
         "ragged": engine.ranks.averaging.ragged if engine.ranks else None,
@@ -69,7 +70,7 @@ def restore(engine: "Engine", state: dict[str, Any]) -> None:
     """Put back what ``state_of`` gave."""
     device = engine.parameters.device
     engine.optimizer.load_state_dict(state["optimizer"])
-    for name in _PARTS:
+    for name in fitting.parts(engine, state, _PARTS):
         getattr(engine, name).load_state_dict(state[name])
     engine.flight = Flight.from_state(state["flight"], device) if state["flight"] else None
     engine.shadow = Flight.from_state(state["shadow"], device) if state["shadow"] else None
