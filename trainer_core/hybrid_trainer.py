@@ -47,7 +47,7 @@ class HybridTrainer:
     instead of the configured one. ``plain`` locks prediction from the start: a baseline. ``baseline`` names such a run
     for the report to compare this one with. In an initialised process group (torch.distributed) all ranks make one with
     the same arguments and call the same methods; each gives batches of its own, and rank 0 alone has the run directory
-    (docs/distributed.md).
+    (docs/distributed.md). ``listen``: HOST[:PORT] that other machines may call, with named keys (docs/security.md).
 
     Raises UserError (ConfigError, RunError, CheckpointError) with one sentence for input that cannot be used.
     Use it as a context manager, or close it: that writes how the run ended (the end of the program does it otherwise).
@@ -70,6 +70,7 @@ class HybridTrainer:
         predictor: Predictor | None = None,
         plain: bool = False,
         baseline: str | Path | None = None,
+        listen: str | None = None,
     ) -> None:
         refuse_wrapped(model)
         self.config = as_config(config)
@@ -92,7 +93,7 @@ class HybridTrainer:
         self.engine.locked = self._plain = plain
         self._baseline: str | None = None
         self._baseline, self.baseline_notes = self._checked_baseline(baseline, task)
-        history = self._open(resume)
+        history = self._open(resume, listen)
         ranks, place, keep = self._ranks, self.run_dir / "checkpoints", self.config.checkpoint.keep_last
         self._session = Session(
             self.engine,
@@ -105,7 +106,7 @@ class HybridTrainer:
         self._closed = False
         try:
             self._start(history, task)
-            self._agent = self._start_agent() if serve and self._first else None
+            self._agent = self._start_agent(listen) if serve and self._first else None
             self._system = self._watch_system() if self._first else None
         except BaseException:
             self._release()
@@ -281,12 +282,12 @@ class HybridTrainer:
         """Whether this process has the run directory."""
         return self._ranks is None or self._ranks.first
 
-    def _open(self, resume: bool) -> History | None:
+    def _open(self, resume: bool, listen: str | None) -> History | None:
         """Claim the directory and open the journal (rank 0); the history of an earlier process, on every rank."""
         found: list[History | None] = []
 
         def claim_it() -> bytes:
-            self._opened = open_run(self.run_dir, resume, self._goes_on_as)
+            self._opened = open_run(self.run_dir, resume, self._goes_on_as, listen)
             self._reporter = self._opened.reporter
             found.append(self._opened.history)
             return msgspec.msgpack.encode(found[0])
@@ -339,10 +340,10 @@ class HybridTrainer:
                 engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))
         unfinished_business(session.inbox, history, entry.name)
 
-    def _start_agent(self) -> AgentProcess:
+    def _start_agent(self, listen: str | None) -> AgentProcess:
         assert self._reporter is not None
         reporter = self._reporter
-        return start_agent(self.run_dir, queued=lambda: reporter.queued)
+        return start_agent(self.run_dir, queued=lambda: reporter.queued, listen=listen)
 
     def _watch_system(self) -> SystemWatch:
         engine = self.engine

@@ -59,7 +59,8 @@ class Monitor:
     ``scheduler`` (torch.optim.lr_scheduler) as well, or it takes a changed rate back. ``save(step)`` is called for the
     command checkpoint and before a stop; it may return a name or path. ``config``: sections ``divergence_config`` and
     ``health`` hold the limits of the alerts. ``resume`` goes on in a directory that holds a run, after ``step`` (None:
-    where its record ends). ``serve`` starts the agent that dashboards and ``hybrid send`` talk to.
+    where its record ends). ``serve`` starts the agent that dashboards and ``hybrid send`` talk to; ``listen``
+    (HOST[:PORT]) lets other machines call it, and needs a named key (``hybrid keys create``).
 
     ``pause`` waits inside ``step``; ``stop`` raises RunStopped there, which the ``with`` block swallows. Without a
     ``with`` block call ``close``, and catch RunStopped or look at ``stopped``.
@@ -82,6 +83,7 @@ class Monitor:
         step: int | None = None,
         serve: bool = True,
         on_record: Callable[[Record, int], None] | None = None,
+        listen: str | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
         self._on_record = on_record
@@ -103,10 +105,10 @@ class Monitor:
         )
         self._loop.total_steps = total_steps
         self._adopt_weight_decay()
-        history = self._open(resume)
+        history = self._open(resume, listen)
         try:
             self._start(history, step, task, model)
-            self._agent = self._start_agent() if serve else None
+            self._agent = self._start_agent(listen) if serve else None
             self._system = self._watch_system()
         except BaseException:
             self._release()
@@ -212,9 +214,9 @@ class Monitor:
 
     # -- putting it together ----------------------------------------------------------------------------------------
 
-    def _open(self, resume: bool) -> History | None:
+    def _open(self, resume: bool, listen: str | None) -> History | None:
         """Claim the directory and open the journal; the history of an earlier process when resuming."""
-        opened = open_run(self.run_dir, resume, self._goes_on_as)
+        opened = open_run(self.run_dir, resume, self._goes_on_as, listen)
         self._lock, self._reporter = opened.lock, opened.reporter
         return opened.history
 
@@ -288,10 +290,10 @@ class Monitor:
         self._loop.record(CheckpointSaved(step, name, size, True, because, seconds))
         return name
 
-    def _start_agent(self) -> AgentProcess:
+    def _start_agent(self, listen: str | None) -> AgentProcess:
         assert self._reporter is not None
         reporter = self._reporter
-        return start_agent(self.run_dir, queued=lambda: reporter.queued)
+        return start_agent(self.run_dir, queued=lambda: reporter.queued, listen=listen)
 
     def _watch_system(self) -> SystemWatch:
         loop = self._loop

@@ -27,6 +27,7 @@ from trainer_core.spec.records import (
 )
 from trainer_core.telemetry.commands_db import accepted
 from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.listening import check as check_listen
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import RunLock, claim
 
@@ -64,11 +65,13 @@ class Opened(NamedTuple):
     """Of the earlier processes, when the run is resumed."""
 
 
-def open_run(run_dir: Path, resume: bool, check: Callable[[History], None]) -> Opened:
+def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], listen: str | None = None) -> Opened:
     """Claim the directory and open the journal; ``check`` raises when its history cannot be gone on with.
 
-    Raises RunError for a directory that holds a run already, or none to resume, or that another process has.
+    Raises RunError for a directory that holds a run already, or none to resume, or that another process has; UserError
+    when the run's agent could not ``listen`` there.
     """
+    check_listen(run_dir, listen)
     has_run = (run_dir / "journal.db").exists()
     if has_run and not resume:
         raise RunError(f"{run_dir} already holds a run: resume it, or choose another directory")

@@ -50,11 +50,13 @@ def train(
     on_start: Callable[[Path, Loaded], None] | None = None,
     plain: bool = False,
     baseline: Path | None = None,
+    listen: str | None = None,
 ) -> RunResult:
     """Train a task to its end, an operator's stop, or a signal (SIGINT and SIGTERM stop with a checkpoint).
 
     ``resume`` goes on in ``run_dir`` with the configuration stored there, under the overrides given now. ``plain``
-    locks prediction from the start; ``baseline`` is such a run, to be compared with.
+    locks prediction from the start; ``baseline`` is such a run, to be compared with. ``listen`` (HOST[:PORT])
+    lets other machines call the run's agent.
     Raises UserError for anything a person can mend.
     """
     if resume and run_dir is None:
@@ -66,7 +68,7 @@ def train(
         overrides["seed"] = str(seed)
     with launched():
         loaded = _configuration(task, config_file, preset, overrides, run_dir if resume else None)
-        return _train(task, loaded, run_dir, resume, data, on_record, on_start, plain, baseline)
+        return _train(task, loaded, run_dir, resume, data, on_record, on_start, plain, baseline, listen)
 
 
 def _train(
@@ -79,6 +81,7 @@ def _train(
     on_start: Callable[[Path, Loaded], None] | None,
     plain: bool,
     baseline: Path | None,
+    listen: str | None,
 ) -> RunResult:
     config = loaded.config
     set_timeout(config.training.rank_timeout)
@@ -107,6 +110,7 @@ def _train(
         on_record=on_record,
         plain=plain,
         baseline=baseline,
+        listen=listen,
     )
     with trainer:
         if on_start is not None and trainer.rank == 0:

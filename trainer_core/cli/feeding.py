@@ -12,12 +12,14 @@ import msgspec
 import typer
 
 from trainer_core.cli.lines import line
-from trainer_core.cli.output import a_run, err, json_line
+from trainer_core.cli.output import err, json_line
+from trainer_core.cli.remote import Connect, KeyFile, Target, checked, target
 
 if TYPE_CHECKING:  # zmq is loaded by the command, so that --help is quick
     from trainer_core.spec.records import Row
     from trainer_core.telemetry.follower import Follower
     from trainer_core.telemetry.rundir import RunStatus
+    from trainer_core.telemetry.wire import Refused
 
 POLL_S, LOOK_S, REST_S = 0.2, 1.0, 3.0
 ENDED = ("finished", "stopped", "failed", "crashed")
@@ -31,12 +33,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def watch(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A live or finished run.")],
+    run_dir: Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A live or finished run.")] = None,
     every: Annotated[int, typer.Option("--every", min=1, help="Print one step of this many.")] = 10,
     last: Annotated[
         int | None, typer.Option("--last", min=0, help="Begin with this many of the newest records; all if not given.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every record as one line of JSON.")] = False,
+    connect: Connect = None,
+    key: KeyFile = None,
 ) -> None:
     """Print what a run says as it says it: steps, phase changes, alerts, commands, checkpoints, and how it is doing.
 
@@ -47,11 +51,15 @@ def watch(
     """
     from trainer_core.telemetry.follower import Follower
 
-    a_run(run_dir)
-    say: Callable[[Row], Iterable[str]] = as_json_line if as_json else as_lines(every, has_phases(run_dir))
+    run = checked(target(run_dir, connect, key))
     try:
-        with Follower(run_dir, 0 if last is None else max(0, newest(run_dir) - last)) as follower:
-            status = _follow(follower, say, as_json)
+        with Follower(run.where, key_file=run.key_file) as follower:
+            if last is not None:
+                follower.seq = max(0, follower.newest - last)
+            say: Callable[[Row], Iterable[str]] = (
+                as_json_line if as_json else as_lines(every, has_phases(follower, run))
+            )
+            status = _follow(follower, run, say, as_json)
             if follower.damaged:
                 err().print(f"note: {len(follower.damaged)} damaged rows were left out (their checksums fail)")
     except KeyboardInterrupt:
@@ -62,21 +70,13 @@ def watch(
     raise typer.Exit(1 if status.state in BADLY else 0)
 
 
-def newest(run_dir: Path) -> int:
-    """The newest seq of a run's journal."""
-    from trainer_core.telemetry.journal import JournalReader
-
-    with closing(JournalReader(run_dir)) as reader:
-        return reader.last_seq()
-
-
-def _follow(follower: "Follower", say: "Callable[[Row], Iterable[str]]", as_json: bool) -> "RunStatus":
+def _follow(follower: "Follower", run: Target, say: "Callable[[Row], Iterable[str]]", as_json: bool) -> "RunStatus":
     """Print until the run has ended and all of it was printed; how it ended."""
     from trainer_core.telemetry.rundir import status
 
-    said = ""
+    said, turned_away = "", 0
     while True:
-        now = status(follower.run_dir)
+        now = status(run.run_dir) if run.run_dir is not None else follower.status()
         if now.state in ENDED:
             _print_rest(follower, say)
         if now.state != said:
@@ -84,6 +84,10 @@ def _follow(follower: "Follower", say: "Callable[[Row], Iterable[str]]", as_json
             _print([_state_line(now, as_json)])
         if now.state in ENDED:
             return now
+        refused = follower.heartbeat.refused if follower.heartbeat is not None else None
+        if refused is not None and refused.total > turned_away:
+            turned_away = refused.total
+            _print([_refused_line(refused, as_json)])
         looks = time.monotonic() + LOOK_S
         while time.monotonic() < looks:
             _print(text for row in follower.poll(POLL_S) for text in say(row))
@@ -91,7 +95,7 @@ def _follow(follower: "Follower", say: "Callable[[Row], Iterable[str]]", as_json
 
 def _print_rest(follower: "Follower", say: "Callable[[Row], Iterable[str]]") -> None:
     """Print up to the newest row that is committed now; damaged ones at the end are not waited for."""
-    last = newest(follower.run_dir)
+    last = follower.newest
     gives_up = time.monotonic() + REST_S
     while follower.seq < last and time.monotonic() < gives_up:
         if rows := follower.poll(POLL_S):
@@ -112,17 +116,28 @@ def _state_line(now: "RunStatus", as_json: bool) -> str:
     return f"== {now.state} at step {now.step}{of}: {now.because}"
 
 
+def _refused_line(refused: "Refused", as_json: bool) -> str:
+    """What the agent has turned away so far."""
+    counts: dict[str, int] = msgspec.to_builtins(refused)
+    if as_json:
+        return json_line({"kind": "refused", **counts})
+    return "== turned away so far: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
 def as_json_line(row: "Row") -> Iterator[str]:
     """One record: seq, time, attempt, and the record's own fields with its kind."""
     head = {"seq": row.seq, "time": row.time, "attempt": row.attempt}
     yield json_line({**head, **msgspec.to_builtins(row.record)})
 
 
-def has_phases(run_dir: Path) -> bool:
+def has_phases(follower: "Follower", run: Target) -> bool:
     """Whether the run has phases: not when it is a loop that a Monitor watches."""
     from trainer_core.telemetry.journal import JournalReader
 
-    with closing(JournalReader(run_dir)) as reader:
+    if run.run_dir is None:
+        now = follower.status()
+        return now.phase is not None or now.step == 0
+    with closing(JournalReader(run.run_dir)) as reader:
         return not any(getattr(row.record, "own_loop", False) for row in reader.events("run-started", newest=1))
 
 

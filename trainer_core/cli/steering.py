@@ -13,6 +13,7 @@ import typer
 
 from trainer_core.cli.knobs import meant
 from trainer_core.cli.output import a_run, out, print_json
+from trainer_core.cli.remote import Connect, KeyFile, Listen, Target, checked, target
 from trainer_core.cli.verbs import VERBS
 from trainer_core.spec.commands import (
     ID_LENGTHS,
@@ -61,8 +62,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def send(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run to steer.")],
-    command: Annotated[str, typer.Argument(metavar="COMMAND", help="One of the commands below.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run to steer; left out with --connect.")],
+    command: Annotated[str | None, typer.Argument(metavar="COMMAND", help="One of the commands below.")] = None,
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Its arguments.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help=f"Wait for its end, not only {SHORT_WAIT_S:g} s.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print its state as JSON.")] = False,
@@ -79,15 +80,23 @@ def send(
     command_id: Annotated[
         str | None, typer.Option("--id", help="The id of an earlier try: sent twice, a command happens once.")
     ] = None,
+    connect: Connect = None,
+    key: KeyFile = None,
 ) -> None:
     """Tell a run what to do, and say what became of it. A knob of the run's own is a command, too: dropout 0.3.
 
     Exit code: 0 applied; 2 bad input; 3 refused, failed or expired; 4 unknown (no answer, or not applied yet).
     """
-    order = meant(run_dir, command, arguments or [])
-    a_run(run_dir)
+    words = [*([command] if command is not None else []), *(arguments or [])]
+    if connect is not None:  # then there is no RUN_DIR among the words
+        words = [str(run_dir), *words]
+    if not words:
+        raise UserError(f"say what to tell {run_dir}: one of {', '.join(VERBS)}")
+    run = target(None if connect is not None else run_dir, connect, key)
+    command, arguments = words[0], words[1:]
+    order = meant(run.run_dir, command, arguments)
     why = danger(order) if is_dangerous(order) else None
-    confirmed = why is not None and _confirmed(command, run_dir, why, yes)
+    confirmed = why is not None and _confirmed(command, checked(run).where, why, yes)
     if command_id is not None and not ID_LENGTHS[0] <= len(command_id) <= ID_LENGTHS[1]:
         raise UserError(f"--id {command_id!r}: must have {ID_LENGTHS[0]} to {ID_LENGTHS[1]} characters")
     request = CommandRequest(
@@ -98,8 +107,8 @@ def send(
         ttl_s=ttl,
         reason=reason,
     )
-    ask = partial(_confirmed, command, run_dir, yes=yes)
-    status = delivered(run_dir, request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S, ask)
+    ask = partial(_confirmed, command, run.where, yes=yes)
+    status = delivered(checked(run), request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S, ask)
     if as_json:
         print_json(as_keys(status, command, reason))
     else:
@@ -107,19 +116,19 @@ def send(
     raise typer.Exit(exit_code(status))
 
 
-def _confirmed(word: str, run_dir: Path, why: str, yes: bool) -> bool:
+def _confirmed(word: str, run: Path | str, why: str, yes: bool) -> bool:
     """Whether a person agreed. Raises UserError where nobody can be asked, Exit when they do not agree."""
     if yes:
         return True
     if not sys.stdin.isatty():
         raise UserError(f"{word} is dangerous ({why}) and nobody can be asked here: add --yes")
-    if not typer.confirm(f"{word} on {run_dir}: {why}. Go on?", err=True):
+    if not typer.confirm(f"{word} on {run}: {why}. Go on?", err=True):
         raise typer.Exit(Exit.NOT_APPLIED)
     return True
 
 
 def delivered(
-    run_dir: Path, request: CommandRequest, confirmed: bool, patience_s: float, ask: Callable[[str], bool]
+    run: Target, request: CommandRequest, confirmed: bool, patience_s: float, ask: Callable[[str], bool]
 ) -> "CommandStatus":
     """Send ``request`` and follow it to its end, or for ``patience_s``; refuse it here where nobody is left to ask.
 
@@ -128,11 +137,12 @@ def delivered(
     from trainer_core.telemetry import rundir
     from trainer_core.telemetry.client import Client
 
-    now = rundir.status(run_dir)
-    if now.state in ENDED and not now.agent_alive:
-        return refused_here(request, f"the run has ended: {now.state} at step {now.step} ({now.because})")
+    if run.run_dir is not None:
+        now = rundir.status(run.run_dir)
+        if now.state in ENDED and not now.agent_alive:
+            return refused_here(request, f"the run has ended: {now.state} at step {now.step} ({now.because})")
     ends = time.monotonic() + patience_s
-    client = Client(run_dir, role="operator")
+    client = Client(run.where, role="operator", key_file=run.key_file)
     try:
         status = client.send(request, confirm=confirmed)
         if status.state is CommandState.RECEIVED and ask(status.detail.removeprefix(UNCONFIRMED)):
@@ -209,6 +219,7 @@ def sentence(status: "CommandStatus", word: str) -> str:
 
 def serve(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A live or finished run.")],
+    listen: Listen = None,
 ) -> None:
     """Serve a run's journal to clients until Ctrl-C: what the trainer starts by itself, by hand.
 
@@ -217,4 +228,4 @@ def serve(
     from trainer_core.telemetry import agent
 
     a_run(run_dir)
-    agent.serve(run_dir)
+    agent.serve(run_dir, listen=listen, says=True)

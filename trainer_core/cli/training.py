@@ -9,6 +9,7 @@ import typer
 
 from trainer_core.cli.output import err, need_extra, out
 from trainer_core.cli.progress import progress
+from trainer_core.cli.remote import Listen
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.loading import Loaded
 
@@ -48,6 +49,7 @@ def train(
         Path | None,
         typer.Option("--baseline", metavar="RUN_DIR", help="A plain run of the same work: report compares with it."),
     ] = None,
+    listen: Listen = None,
 ) -> None:
     """Train a task, writing everything it does into a run directory that can be watched and steered meanwhile.
 
@@ -86,6 +88,7 @@ def train(
             on_start=announce,
             plain=plain,
             baseline=baseline,
+            listen=listen,
         )
     if result.rank == 0:
         out().print(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")

@@ -16,8 +16,8 @@ _LOOK_S, _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 1.0, 60.0
 class AgentProcess:
     """A watched child process. ``queued`` is asked once a second and passed on to the heartbeat."""
 
-    def __init__(self, run_dir: Path, queued: Callable[[], int] | None) -> None:
-        self._run_dir, self._queued = Path(run_dir), queued
+    def __init__(self, run_dir: Path, queued: Callable[[], int] | None, listen: str | None = None) -> None:
+        self._run_dir, self._queued, self._listen = Path(run_dir), queued, listen
         self._process: subprocess.Popen[bytes] | None = None
         self._ending = threading.Event()
         self.restarts = 0
@@ -32,6 +32,7 @@ class AgentProcess:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "trainer_core.telemetry.agent", str(self._run_dir), "--child"]
+        command += ["--listen", self._listen] if self._listen is not None else []
         # The child must find this package even when it is not installed and the working directory is elsewhere.
         home = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
@@ -83,6 +84,9 @@ class AgentProcess:
                 return
 
 
-def start_agent(run_dir: Path, *, queued: Callable[[], int] | None = None) -> AgentProcess:
-    """Start the agent of a run; call it before CUDA starts. Never raises: training goes on without an agent."""
-    return AgentProcess(run_dir, queued)
+def start_agent(run_dir: Path, *, queued: Callable[[], int] | None = None, listen: str | None = None) -> AgentProcess:
+    """Start the agent of a run; call it before CUDA starts. Never raises: training goes on without an agent.
+
+    ``listen``: HOST[:PORT] that other machines may call (``listening.check`` says beforehand whether they may).
+    """
+    return AgentProcess(run_dir, queued, listen)

@@ -2,6 +2,7 @@
 
 Clone pattern (ZeroMQ Guide): subscribe, wait for the welcome, ask for what is missing, merge by seq. News that arrive
 early are kept; a hole, or a heartbeat that knows of newer rows, is asked for as a range. Keeps no history of its own.
+Of a run on another machine there is no journal to read: everything comes over the sockets.
 """
 
 import time
@@ -11,29 +12,35 @@ from typing import Any
 import msgspec
 import zmq
 
+from trainer_core.spec.commands import Refusal
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import Row
 from trainer_core.telemetry import wire
-from trainer_core.telemetry.auth import read_key, secure_client
+from trainer_core.telemetry.auth import QUESTIONS, secure_client
 from trainer_core.telemetry.client import Line
-from trainer_core.telemetry.codec import PROTOCOL, CodecError, RawRow, decode_row
-from trainer_core.telemetry.endpoint import read_endpoint
+from trainer_core.telemetry.codec import PRESENT, PROTOCOL, CodecError, RawRow, StepLayout, decode_row
+from trainer_core.telemetry.doors import Door
 from trainer_core.telemetry.journal import JournalReader
 from trainer_core.telemetry.rundir import RunStatus, status
 
 _LOOK_S, _CHECK_S, _QUIET_S, _MOST_KEPT = 0.05, 0.5, 3.0, 20_000
+_FIRST_ANSWER_S = 5.0
 
 _FAR_BEHIND = 10 * wire.MOST_ROWS
 """Rows from which on the files themselves are read: ten replies would keep the agent from its news."""
 
 
 class Follower:
-    """Follows one run from after ``after_seq``. Not for sharing between threads. Raises JournalError for no run."""
+    """Follows one run from after ``after_seq``. Not for sharing between threads.
 
-    def __init__(self, run_dir: Path, after_seq: int = 0) -> None:
-        self.run_dir = Path(run_dir)
-        self._journal = JournalReader(self.run_dir)
-        self.journal_id = self._journal.journal_id
+    ``where``: a run directory, or HOST:PORT of an agent elsewhere together with ``key_file`` (``hybrid keys create``).
+    Raises JournalError for no run; RunError when nobody answers at HOST:PORT, or the key is not let in there.
+    """
+
+    def __init__(self, where: str | Path, after_seq: int = 0, *, key_file: str | Path | None = None) -> None:
+        self.run_dir = Path(where)
+        self._door = Door(where, "viewer", key_file)
+        self._questions = Line(self._door, QUESTIONS)
         self.seq = after_seq
         """Newest seq handed out."""
         self.heartbeat: wire.Heartbeat | None = None
@@ -48,7 +55,14 @@ class Follower:
         self._looked_at = self._checked_at = 0.0
         self._known_seq = 0
         self._early: dict[int, RawRow] = {}
-        self._questions = Line(self.run_dir, "viewer", "questions")
+        self._gone: set[int] = set()
+        """Rows that the agent's journal does not have whole either."""
+        self._journal = JournalReader(self.run_dir) if self._door.run_dir is not None else None
+        self._hello: wire.Hello | None = None
+        if self._journal is not None:
+            self.journal_id, self._layout = self._journal.journal_id, self._journal.layout
+        else:
+            self._greet(_FIRST_ANSWER_S)
 
     @property
     def live(self) -> bool:
@@ -58,7 +72,8 @@ class Follower:
     def poll(self, timeout_s: float) -> list[Row]:
         """New rows, contiguous and at most a few thousand; empty when none came within ``timeout_s`` seconds.
 
-        Raises JournalError when the run's files can no longer be read.
+        Raises JournalError when the run's files can no longer be read; RunError when an agent elsewhere no longer lets
+        the key in.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -72,14 +87,32 @@ class Follower:
             if left <= 0:
                 return []
 
+    @property
+    def newest(self) -> int:
+        """The newest seq that is known of."""
+        return self._journal.last_seq() if self._journal is not None else max(self._known_seq, self.seq)
+
     def status(self) -> RunStatus:
-        """How the run is doing: the heartbeat's word while one is heard, else read from the files."""
-        return self.heartbeat.status if self.live and self.heartbeat is not None else status(self.run_dir)
+        """How the run is doing: the heartbeat's word while one is heard, else read from the files.
+
+        Of a run elsewhere that is not heard: ``unreachable``.
+        """
+        if self.live and self.heartbeat is not None:
+            return self.heartbeat.status
+        if self._door.run_dir is not None:
+            return status(self._door.run_dir)
+        if self._hello is not None and time.monotonic() - self._checked_at < _QUIET_S:
+            return self._hello.status
+        return RunStatus("unreachable", f"no agent answers at {self._door.where}", self._last_step())
+
+    def _last_step(self) -> int:
+        told = self.heartbeat or self._hello
+        return told.status.step if told is not None else 0
 
     def _look_for_another_journal(self) -> None:
         """A journal that was set aside or replaced has another id: begin again at its first row."""
         now = time.monotonic()
-        if now - self._checked_at < _CHECK_S or self._journal.in_place():
+        if self._journal is None or now - self._checked_at < _CHECK_S or self._journal.in_place():
             return
         self._checked_at = now
         present = JournalReader(self.run_dir)
@@ -87,8 +120,33 @@ class Follower:
         self._journal = present
         if present.journal_id != self.journal_id:
             self._disconnect()
-            self.journal_id, self.seq, self._known_seq, self._looked_at = present.journal_id, 0, 0, 0.0
-            self._early, self.damaged = {}, set()
+            self._begin_again(present.journal_id, present.layout)
+
+    def _begin_again(self, journal_id: str, layout: StepLayout) -> None:
+        self.journal_id, self._layout = journal_id, layout
+        self.seq, self._known_seq, self._looked_at = 0, 0, 0.0
+        self._early, self.damaged, self._gone = {}, set(), set()
+
+    def _greet(self, timeout_s: float) -> None:
+        """Ask an agent elsewhere who it is. Raises RunError when it lets the key in no more, or never answered."""
+        self._checked_at = time.monotonic()
+        reply = self._questions.ask(wire.AskHello(), timeout_s)
+        if reply is None and self._hello is None:
+            raise RunError(
+                f"no agent answers at {self._door.where}: is the run served there, and is the key one of that run's?"
+            )
+        if reply is None:
+            return
+        if reply.hello is None:
+            raise RunError(reply.problem.error if reply.problem else f"{self._door.where}: not an agent's answer")
+        if self._hello is None or reply.hello.journal_id != self.journal_id:
+            again = self._hello is not None
+            layout = StepLayout(reply.hello.step_fields) if reply.hello.step_fields else PRESENT
+            if again:
+                self._begin_again(reply.hello.journal_id, layout)
+            self.journal_id, self._layout = reply.hello.journal_id, layout
+        self._hello = reply.hello
+        self._known_seq = max(self._known_seq, reply.hello.last_seq)
 
     # -- the socket -------------------------------------------------------------------------------------------------
 
@@ -96,17 +154,25 @@ class Follower:
         now = time.monotonic()
         if (self.live or now - self._looked_at < _QUIET_S / 3) and self._looked_at:
             return
+        if self._door.run_dir is None and self._looked_at:
+            self._greet(_QUIET_S / 3)  # also whether the key is still let in
+            self._epoch = ""  # a socket that was refused once never tries again
         self._looked_at = now
+        socket = self._context.socket(zmq.SUB)
+        socket.linger = 0
         try:
-            endpoint = read_endpoint(self.run_dir)
+            endpoint = self._door.endpoint()
             if endpoint is None or endpoint.epoch == self._epoch:
+                socket.close()
                 return
-            self._disconnect()
-            socket = self._context.socket(zmq.SUB)
-            socket.linger = 0
-            secure_client(socket, endpoint.server_key, read_key(self.run_dir, "viewer"))
+            secure_client(socket, endpoint.server_key, self._door.key())
         except RunError:
+            socket.close()
+            if self._door.run_dir is None:
+                raise
             return  # keys or protocol not ours: the journal is still there to read
+        self._disconnect()
+        socket.ipv6 = "[" in endpoint.news
         for topic in (wire.TOPIC_WELCOME, wire.TOPIC_ROWS, wire.TOPIC_BEAT):
             socket.subscribe(topic)
         socket.connect(endpoint.news)
@@ -137,6 +203,8 @@ class Follower:
                 if beat.protocol == PROTOCOL and beat.journal_id == self.journal_id:
                     self.heartbeat = beat
                     self._known_seq = max(self._known_seq, beat.last_seq)
+                elif self._door.run_dir is None:
+                    self._greet(_QUIET_S / 3)
             elif frames[0] == wire.TOPIC_ROWS and len(frames) == 3:
                 header = wire.headers.decode(frames[1])
                 if header.protocol == PROTOCOL and header.journal_id == self.journal_id:
@@ -154,30 +222,48 @@ class Follower:
 
     def _contiguous(self) -> list[Row]:
         rows = []
-        while (raw := self._early.pop(self.seq + 1, None)) is not None:
-            self.seq += 1
-            try:
-                rows.append(decode_row(raw, self._journal.layout))
-            except CodecError:
-                self.damaged.add(raw.seq)
-        return rows
+        while True:
+            if (raw := self._early.pop(self.seq + 1, None)) is not None:
+                self.seq += 1
+                try:
+                    rows.append(decode_row(raw, self._layout))
+                except CodecError:
+                    self.damaged.add(raw.seq)
+            elif self.seq + 1 in self._gone:
+                self.seq += 1
+                self._gone.discard(self.seq)
+            else:
+                return rows
 
     def _repaired(self) -> list[Row]:
         """Ask for what is missing before the rows that came early; with no agent, or far behind, read the journal."""
-        if not self.live or self._known_seq - self.seq > _FAR_BEHIND:
+        if self._journal is not None and (not self.live or self._known_seq - self.seq > _FAR_BEHIND):
             return self._from_journal()
         if self._known_seq <= self.seq:
             return []
         last = min(self._early, default=self._known_seq + 1) - 1
         ask = wire.AskRange(first=self.seq + 1, last=max(last, self.seq + 1))
         reply = self._questions.ask(ask, timeout_s=1.0)
+        if self._journal is None and reply and reply.problem and reply.problem.refusal is Refusal.AUTH:
+            raise RunError(reply.problem.error)
         if reply is None or reply.range is None or reply.range.journal_id != self.journal_id:
             return self._from_journal()
         self._keep(reply.range.rows)
+        if self._journal is None:
+            self._pass_over(ask, reply.range)
         return self._contiguous() or self._from_journal()
+
+    def _pass_over(self, ask: wire.AskRange, reply: wire.RangeReply) -> None:
+        """What the journal itself does not have whole is damaged, and the run goes on after it."""
+        last = reply.rows[-1].seq if reply.rows else min(ask.last, reply.last_seq)
+        missing = {seq for seq in range(ask.first, last + 1) if seq not in self._early}
+        self.damaged |= missing
+        self._gone |= missing
 
     def _from_journal(self) -> list[Row]:
         """The journal is the truth: rows that are damaged there are damaged, and the run goes on after them."""
+        if self._journal is None:
+            return []
         rows = self._journal.rows(after_seq=self.seq, limit=wire.MOST_ROWS)
         self.damaged |= self._journal.damaged
         if not rows:
@@ -190,7 +276,8 @@ class Follower:
     def close(self) -> None:
         self._disconnect()
         self._questions.close()
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def __enter__(self) -> "Follower":
         return self

@@ -12,6 +12,7 @@ import msgspec
 
 from trainer_core.spec.errors import UserError
 from trainer_core.telemetry.keys import listed
+from trainer_core.telemetry.rundir import AGENT_LOCK, held
 
 PORTS = 3
 """How many ports an agent has."""
@@ -84,8 +85,15 @@ def permitted(run_dir: Path, listen: str | None) -> Place:
     return wanted
 
 
-def refuse_unbindable(wanted: Place) -> None:
-    """Raise UserError when an address is not this machine's or one of its ports is taken: asked before training."""
+def check(run_dir: Path, listen: str | None) -> None:
+    """Raise UserError for what the run's agent could not do later: asked before training begins.
+
+    No key was made, the address is not this machine's, a port is taken (unless by an agent of this run, which will
+    make way).
+    """
+    wanted = permitted(run_dir, listen)
+    if listen is None or held(run_dir, AGENT_LOCK):
+        return
     for port in [wanted.port + i for i in range(PORTS)] if wanted.port else [0]:
         with socket.socket(socket.AF_INET6 if wanted.ipv6 else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
