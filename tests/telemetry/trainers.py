@@ -26,7 +26,13 @@ class Trainer:
     """A trainer in this process. ``obeys``: a thread applies commands as they come."""
 
     def __init__(
-        self, run_dir: Path, *, serves: bool = True, obeys: bool = True, segments: tuple[int, int] | None = None
+        self,
+        run_dir: Path,
+        *,
+        serves: bool = True,
+        obeys: bool = True,
+        segments: tuple[int, int] | None = None,
+        listen: str | None = None,
     ) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir
@@ -35,7 +41,7 @@ class Trainer:
         rows, kept = segments or (SEGMENT_ROWS, KEPT_ROWS)
         self.reporter = Reporter(run_dir, segment_rows=rows, kept_rows=kept)
         self.say(RunStarted(0, "r", "test", {}, ("a", "b"), 2, None, "cpu", {}, 1), RunState(0, "running", "begins"))
-        self.agent = start_agent(run_dir) if serves else None
+        self.agent = start_agent(run_dir, listen=listen) if serves else None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._obey, name="obeying trainer") if obeys else None
         if self._thread is not None:

@@ -57,3 +57,18 @@ def checked(run: Target) -> Target:
     if run.run_dir is not None:
         a_run(run.run_dir)
     return run
+
+
+def check_listen(run_dir: Path | None, listen: str | None) -> None:
+    """Raise UserError for a place that a new run could not be called at: before torch is loaded for it."""
+    from trainer_core.telemetry import listening
+
+    if listen is None:
+        return
+    if run_dir is not None:
+        listening.check(run_dir, listen)
+    elif listening.place(listen, "--listen").remote:
+        raise UserError(
+            f"--listen {listen}: say which run with --run-dir DIR: its keys are made before it begins, "
+            "with hybrid keys create DIR NAME --role viewer"
+        )

@@ -9,7 +9,7 @@ import typer
 
 from trainer_core.cli.output import err, need_extra, out
 from trainer_core.cli.progress import progress
-from trainer_core.cli.remote import Listen
+from trainer_core.cli.remote import Listen, check_listen
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.loading import Loaded
 
@@ -63,6 +63,7 @@ def train(
         raise UserError("--resume: say which run with --run-dir DIR")
     if plain and baseline is not None:
         raise UserError("--plain --baseline: a baseline is not compared with another one; give one of the two")
+    check_listen(run_dir, listen)
     need_extra("train", "torch", "numpy", "sklearn", "safetensors")
     if ":" in task:
         sys.path.insert(0, os.getcwd())
