@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.engine.rig import EAGER, batch_of, per_sample
-from trainer_core import HybridTrainer, Observation, Proposal, TrainingState
+from trainer_core import HybridTrainer, Observation, Proposal, TrainingState, run
 from trainer_core.spec.commands import (
     AcceptedCommand,
     AcknowledgeAlert,
@@ -40,7 +40,7 @@ from trainer_core.spec.commands import (
     Stop,
 )
 from trainer_core.spec.errors import TrainingFailed, UserError
-from trainer_core.spec.records import CommandChanged, PredictionEnded, Record
+from trainer_core.spec.records import CommandChanged, PredictionEnded, Record, ValidationMeasured
 from trainer_core.telemetry.commands_db import CommandsWriter
 
 TIMEOUT_S, ACT_S = 60.0, 90.0
@@ -328,6 +328,55 @@ def uneven(rank: int, folder: Path) -> Found:
     return play.found(batches=play.trainer.engine.batches)
 
 
+class Counting:
+    """A task that notes which of its batches it was asked for."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.measured = 0
+
+    def model(self) -> nn.Module:
+        return plain_network()
+
+    def batch(self, index: int) -> Batch:
+        self.asked.append(index)
+        return batch_of(index)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return per_sample(model, batch)
+
+    def validate(self, model: nn.Module) -> tuple[float, float | None]:
+        """Another figure on each rank."""
+        self.measured += 1
+        return float(dist.get_rank()), 0.5
+
+
+MADE: list[Counting] = []
+
+
+def counting() -> Counting:
+    """What ``hybrid train tests.engine.ranks:counting`` makes."""
+    MADE.append(Counting())
+    return MADE[-1]
+
+
+def task_of_ones_own(rank: int, folder: Path) -> Found:
+    """A task trained by what ``hybrid train`` calls."""
+    sys.modules["tests.engine.ranks"] = sys.modules["__main__"]
+    said: list[Record] = []
+    result = run.train(
+        "tests.engine.ranks:counting", steps=12, seed=3, run_dir=folder / "run",
+        overrides={"validate_every": "6", "threads": "1"}, on_record=lambda record, attempt: said.append(record),
+    )  # fmt: skip
+    validated = [r.loss for r in said if isinstance(r, ValidationMeasured)]
+    return {
+        "asked": MADE[-1].asked, "measured": MADE[-1].measured, "validated": validated, "state": result.state,
+        "rank": result.rank, "drawn": torch.rand(1),
+    }  # fmt: skip
+
+
 def refused(rank: int, folder: Path) -> Found:
     """What must not begin."""
 
@@ -382,6 +431,7 @@ ACTS: list[tuple[Callable[[int, Path], Found], int, str]] = [
     (disagreeing, 2, "disagreeing"),
     (asked_to_stop, 2, "asked"),
     (uneven, 2, "uneven"),
+    (task_of_ones_own, 2, "task"),
     (refused, 2, "refused"),
 ]
 """(act, ranks, folder of its run)."""
