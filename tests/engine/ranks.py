@@ -21,9 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from tests.engine.rig import EAGER, batch_of, per_sample
 from trainer_core import HybridTrainer, Observation, Proposal, TrainingState, run
+from trainer_core.engine.launching import set_timeout
 from trainer_core.spec.commands import (
     AcceptedCommand,
     AcknowledgeAlert,
@@ -286,6 +288,29 @@ def killed(rank: int, folder: Path) -> Found:
         return play.found(failure=str(failure))
 
 
+def silent(rank: int, folder: Path) -> Found:
+    """Rank 1 lives, but joins no step any more."""
+    play = Play(folder, rank)
+    heard = folder / "heard"
+    try:
+        while True:
+            if rank == 1 and play.trainer.step_count >= 4:
+                _wait_for(heard)
+                return play.found()
+            if play.trainer.step_count >= 4:
+                set_timeout(1.0)
+            play.step()
+    except TrainingFailed as failure:
+        heard.touch()
+        return play.found(failure=str(failure))
+
+
+def _wait_for(file: Path) -> None:
+    ends = time.monotonic() + ACT_S / 2
+    while not file.exists() and time.monotonic() < ends:
+        time.sleep(0.02)
+
+
 def resumed(rank: int, folder: Path) -> Found:
     """The killed run goes on."""
     play = Play(folder, rank, resume=True, **_RESUMED)
@@ -326,6 +351,23 @@ def uneven(rank: int, folder: Path) -> Found:
     play = Play(folder, rank, total_steps=None)
     play.trainer.run([batch_of(i) for i in range(3 + 2 * rank)])
     return play.found(batches=play.trainer.engine.batches)
+
+
+def sampled(rank: int, folder: Path) -> Found:
+    """Three epochs of torch's own loader and sampler; what each batch held."""
+    x, y = batch_of(0)
+    data = TensorDataset(x, y, torch.arange(len(y)))
+    loader = DataLoader(data, batch_size=8, sampler=DistributedSampler(data, seed=5))
+    seen: list[list[int]] = []
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        if model.training:
+            seen.append(batch[2].tolist())
+        return per_sample(model, batch[:2])
+
+    play = Play(folder, rank, loss=loss, plain=True)
+    play.trainer.run(loader, steps=6)
+    return play.found(seen=seen)
 
 
 class Counting:
@@ -427,10 +469,12 @@ ACTS: list[tuple[Callable[[int, Path], Found], int, str]] = [
     (uninterrupted, 2, "uninterrupted"),
     (killed, 2, "killed"),
     (resumed_alone, 1, "killed"),
+    (silent, 2, "silent"),
     (resumed, 2, "killed"),
     (disagreeing, 2, "disagreeing"),
     (asked_to_stop, 2, "asked"),
     (uneven, 2, "uneven"),
+    (sampled, 2, "sampled"),
     (task_of_ones_own, 2, "task"),
     (refused, 2, "refused"),
 ]

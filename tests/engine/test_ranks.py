@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,12 @@ def test_a_killed_rank_ends_the_others_with_a_sentence(stage: Stage) -> None:
     assert [s.because for s in states] == [failure]
 
 
+def test_a_silent_rank_is_waited_for_no_longer_than_the_timeout(stage: Stage) -> None:
+    first, second = stage.both("silent")
+    assert "did not answer within the process group's timeout" in first["failure"]
+    assert first["outcome"][0] == "failed" and len(first["steps"]) == len(second["steps"])
+
+
 def test_a_killed_run_goes_on_to_the_weights_of_an_uninterrupted_one(stage: Stage) -> None:
     first, second = stage.both("resumed")
     same_course(first, second)
@@ -159,6 +166,13 @@ def test_one_pass_ends_where_the_first_rank_has_no_more(stage: Stage) -> None:
     first, second = stage.both("uneven")
     assert first["batches"] == second["batches"] == 3
     assert first["outcome"] == second["outcome"] == ("finished", "the batches are used up")
+
+
+def test_torchs_own_sampler_shares_out_every_epoch_anew(stage: Stage) -> None:
+    first, second = stage.both("sampled")
+    epochs = [sorted(chain(*first["seen"][i : i + 2], *second["seen"][i : i + 2])) for i in (0, 2, 4)]
+    assert epochs == [list(range(32))] * 3, "every sample once in each epoch, over both ranks"
+    assert first["seen"][:2] != first["seen"][2:4]
 
 
 def test_each_batch_of_a_task_goes_to_one_rank(stage: Stage) -> None:

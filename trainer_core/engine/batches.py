@@ -1,5 +1,6 @@
 """The user's batches as one stream, epoch after epoch. Trains on none of them."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 from trainer_core.engine.distributed import Ranks
@@ -8,10 +9,16 @@ from trainer_core.spec.errors import UserError
 
 
 def stream(batches: Iterable[Batch], skip: int, one_pass: bool) -> Iterator[Batch]:
-    """The batches, over and over, without the first ``skip`` of the stream. Raises UserError when there are none."""
+    """The batches, over and over, without the first ``skip`` of the stream. Raises UserError when there are none.
+
+    A loader whose sampler has ``set_epoch``, as DistributedSampler, is told the epoch.
+    """
     seen = 0
-    while True:
+    set_epoch = getattr(getattr(batches, "sampler", None), "set_epoch", None)
+    for epoch in itertools.count():
         before = seen
+        if callable(set_epoch):
+            set_epoch(epoch)
         for batch in batches:
             seen += 1
             if seen > skip:

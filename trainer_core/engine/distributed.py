@@ -10,6 +10,7 @@ All ranks take the same decisions, because all that decides is the same on all o
 Every measured step ends with a roll call, one small all-gather: the ranks compare what they are about to decide from.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,7 @@ class Ranks:
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() < 2:
             return None
         ranks = cls(next((p.device for p in model.parameters()), torch.device("cpu")))
+        others = {**others, "the version of torch": torch.__version__}
         own = msgspec.msgpack.encode(started_with(model, optimizer, config, others))
         check_same_start([msgspec.msgpack.decode(each, type=dict[str, str]) for each in ranks.collect(own)])
         return ranks
@@ -268,10 +270,10 @@ def _answered() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        first_line = str(error).strip().partition("\n")[0].partition(". This is")[0]
+        said = re.sub(r"^\[\S*\] ", "", str(error).strip()).partition("\n")[0].partition(". This is")[0]
         raise RankLost(
             "another rank has gone, or did not answer within the process group's timeout; look for what it said "
-            f"itself, and resume the run with all ranks ({first_line[:300]})"
+            f"itself, and resume the run with all ranks ({said[:300]})"
         ) from error
 
 

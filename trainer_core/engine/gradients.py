@@ -19,6 +19,7 @@ from trainer_core.learning.optimizers import sparse_refusal
 from trainer_core.spec.errors import UserError
 
 if TYPE_CHECKING:
+    from trainer_core.engine.distributed import Ranks
     from trainer_core.engine.engine import Engine
 
 
@@ -68,14 +69,11 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
         for p, total in zip(parameters.tensors, sums, strict=True):
             p.grad = total
     _check_sparse(engine)
-    loss, square, count = losses[0] if len(losses) == 1 else torch.stack(losses).sum(), None, len(pieces)
-    if squares:
-        square = torch.stack(squares).sum()
+    loss, count = losses[0] if len(losses) == 1 else torch.stack(losses).sum(), len(pieces)
+    square = torch.stack(squares).sum() if squares else None
     spent = clock() - start
     if engine.ranks is not None and square is not None:
-        engine.ranks.ready_seconds = spent
-        loss, square = engine.ranks.average(parameters.tensors, torch.stack([loss, square])).unbind()
-        engine.ranks.share_buffers(engine.model)
+        loss, square = _averaged(engine, engine.ranks, loss, square, spent)
         count *= engine.ranks.size
     noise = None if square is None else _noise(square, parameters.gradient_norms().square().sum(), count)
     engine.precision.unscale(engine.optimizer)
@@ -89,6 +87,14 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
         forward_seconds=forward,
         backward_seconds=spent - forward,
     )
+
+
+def _averaged(engine: "Engine", ranks: "Ranks", loss: Tensor, square: Tensor, spent: float) -> tuple[Tensor, Tensor]:
+    """Average the gradients over the ranks; the means of ``loss`` and ``square``."""
+    ranks.ready_seconds = spent
+    means = ranks.average(engine.parameters.tensors, torch.stack([loss, square]))
+    ranks.share_buffers(engine.model)
+    return means[0], means[1]
 
 
 def _noise(square: Tensor, total_square: Tensor, count: int) -> Tensor:
