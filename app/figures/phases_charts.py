@@ -129,6 +129,8 @@ def residual_error(snapshot: Snapshot, look: Look) -> Figure:
 
 def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
     """The newest prediction: what was expected with its error band, and what was measured in and around it."""
+    if found is None:
+        return _blank("prediction", "Actual and predicted loss", "no prediction yet")
     low, high = _around(found)
     window = Window(span=(low, high))
     measured = line(snapshot, snapshot.steps, "loss", window, ("phase",)).kept
@@ -153,7 +155,7 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
              "marker": {"size": 9, "symbol": "square-open", "color": "$phase_predict", "line": {"width": 2}}},
         ],
         layout=_plain(
-            low, high, {"nticks": 6}, _nothing(found is not None, "no prediction yet"), shapes=_inside(found)
+            low, high, {"nticks": 6}, [], shapes=_inside(found)
         ),
         columns={
             "error_band": envelope(path),
@@ -169,10 +171,12 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
 def prediction_confidence(snapshot: Snapshot, seen: Phases) -> Figure:
     """Confidence in and around the newest prediction against the limits that end it."""
     found = seen.predict.flight
+    if found is None:
+        return _blank("prediction_confidence", "Confidence and its exit limits", "no prediction yet")
     drawn = confidence.figure(confidence.view(snapshot, Look(Window(span=_around(found))), seen.config))
     shape = {**drawn.layout, "shapes": [*drawn.layout["shapes"], *_inside(found)]}
     shape["xaxis"] = {**shape["xaxis"], "nticks": 6}
-    known = [] if found is None or found.confidence is None else [(found.first - 0.5, found.confidence)]
+    known = [] if found.confidence is None else [(found.first - 0.5, found.confidence)]
     entered = np.array(known, dtype=np.float64).reshape(-1, 2)
     mark = {"series": "entered", "name": "entered", "type": "scatter", "mode": "markers+text", "cliponaxis": False,
             "texttemplate": "entered at %{y:.2f}", "textposition": "top right", "hovertemplate": "%{y:.3f}",
@@ -200,10 +204,8 @@ def _single(path: Series) -> dict[str, Series]:
     return {"single": Series({"x": x[alone], "y": y[alone]}), "single_band": Series({"x": strokes_x, "y": strokes_y})}
 
 
-def _inside(found: Flight | None) -> list[Json]:
+def _inside(found: Flight) -> list[Json]:
     """The steps of a prediction, shaded."""
-    if found is None:
-        return []
     box = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "layer": "below"}
     return [{**box, "x0": found.first - 0.5, "x1": found.last + 0.5, "fillcolor": "$phase_predict@0.1"}]
 
@@ -241,6 +243,13 @@ def reliability(found: Trust) -> Figure:
     )  # fmt: skip
 
 
+def _blank(name: str, title: str, text: str) -> Figure:
+    """A chart with nothing to draw says so, without axes."""
+    shape = _plain(0.0, 1.0, {"visible": False}, _nothing(0, text))
+    shape["xaxis"] |= {"visible": False}
+    return Figure(name, title, "", [], shape, {}, steps=False)
+
+
 def _plain(low: float, high: float, y: Json, annotations: list[Json], **more: Any) -> Json:
     """The common layout on an axis of a chart's own."""
     margin = {"l": 52, "r": 14, "t": 8, "b": 40}
@@ -254,16 +263,12 @@ def _ends(x: F64) -> tuple[float, float]:
     return (float(x[0]) - 0.6, float(x[-1]) + 0.6) if len(x) else (0.0, 1.0)
 
 
-def _around(found: Flight | None) -> tuple[float, float]:
-    if found is None:
-        return 0.0, 1.0
+def _around(found: Flight) -> tuple[float, float]:
     room = max(LEAST_AROUND, round(AROUND * (found.last - found.first + 1)))
     return max(0.0, float(found.first - room)), float(found.last + room)
 
 
-def _flight_caption(found: Flight | None, banded: bool) -> str:
-    if found is None:
-        return ""
+def _flight_caption(found: Flight, banded: bool) -> str:
     between = " · nothing is measured inside a jump" if found.jump else ""
     return f"steps {found.first:,} to {found.last:,} · dashed: expected{' ± error' if banded else ''}{between}"
 

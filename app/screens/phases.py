@@ -7,12 +7,13 @@ from app.figures.lifecycle import Binds
 from app.figures.spec import Json
 from app.screens import blocks
 from app.screens.page import Lists, LivePage, Moment
+from app.store import Snapshot
 from app.theme import phase_token
 from app.views import words
 from app.views.lifecycle import OWN_LOOP
 from app.views.phases_all import phases
+from app.views.phases_cost import Cost
 from app.views.phases_full import Part
-from app.views.phases_predict import Cost
 from app.views.phases_why import Line, why
 from trainer_core.spec.phases import TRAITS, Phase
 
@@ -61,7 +62,7 @@ def _section(phase: Phase, *parts: str) -> str:
     )
     return (
         f'<section class="hy-phasebox" data-on="pm.{phase.value}.on" data-phase="{phase.value}">'
-        f"{head}{''.join(parts)}</section>"
+        f'{head}<div class="hy-body" data-on="{key}.begun">{"".join(parts)}</div></section>'
     )
 
 
@@ -98,13 +99,14 @@ def _warmup() -> str:
 def _full() -> str:
     facts = blocks.facts(
         ("Confidence", "full.confidence"), ("Next look in", "full.needed"), ("Residual error", "full.error"),
-        ("Residuals kept", "full.residuals"), ("Brier score", "full.brier"), ("Refused in a row", "full.refusals"),
+        ("Residuals", "full.residuals"), ("Refusals", "full.refusals"),
     )  # fmt: skip
+    clock = blocks.bound("full.clock", "p", "hy-note")
     bars = blocks.listing("full.compute", "No FULL step has been measured yet.", kind="bars")
     return _section(
         Phase.FULL,
         blocks.columns(
-            blocks.card("Compute of a full step", bars, facts, bound="full.compute_of"),
+            blocks.card("Compute of a full step", bars, clock, facts, bound="full.compute_of"),
             blocks.chart("residual_error", _legend(Phase.WARMUP, Phase.FULL, Phase.CORRECT)),
         ),
         blocks.card(
@@ -119,7 +121,7 @@ def _predict() -> str:
     bars = blocks.listing("predict.cost", "No FULL step has been measured yet.", kind="bars")
     facts = blocks.facts(
         ("Kept", "predict.kept"), ("Undone", "predict.undone"), ("Kept share", "predict.kept_share"),
-        ("Mean length, kept", "predict.length"), ("Share of all steps", "predict.share"),
+        ("Mean length", "predict.length"), ("Of all steps", "predict.share"),
     )  # fmt: skip
     exits = blocks.listing("predict.exits", "No prediction has been tried yet.", kind="guards")
     return _section(
@@ -131,7 +133,7 @@ def _predict() -> str:
         blocks.columns(
             blocks.card(
                 "Compute of a step", bars, blocks.bound("predict.cost_said", "p", "hy-answer"), facts,
-                note="Blue: a full step. Green: a predicted step, with all looks, copies and verdicts.",
+                note="Blue: a full step. Green: a predicted step, with the looks, copies and verdicts behind it.",
             ),
             blocks.chart("prediction_confidence"),
         ),
@@ -146,7 +148,7 @@ def _predict() -> str:
 def _correct() -> str:
     facts = blocks.facts(
         ("History", "correct.history"), ("Similar", "correct.similar"), ("Weighted", "correct.weighted"),
-        ("Norm of correction", "correct.magnitude"), ("Loss gain", "correct.gain"),
+        ("Norm", "correct.magnitude"), ("Loss gain", "correct.gain"),
     )  # fmt: skip
     limits = f'<p class="hy-note">{blocks.bound("correct.limit")} · {blocks.bound("correct.top")}</p>'
     weights = blocks.listing("correct.weights", "No residual has been weighed yet.", kind="bars")
@@ -170,11 +172,13 @@ def _correct() -> str:
 
 
 def _trust() -> str:
-    return blocks.heading("Is the confidence honest?") + blocks.columns(
-        blocks.chart("reliability"),
-        blocks.card("What it says", blocks.bound("trust.said", "p", "hy-answer"), blocks.facts(
-            ("Outcomes", "trust.outcomes"), ("Brier score", "trust.brier"))),
-    )  # fmt: skip
+    facts = blocks.facts(("Outcomes", "trust.outcomes"), ("Brier score", "trust.brier"))
+    said = blocks.bound("trust.said", "p", "hy-answer")
+    inside = blocks.columns(blocks.chart("reliability"), blocks.card("What it says", said, facts))
+    head = '<header class="hy-phasehead"><h2>Is the confidence honest?</h2>' + blocks.bound("trust.none", "small")
+    return (
+        f'<section class="hy-trust">{head}</header><div class="hy-body" data-on="trust.begun">{inside}</div></section>'
+    )
 
 
 def binds(moment: Moment) -> Binds:
@@ -185,15 +189,18 @@ def binds(moment: Moment) -> Binds:
     return {
         "pm.own": moment.snapshot.own_loop,
         "pm.cause": seen.life.cause,
+        **{f"{phase.value.lower()}.begun": _begun(moment.snapshot, phase) for phase in Phase},
         **machine_figure.binds(seen.machine, seen.life),
         **_keyed("why", {"title": head.title, "answer": head.answer, "more": head.more, "asked": head.asked}),
         **_keyed("warmup", {"said": warm.progress, **warm.facts}),
-        **_keyed("full", {"said": whole.said, "compute_of": whole.compute_of, **whole.facts}),
-        **_keyed("predict", {"said": flown.said, "cost_said": flown.cost_said, "exits_said": flown.exits_said}),
+        **_keyed("full", {"said": whole.said, "compute_of": whole.compute_of, "clock": whole.clock, **whole.facts}),
+        **_keyed("predict", {"said": flown.said, "cost_said": flown.cost.said, "exits_said": flown.exits_said}),
         **_keyed("predict", {"verdict": flown.verdict, "verdict_tone": flown.verdict_tone, **flown.facts}),
         **_keyed("correct", {"said": mended.said, "formula": mended.formula, "sums": mended.sums, **mended.facts}),
         **_keyed("correct", {"result": mended.result, "result_tone": mended.result_tone}),
         "correct.validation": mended.validation,
+        "trust.begun": bool(trusted.tenths),
+        "trust.none": "" if trusted.tenths else trusted.said,
         "trust.said": trusted.said,
         "trust.outcomes": words.count(trusted.outcomes),
         "trust.brier": words.number(trusted.brier),
@@ -218,6 +225,12 @@ def lists(moment: Moment) -> Lists:
         ],
         "correct.table": [{"cells": list(cells), "tone": tone} for cells, tone in seen.correct.table],
     }
+
+
+def _begun(snapshot: Snapshot, phase: Phase) -> bool:
+    """Whether there is anything to show of a phase; its heading says so where there is not."""
+    tally = snapshot.tallies[phase]
+    return tally.entered > 0 or tally.steps > 0 or snapshot.phase is phase
 
 
 def _keyed(prefix: str, facts: dict[str, str]) -> Binds:

@@ -8,15 +8,17 @@ import numpy as np
 from app.store import PHASES, Snapshot
 from app.table import F64, I64
 from app.views import words
+from app.views.phases_machine import locked
 from app.views.phases_why import predictions_begun
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import PredictionProbed, StepRecord
+from trainer_core.spec.records import PredictionProbed, RunStarted, StepRecord
 
 MOST = 200
 """Steps that a mean cost is of."""
 LOOK_BACK = 2000
 """Steps among which they are looked for."""
 LOOKS = 6
+NONE_YET = "not begun yet: it follows WARMUP"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Full:
 
     compute: list[Part]
     compute_of: str
+    clock: str
+    """What to know of the times; empty where they are what they seem."""
     facts: dict[str, str]
     looks: list[tuple[str, ...]]
     said: str
@@ -60,21 +64,33 @@ def full(snapshot: Snapshot) -> Full:
     residuals = _newest(snapshot, "residuals")
     begun = predictions_begun(snapshot)
     needed = last.full_needed if last is not None and last.phase is Phase.FULL else None
-    left = None if needed is None or last is None else max(0, needed - last.step_in_phase)
+    left = None if needed is None or last is None or locked(snapshot) else max(0, needed - last.step_in_phase)
     return Full(
         compute=compute(snapshot, rows),
         compute_of=f"mean of the newest {words.count(len(rows))} FULL steps" if len(rows) else "no FULL step yet",
+        clock=""
+        if host_clock(snapshot)
+        else "By the host's clock: what a GPU is given in one part is waited for in another.",
         facts={
             "residuals": words.count(residuals),
             "confidence": words.number(_newest(snapshot, "confidence")),
             "error": words.number(_newest(snapshot, "relative_error")),
             "needed": f"{left:,} steps" if left is not None else words.ABSENT,
-            "brier": words.number(_newest(snapshot, "brier")),
             "refusals": words.count(_newest(snapshot, "refusals")),
         },
         looks=[_look(probe, probe.step + 1 in begun) for probe in reversed(snapshot.newest(PredictionProbed, LOOKS))],
-        said=f"step {last.step_in_phase:,} of {needed:,}" if last is not None and needed is not None else "",
+        said=f"step {last.step_in_phase:,} of {needed:,}"
+        if last is not None and needed is not None
+        else ""
+        if len(rows)
+        else NONE_YET,
     )
+
+
+def host_clock(snapshot: Snapshot) -> bool:
+    """Whether the host's clock tells the parts of a step apart: it does where the host itself computes."""
+    started = snapshot.latest(RunStarted)
+    return started is None or started.device.startswith("cpu")
 
 
 def compute(snapshot: Snapshot, rows: I64) -> list[Part]:

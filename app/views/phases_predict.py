@@ -1,45 +1,21 @@
-"""PREDICT: what a predicted step costs beside a full one, the newest prediction, what became of the last ones. Pure.
-
-Costs are charged honestly: looks, undo copies, moves and verdicts, those of undone and refused predictions too, over
-the steps of the predictions that were kept.
-"""
+"""PREDICT: the newest prediction, what ends it, and what became of the last ones. Pure."""
 
 from dataclasses import dataclass
-from itertools import takewhile
 
-import numpy as np
-
-from app.store import PHASES, Snapshot
-from app.table import I64
+from app.store import Snapshot
 from app.views import words
-from app.views.phases_full import MOST, Part, mean, rows_of
+from app.views.phases_cost import Cost, cost_of
+from app.views.phases_full import MOST, rows_of
 from app.views.phases_machine import Standing
 from app.views.phases_why import Line, lines_to
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import PhaseChanged, PredictionEnded, PredictionProbed
 from trainer_core.spec.transitions import TRANSITIONS
 
-DOCUMENT_SPEEDUP = 2.8
-"""Per predicted step with a forward pass at every one (methodology, "Predictive Phase")."""
 SHOWN = 6
-COST_BACK = 600
-"""Measured steps whose time predictions are charged with."""
+NONE_YET = "no prediction yet: the first one follows a look that is trusted"
 AROUND = 0.15
 """Steps shown before and after a prediction, as a share of its length."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Mean seconds of one full and of one kept predicted step."""
-
-    full: list[Part]
-    predicted: list[Part]
-    alone: float | None
-    """How many times faster a step without its backward pass is; None: no step was measured inside a prediction."""
-    charged: float | None
-    """The same with everything charged that predictions cost."""
-    steps: int
-    """Kept predicted steps that it is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +40,6 @@ class Predict:
 
     said: str
     cost: Cost
-    cost_said: str
     flight: Flight | None
     verdict: str
     verdict_tone: str
@@ -77,13 +52,12 @@ class Predict:
 
 def predict(snapshot: Snapshot, exits: Standing) -> Predict:
     """The PREDICT phase of a snapshot; ``exits`` are the guards out of PREDICT (``phases_machine``)."""
-    found, cost = flight(snapshot), cost_of(snapshot)
+    found = flight(snapshot)
     verdict, tone = _verdict(found)
     rows = [row for row in TRANSITIONS if row.source is Phase.PREDICT and row.cause != "operator"]
     return Predict(
         said=_said(found),
-        cost=cost,
-        cost_said=_cost_said(cost),
+        cost=cost_of(snapshot),
         flight=found,
         verdict=verdict,
         verdict_tone=tone,
@@ -118,71 +92,9 @@ def flight(snapshot: Snapshot) -> Flight | None:
     return Flight(entered.step, last, entered.cycle, entered.budget, stated, ended, jump)
 
 
-def cost_of(snapshot: Snapshot) -> Cost:
-    """Over the newest steps that were measured, and the predictions between them."""
-    full_rows = rows_of(snapshot, Phase.FULL)
-    steps = snapshot.steps
-    if not len(full_rows):
-        return Cost([], [], None, None, 0)
-    seconds = {name: mean(steps[f"{name}_seconds"][full_rows]) or 0.0 for name in ("forward", "backward", "optimizer")}
-    whole = sum(seconds.values())
-    full = [Part(name, value, value / whole if whole else 0.0) for name, value in seconds.items()]
-    rows = _cost_rows(snapshot)
-    kept = _kept_steps(snapshot, rows)
-    if not kept:
-        return Cost(full, [], None, None, 0)
-    inside = rows[steps["phase"][rows] == PHASES.index(Phase.PREDICT)]
-    forward = float(np.nansum(steps["forward_seconds"][inside])) / kept
-    predicting = float(np.nansum(steps["predict_seconds"][rows])) / kept
-    backward = seconds["backward"]
-    predicted = [
-        Part("forward", forward if len(inside) else None, forward / whole if whole else 0.0),
-        Part("backward", None, backward / whole if whole else 0.0, skipped=True),
-        Part("predicting", predicting, predicting / whole if whole else 0.0),
-    ]
-    spent = forward + predicting
-    return Cost(full, predicted, _alone(snapshot, inside, whole), whole / spent if spent > 0 else None, kept)
-
-
-def _alone(snapshot: Snapshot, inside: I64, whole: float) -> float | None:
-    """Of steps after the first of their prediction: the first one's time holds the look before it as well."""
-    steps = snapshot.steps
-    later = inside[steps["step_in_phase"][inside] > 1]
-    spent = mean(steps["forward_seconds"][later] + steps["predict_seconds"][later])
-    return whole / spent if spent else None
-
-
-def _cost_rows(snapshot: Snapshot) -> I64:
-    """The newest measured steps of the present attempt, WARMUP left out."""
-    steps = snapshot.steps
-    first = max(steps.starts[-1] if steps.starts else 0, steps.length - COST_BACK)
-    return first + np.flatnonzero(steps["phase"][first:] != PHASES.index(Phase.WARMUP))
-
-
-def _kept_steps(snapshot: Snapshot, rows: I64) -> int:
-    """Steps of the predictions that were kept between the first and the last of ``rows``."""
-    if not len(rows):
-        return 0
-    since = float(snapshot.steps["seq"][rows[0]])
-    recent = (row for row in reversed(snapshot.events[PredictionEnded]))
-    ended = [row.record for row in takewhile(lambda row: row.seq > since, recent)]
-    return sum(e.steps for e in ended if isinstance(e, PredictionEnded) and e.kept)
-
-
-def _cost_said(cost: Cost) -> str:
-    if cost.charged is None:
-        return "No prediction has been kept lately: nothing to compare."
-    if cost.alone is not None:
-        first = f"{cost.alone:.1f}x as fast without its backward pass (document: {DOCUMENT_SPEEDUP}x)"
-    else:
-        first = f"A jump takes no pass at all (document: a forward pass at every step, {DOCUMENT_SPEEDUP}x)"
-    worth = "" if cost.charged >= 1 else ": lately they cost more than they save"
-    return f"{first}. {cost.charged:.1f}x with everything charged, over the newest {cost.steps:,} kept steps{worth}."
-
-
 def _said(found: Flight | None) -> str:
     if found is None:
-        return "no prediction yet"
+        return NONE_YET
     length = found.last - found.first + 1
     horizon = f" of {found.horizon:,}" if found.horizon is not None else ""
     way = "in one jump, without passes in between" if found.jump else "a forward pass at every measured step"

@@ -16,9 +16,10 @@ from app.store import Snapshot, Store
 from app.views.lifecycle import lifecycle
 from app.views.phases_all import phases
 from app.views.phases_correct import correct
+from app.views.phases_cost import cost_of
 from app.views.phases_full import compute, full, rows_of
 from app.views.phases_machine import machine
-from app.views.phases_predict import cost_of, flight, predict
+from app.views.phases_predict import flight, predict
 from app.views.phases_trust import trust, wilson
 from app.views.phases_warmup import rows_of_warmup, warmup
 from app.views.series import Look, Window
@@ -53,7 +54,7 @@ def full_cycle(kept: bool = True, measured: bool = True) -> Script:
     script.say(probe(script.step, 0.9))
     script.enter(Phase.PREDICT, 10)
     if measured:
-        script.steps(10, budget=10, forward_seconds=0.001, predict_seconds=0.00001, predicted_loss=1.9,
+        script.steps(10, budget=10, forward_seconds=0.001, predict_seconds=0.00001, step_seconds=0.00101, predicted_loss=1.9,
                      predicted_low=1.8, predicted_high=2.0)  # fmt: skip
     else:
         script.stretch(10)
@@ -147,15 +148,18 @@ def test_a_predicted_step_with_its_forward_pass_is_compared_as_the_document_does
     cost = cost_of(seen(full_cycle()))
     assert cost.alone == pytest.approx(3.1 / 1.01, rel=1e-3)
     assert [part.skipped for part in cost.predicted] == [False, True, False]
-    assert cost.steps == 10
-    charged = 10 * 0.001 + 10 * 0.00001 + 15 * 0.0002  # forward, moves, and what 15 full steps spent on predicting
-    assert cost.charged == pytest.approx(10 * 0.0031 / charged, rel=1e-3)
+    assert cost.kept == 1 and not cost.jumps
+    direct = {part.label: part.seconds for part in cost.predicted}["looks, copies, verdicts"]
+    assert direct == pytest.approx((0.01 + 0.001) / 10)  # one look, one correction, over ten steps
+    spent = 15 * 0.0033 + 10 * 0.00101  # whole steps: 10 FULL before, 2 of CORRECT, 3 FULL after; and those of PREDICT
+    assert cost.charged == pytest.approx(25 * 0.0031 / spent, rel=1e-3)
 
 
 def test_a_jump_has_no_forward_pass_and_an_undone_one_earns_nothing() -> None:
     jump = cost_of(seen(full_cycle(measured=False)))
-    assert jump.alone is None and jump.predicted[0].seconds is None
-    assert jump.charged == pytest.approx(10 * 0.0031 / (15 * 0.0002), rel=1e-3)
+    assert jump.jumps and jump.alone is None and jump.predicted[0].seconds is None
+    assert jump.charged == pytest.approx(25 * 0.0031 / (15 * 0.0033), rel=1e-3)
+    assert "A jump takes no pass at all" in jump.said and "All in all 1.57x" in jump.said
     undone = cost_of(seen(full_cycle(kept=False)))
     assert (undone.charged, undone.predicted) == (None, [])
 
@@ -184,7 +188,7 @@ def test_without_a_prediction_nothing_is_said_of_one() -> None:
     snapshot = seen(Script().start().steps(3))
     shown = predict(snapshot, machine(snapshot, Config()).standings[Phase.PREDICT])
     assert shown.verdict == "No prediction has been tried yet." and not shown.exits and not shown.table
-    assert shown.cost_said == "No prediction has been kept lately: nothing to compare."
+    assert shown.cost.said == "No prediction has been kept lately: nothing to compare."
 
 
 # -- correct --------------------------------------------------------------------------------------------------------
