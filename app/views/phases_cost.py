@@ -115,7 +115,7 @@ def _spent(snapshot: Snapshot, ended: list[PredictionEnded], since: float) -> fl
 
 
 def _full_step(snapshot: Snapshot, parts: float) -> float:
-    """Seconds of a full step: the sum of its parts, or on a GPU that of a whole step of WARMUP, which predicts nothing."""
+    """Seconds of a full step: its parts, or on a GPU a whole step of WARMUP, which predicts nothing."""
     if host_clock(snapshot):
         return parts
     rows, _ = rows_of_warmup(snapshot)

@@ -18,6 +18,7 @@ MOST = 200
 LOOK_BACK = 2000
 """Steps among which they are looked for."""
 LOOKS = 6
+GPU_CLOCK = "By the host's clock: what a GPU is given in one part is waited for in another."
 NONE_YET = "not begun yet: it follows WARMUP"
 
 
@@ -68,9 +69,7 @@ def full(snapshot: Snapshot) -> Full:
     return Full(
         compute=compute(snapshot, rows),
         compute_of=f"mean of the newest {words.count(len(rows))} FULL steps" if len(rows) else "no FULL step yet",
-        clock=""
-        if host_clock(snapshot)
-        else "By the host's clock: what a GPU is given in one part is waited for in another.",
+        clock="" if host_clock(snapshot) else GPU_CLOCK,
         facts={
             "residuals": words.count(residuals),
             "confidence": words.number(_newest(snapshot, "confidence")),
@@ -79,12 +78,14 @@ def full(snapshot: Snapshot) -> Full:
             "refusals": words.count(_newest(snapshot, "refusals")),
         },
         looks=[_look(probe, probe.step + 1 in begun) for probe in reversed(snapshot.newest(PredictionProbed, LOOKS))],
-        said=f"step {last.step_in_phase:,} of {needed:,}"
-        if last is not None and needed is not None
-        else ""
-        if len(rows)
-        else NONE_YET,
+        said=_said(last, needed, bool(len(rows))),
     )
+
+
+def _said(last: StepRecord | None, needed: int | None, begun: bool) -> str:
+    if last is None or needed is None:
+        return "" if begun else NONE_YET
+    return f"step {last.step_in_phase:,} of {needed:,}" if last.step_in_phase <= needed else ""
 
 
 def host_clock(snapshot: Snapshot) -> bool:

@@ -54,8 +54,9 @@ def full_cycle(kept: bool = True, measured: bool = True) -> Script:
     script.say(probe(script.step, 0.9))
     script.enter(Phase.PREDICT, 10)
     if measured:
-        script.steps(10, budget=10, forward_seconds=0.001, predict_seconds=0.00001, step_seconds=0.00101, predicted_loss=1.9,
-                     predicted_low=1.8, predicted_high=2.0)  # fmt: skip
+        expected = {"predicted_loss": 1.9, "predicted_low": 1.8, "predicted_high": 2.0}
+        spent = {"forward_seconds": 0.001, "predict_seconds": 0.00001, "step_seconds": 0.00101}
+        script.steps(10, budget=10, **expected, **spent)
     else:
         script.stretch(10)
     weights = (ResidualWeight(7, 0.9, 0.6), ResidualWeight(3, 0.6, 0.4))
