@@ -110,7 +110,7 @@ def _chart(name: str, size: str = "") -> str:
 
 def _when(key: str, *parts: str) -> str:
     """Parts that are shown where they mean something."""
-    return f'<div class="hy-when" data-on="{key}">{"".join(parts)}</div>'
+    return f'<div class="hy-ifany" data-on="{key}">{"".join(parts)}</div>'
 
 
 def _machine(name: str) -> str:
