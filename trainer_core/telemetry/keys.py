@@ -32,6 +32,12 @@ T = TypeVar("T")
 _LOCK, _NAME = ".lock", re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
+class KeyFileError(RunError):
+    """A key file that cannot be used as it is."""
+
+    exit_code = 2
+
+
 class Key(msgspec.Struct, frozen=True):
     """A CURVE key pair in Z85."""
 
@@ -84,7 +90,7 @@ def fingerprint(public: str) -> str:
 
 
 def make_keys(run_dir: Path) -> None:
-    """Create the run's own keys where they do not exist yet. Raises RunError when the directory is open to others."""
+    """Create the run's own keys where there are none yet. Raises KeyFileError when the directory is open to others."""
     directory = Path(run_dir) / DIRECTORY
     directory.mkdir(mode=0o700, exist_ok=True)
     _refuse_loose(directory)
@@ -96,12 +102,12 @@ def make_keys(run_dir: Path) -> None:
 
 
 def read_key(run_dir: Path, name: str) -> Key:
-    """One of the run's own key pairs. Raises RunError when it is missing, unreadable, or readable by others."""
+    """One of the run's own key pairs. Raises KeyFileError when it is missing, unreadable, or readable by others."""
     return _read(Path(run_dir) / DIRECTORY / f"{name}.key", Key)
 
 
 def read_held(path: Path) -> HeldKey:
-    """A named key from its file. Raises RunError when it is missing, no such file, or readable by others."""
+    """A named key from its file. Raises KeyFileError when it is missing, no such file, or readable by others."""
     return _read(Path(path), HeldKey)
 
 
@@ -143,7 +149,7 @@ def create(run_dir: Path, name: str, role: str, out: Path | None = None, now: fl
 
 
 def listed(run_dir: Path) -> list[Listed]:
-    """The named keys that are let in, oldest first; none where nobody made any. Raises RunError for a damaged list."""
+    """The named keys that are let in, oldest first; none where nobody made any. Raises KeyFileError for a bad list."""
     path = Path(run_dir) / DIRECTORY / LISTED
     return _read(path, list[Listed]) if path.exists() else []
 
@@ -239,13 +245,13 @@ def _read(path: Path, kind: type[T]) -> T:
         _refuse_loose(path)
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RunError(f"key {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise KeyFileError(f"key {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _refuse_loose(path: Path) -> None:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        raise RunError(f"{path} has mode {mode:o}: others could read it; chmod it to {mode & ~0o077:o}")
+        raise KeyFileError(f"{path} has mode {mode:o}: others could read it; chmod it to {mode & ~0o077:o}")
 
 
 def _publish(directory: Path, known: list[Listed]) -> None:
