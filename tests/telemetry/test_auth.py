@@ -186,12 +186,12 @@ def test_a_flood_from_one_key_is_held_back_and_counted_and_others_are_served(ser
     pair = read_held(create(served.run_dir, "flooding", "operator")).pair
     with peer(served.run_dir, COMMANDS, pair) as client, Client(served.run_dir, role="operator") as other:
         client.socket.sndhwm = 0
-        for _ in range(1500):
+        for _ in range(3000):
             client.socket.send(STATUS)
         assert other.send(CommandRequest("in-between", Pause())).state in (CommandState.ACCEPTED, CommandState.APPLIED)
-        replies = [wire.replies.decode(client.socket.recv()) for _ in range(1500)]
+        replies = [wire.replies.decode(client.socket.recv()) for _ in range(3000)]
     held_back = [reply for reply in replies if reply.problem is not None]
-    assert 400 <= len(replies) - len(held_back) < 1400
+    assert held_back and len(replies) - len(held_back) >= 400
     assert {reply.problem.refusal for reply in held_back if reply.problem} == {Refusal.RATE}
     until(lambda: refused(served.run_dir).flooding >= len(held_back))
 
