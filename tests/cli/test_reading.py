@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import STEPS, Here
 from tests.conftest import Hybrid
+from tests.telemetry.trainers import TrainerProcess
 
 
 def test_runs_are_listed_with_state_step_and_why(hybrid: Hybrid, finished: Path) -> None:
@@ -36,6 +37,14 @@ def test_the_text_report_follows_the_documents_format(hybrid: Hybrid, finished: 
     assert any(line.startswith("✓ Warmup complete | Loss EMA: ") for line in lines)
     assert f"Final Statistics ({STEPS} steps):" in lines
     assert "Loss gap: not measured (no baseline run)" in lines
+
+
+def test_the_report_of_a_killed_run_does_not_say_that_it_runs(here: Callable[..., Here], tmp_path: Path) -> None:
+    with TrainerProcess(tmp_path / "run", serves=False) as trainer:
+        trainer.steps(4)
+        trainer.kill()
+    assert json.loads(here("report", tmp_path / "run", "--json").stdout)["state"] == "crashed"
+    assert "State: crashed" in here("report", tmp_path / "run").stdout.splitlines()
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -82,12 +82,15 @@ def report(
     """
     from trainer_core.telemetry.baselines import chosen
     from trainer_core.telemetry.journal import JournalReader
+    from trainer_core.telemetry.rundir import status
 
     with closing(JournalReader(a_run(run_dir))) as reader:
         base, note = chosen(run_dir, baseline)
         if note:
             err().print(f"note: {note}")
         figures = report_of(rows(reader), base, str(run_dir))
+        if status(run_dir).state == "crashed":  # the journal's last word is that it runs
+            figures = msgspec.structs.replace(figures, state="crashed")
         if as_json:
             print_json(figures)
         else:
