@@ -147,3 +147,30 @@ def test_a_viewer_steers_nothing_and_a_wrong_place_is_said(far: Trainer) -> None
         at = f"127.0.0.1:{min(nobody.getsockname()[1], LAST_PORT)}"
         with pytest.raises(RunError, match=f"no agent answers at {at}"):
             Follower(at, key_file=far.run_dir / "ann.json")
+
+
+def test_an_agent_that_went_away_is_found_again_and_another_journal_begins_at_its_first_row(run_dir: Path) -> None:
+    create(run_dir, "ann", "viewer", run_dir / "ann.json")
+    with plain.create_server(("127.0.0.1", 0)) as probe:
+        at = f"127.0.0.1:{min(probe.getsockname()[1], LAST_PORT)}"
+    first = Trainer(run_dir, listen=at)
+    first.steps(5)
+    until(lambda: (run_dir / "endpoint.json").exists())
+    assert there(run_dir) == at
+    rows: list[Row] = []
+    with Follower(at, key_file=run_dir / "ann.json") as follower:
+        follow(follower, 7, rows)
+        first.end()
+        follow(follower, 8, rows)
+        assert until(lambda: follower.poll(0.05) == [] and follower.status().state == "finished")
+        until(lambda: not (run_dir / "endpoint.json").exists())  # it lingers, and goes
+        assert until(lambda: follower.poll(0.05) == [] and follower.status().state == "unreachable")
+        assert "no agent answers at" in follower.status().because
+        for file in run_dir.glob("journal.db*"):
+            file.unlink()
+        with Trainer(run_dir, listen=at) as second:
+            second.steps(3)
+            again: list[Row] = []
+            follow(follower, 5, again)
+            assert [row.seq for row in again] == [1, 2, 3, 4, 5]
+            assert follower.status().state == "working"

@@ -52,7 +52,7 @@ class Follower:
         self._epoch = ""
         self._welcomed = False
         self._heard_at = 0.0
-        self._looked_at = self._checked_at = 0.0
+        self._looked_at = self._checked_at = self._answered_at = 0.0
         self._known_seq = 0
         self._early: dict[int, RawRow] = {}
         self._gone: set[int] = set()
@@ -101,7 +101,7 @@ class Follower:
             return self.heartbeat.status
         if self._door.run_dir is not None:
             return status(self._door.run_dir)
-        if self._hello is not None and time.monotonic() - self._checked_at < _QUIET_S:
+        if self._hello is not None and time.monotonic() - self._answered_at < _QUIET_S:
             return self._hello.status
         return RunStatus("unreachable", f"no agent answers at {self._door.where}", self._last_step())
 
@@ -129,7 +129,6 @@ class Follower:
 
     def _greet(self, timeout_s: float) -> None:
         """Ask an agent elsewhere who it is. Raises RunError when it lets the key in no more, or never answered."""
-        self._checked_at = time.monotonic()
         reply = self._questions.ask(wire.AskHello(), timeout_s)
         if reply is None and self._hello is None:
             raise RunError(
@@ -145,7 +144,7 @@ class Follower:
             if again:
                 self._begin_again(reply.hello.journal_id, layout)
             self.journal_id, self._layout = reply.hello.journal_id, layout
-        self._hello = reply.hello
+        self._hello, self._answered_at = reply.hello, time.monotonic()
         self._known_seq = max(self._known_seq, reply.hello.last_seq)
 
     # -- the socket -------------------------------------------------------------------------------------------------
