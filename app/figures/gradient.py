@@ -6,7 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.figures.confidence import line_columns, line_traces
-from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, nan_series, zones
+from app.figures.spec import (
+    DECADES,
+    Figure,
+    Json,
+    band_columns,
+    band_shapes,
+    layout,
+    limit_line,
+    nan_series,
+    zones,
+)
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.series import Line, Look, line
@@ -44,7 +54,7 @@ def figure(seen: GradientView) -> Figure:
     """The drawing of a view. A norm of zero or NaN cannot stand on a log axis; the line breaks there."""
     floor, ceiling = _axis(seen)
     shapes, labels = _limits(seen.ladder, floor, ceiling)
-    axis = {"type": "log", "range": [math.log10(floor), math.log10(ceiling)], "dtick": 1, "exponentformat": "power"}
+    axis = {**DECADES, "range": [math.log10(floor), math.log10(ceiling)]}
     return Figure(
         name="gradient",
         title="Gradient norm",

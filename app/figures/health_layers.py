@@ -55,8 +55,7 @@ def heatmap(seen: LayersView) -> Figure:
     known = seen.log_norms_TR[np.isfinite(seen.log_norms_TR)]
     low, high = (math.floor(known.min()), math.ceil(known.max())) if len(known) else (-2, 1)
     high = max(high, low + 1)
-    end = (float(seen.steps_T[-1]) + seen.width / 2) if len(seen.steps_T) else 10.0
-    shape = layout(0.0, end, _rows(seen))
+    shape = layout(seen.low_step, seen.high_step, _rows(seen))
     shape |= {"hovermode": "closest", "margin": {"l": 46, "r": 12, "t": 6, "b": 38}}
     shape["xaxis"] |= {"nticks": 7, "showgrid": False}
     names = [f"r{i}" for i in range(len(seen.rows))]
@@ -64,7 +63,7 @@ def heatmap(seen: LayersView) -> Figure:
     wide = f" · each cell the largest of {seen.width:,} steps" if seen.width > 1 else ""
     return Figure(
         name="layer_heat",
-        title="By layer, over the run",
+        title="By layer, over steps",
         caption=f"gradient norm{wide}{_sharing(seen)}" if len(seen.rows) else "no backward pass yet",
         traces=[
             {"series": "cells", "rows": names, "name": "", "type": "heatmap", "categories": list(seen.rows),
@@ -83,7 +82,6 @@ def heatmap(seen: LayersView) -> Figure:
                 tuple(f"{row}: NaN or infinite about step {step:,.0f}" for step, row in seen.broken),
             ),
         },
-        steps=False,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from app.figures.confidence import alone_trace
 from app.figures.health_losses import validation
 from app.figures.loss import envelope
-from app.figures.spec import Figure, Json, layout, limit_line, nan_series, nan_trace
+from app.figures.spec import DECADES, Figure, Json, layout, limit_line, nan_series, nan_trace
 from app.store import Snapshot
 from app.table import F64
 from app.views.series import Line, Look, Series, Window, line
@@ -21,7 +21,6 @@ ZIGZAG = 60
 """Measured steps in which an oscillation is seen."""
 AROUND_NAN = 150
 SLOW = 0.98
-DECADES: Json = {"type": "log", "nticks": 4, "dtick": 1, "exponentformat": "power"}
 
 Sign = Callable[[Snapshot, Look, Config], Figure]
 

@@ -19,6 +19,15 @@ from trainer_core.spec.severity import Ladder, Severity
 Json = dict[str, Any]
 
 
+DECADES: Json = {
+    "type": "log",
+    "dtick": 1,
+    "exponentformat": "power",
+    "tickfont": {"color": "$muted", "size": 9.6},  # plotly draws powers a quarter larger
+}
+"""A logarithmic y axis with a tick a decade."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One chart. ``traces`` and ``shapes`` refer to ``columns`` by name; only changed columns travel."""

@@ -292,12 +292,11 @@ def _noise(moment: Moment, look: Look) -> Figure:
 PAGE = LivePage(
     "health",
     html,
-    binds,
-    lists,
+    tables=lambda moment: (binds(moment), lists(moment)),
     figures={
         **{f"sign_{sign.key}": _diagram(DIAGRAMS[sign.key]) for sign in SIGNS},
         "gradient": lambda m, look: gradient.figure(gradient.view(m.snapshot, look, m.config)),
-        "layer_heat": lambda m, _look: health_layers.heatmap(layers.view(m.snapshot, m.config)),
+        "layer_heat": lambda m, look: health_layers.heatmap(layers.view(m.snapshot, m.config, look.window)),
         "layer_bars": lambda m, _look: health_layers.bars(layers.view(m.snapshot, m.config)),
         "grad_ratio": _ratio,
         "grad_variance": _variance,

@@ -10,6 +10,7 @@ import numpy as np
 from app.layers import F32, LayerNorms
 from app.store import Snapshot
 from app.table import F64
+from app.views.series import Window
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
 from trainer_core.spec.severity import Severity
@@ -28,6 +29,9 @@ class LayersView:
     now_R: F64
     """The newest norms; empty before the first backward pass."""
     step: int
+    low_step: float
+    high_step: float
+    """Ends of the step axis."""
     steps_T: F64
     """The middle of each stretch."""
     width: int
@@ -47,15 +51,16 @@ class LayersView:
         return Severity.CAUTION if norm < self.low else Severity.HEALTHY
 
 
-def view(snapshot: Snapshot, config: Config | None) -> LayersView:
-    """The layers of a snapshot."""
+def view(snapshot: Snapshot, config: Config | None, window: Window | None = None) -> LayersView:
+    """The layers of a snapshot in a window of steps; without one, over the whole run."""
+    first, last = (window or Window()).resolve(snapshot)
     found = snapshot.side.layers
     limits = ladders(config or Config())
     low, high = limits["layer_norm_low"].caution_below, limits["layer_norm_high"].warning_above
     per_row = -(-len(found.names) // MOST_ROWS) if found.names else 1
     rows = _names(found, per_row)
-    middles: F64 = (np.arange(len(found.largest), dtype=np.float64) + 0.5) * found.width - 0.5
-    grouped = _grouped(found.largest, per_row)
+    middles, largest, width = found.between(first, last)
+    grouped = _grouped(largest, per_row)
     finite = np.isfinite(grouped) & (grouped > 0)
     log_norms = np.log10(np.where(finite, grouped, np.nan)).round(2).astype(np.float64)
     broken = tuple((float(middles[t]), rows[r]) for t, r in np.argwhere(np.isinf(grouped))[-300:])
@@ -65,8 +70,10 @@ def view(snapshot: Snapshot, config: Config | None) -> LayersView:
         layers=len(found.names),
         now_R=_grouped(found.now[None], per_row)[0] if len(found.now) else np.empty(0),
         step=found.step,
+        low_step=first,
+        high_step=last,
         steps_T=middles,
-        width=found.width,
+        width=width,
         log_norms_TR=log_norms,
         broken=broken,
         low=low if low is not None else 0.0,

@@ -72,6 +72,9 @@ def same(one: Snapshot, other: Snapshot) -> bool:
     assert one.side.layers.names == other.side.layers.names and one.side.layers.width == other.side.layers.width
     np.testing.assert_array_equal(one.side.layers.now, other.side.layers.now)
     np.testing.assert_array_equal(one.side.layers.largest, other.side.layers.largest)
+    np.testing.assert_array_equal(one.side.layers.steps, other.side.layers.steps)
+    np.testing.assert_array_equal(one.side.layers.norms, other.side.layers.norms)
+    assert one.side.layers.whole == other.side.layers.whole
     for name, left, right in tables:
         assert left.starts == right.starts and left.length == right.length
         for column in left.columns:

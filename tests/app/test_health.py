@@ -16,7 +16,7 @@ from app.figures import health_layers as layer_figures
 from app.figures.health_losses import validations
 from app.figures.health_rate import figure as rate_figure
 from app.live import chosen_metrics
-from app.screens.health import METRICS, PAGE
+from app.screens.health import METRICS, PAGE, binds, lists
 from app.screens.page import Moment
 from app.store import Snapshot, Store
 from app.theme import tokens
@@ -237,7 +237,7 @@ def test_a_layer_s_nan_is_marked_and_what_was_not_measured_is_a_gap() -> None:
     script.steps(1, layer_grad_norms=(math.nan, 0.1))
     shown = health_layers.view(seen(script), Config())
     assert [step for step, _ in shown.broken] == [6.0]
-    drawn = shown.log_norms_TR[1:, 1]
+    drawn = shown.log_norms_TR[:, 1]
     assert np.array_equal(np.isnan(drawn), [False, False, False, True, True, False])
     assert drawn[0] == -1.0
 
@@ -251,8 +251,34 @@ def test_one_more_step_adds_one_column_to_the_heatmap_s_message() -> None:
     message = sent.figure_message(layer_figures.heatmap(health_layers.view(store.snapshot(), Config())))
     assert message is not None and set(message["columns"]) == {"cells"}
     cells = message["columns"]["cells"]
-    assert cells["keep"] == 101 and all(len(values) == 1 for values in cells["add"].values())
+    assert cells["keep"] == 100 and all(len(values) == 1 for values in cells["add"].values())
     assert len(json.dumps(message)) < 3000
+
+
+def test_a_window_of_the_newest_steps_is_told_step_by_step_and_the_whole_run_in_stretches() -> None:
+    script = Script().start()
+    script.steps(3000, layer_grad_norms=(0.1, 0.1))
+    script.steps(1, layer_grad_norms=(7.0, 0.1))
+    script.steps(99, layer_grad_norms=(0.1, 0.1))
+    snapshot = seen(script)
+    near = health_layers.view(snapshot, Config(), Window(last=150))
+    assert near.width == 1 and near.steps_T.tolist() == list(range(2950, 3101))
+    assert near.steps_T[np.nanargmax(near.log_norms_TR[:, 0])] == 3001
+    middle = health_layers.view(snapshot, Config(), Window(last=1000))
+    assert middle.width == 8 and len(middle.steps_T) <= 200 and np.nanmax(middle.log_norms_TR) == 0.85
+    far = health_layers.view(snapshot, Config())
+    assert far.width == 16 and abs(far.steps_T[np.nanargmax(far.log_norms_TR[:, 0])] - 3001) <= 8
+
+
+def test_steps_that_a_rollback_took_back_are_gone_from_the_layers() -> None:
+    script = Script().start().steps(60, layer_grad_norms=(0.1, 0.1))
+    script.steps(40, layer_grad_norms=(50.0, 0.1))
+    before = seen(script).side.layers
+    script.roll_back(60)
+    script.steps(5, layer_grad_norms=(0.2, 0.1))
+    after = seen(script).side.layers
+    assert before.steps[-1] == 100 and after.steps[-1] == 65
+    assert after.norms.max() == np.float32(0.2) and after.largest[np.isfinite(after.largest)].max() < 1.0
 
 
 # ---- learning rate ----
@@ -377,7 +403,7 @@ def test_the_stages_say_what_each_phase_did() -> None:
 
 def test_the_machine_and_where_the_run_comes_from_are_told() -> None:
     at = moment(seen(everything()))
-    values, found = PAGE.binds(at), PAGE.lists(at)
+    values, found = binds(at), lists(at)
     assert "1.5 cores, machine 25 %" in str(values["health.reading"]) and "7.0 GiB free" in str(
         values["health.reading"]
     )
@@ -389,7 +415,7 @@ def test_the_machine_and_where_the_run_comes_from_are_told() -> None:
 
 def test_each_metric_has_a_chart_and_its_nan_is_marked() -> None:
     at = moment(seen(everything()))
-    values = PAGE.binds(at)
+    values = binds(at)
     assert [values[f"metric.{i}.on"] for i in range(METRICS)] == [True, True] + [False] * (METRICS - 2)
     first, second = (PAGE.figures[f"metric_{i}"](at, Look(Window())) for i in range(2))
     assert first.title == "f1" and "newest 0.5" in first.caption
@@ -414,13 +440,13 @@ def test_a_loop_of_somebody_s_own_is_not_shown_what_it_does_not_have() -> None:
     script = Script().start()
     record = msgspec.structs.replace(script.rows[0].record, own_loop=True, layers=())
     script.rows[0] = script.rows[0].__class__(1, script.time, 1, record)
-    values = PAGE.binds(moment(seen(script.steps(5))))
+    values = binds(moment(seen(script.steps(5))))
     assert values["health.own_loop"] and not values["health.layers"] and not values["health.checked"]
     assert values["sign.divergence.line"] == "a loop of its own predicts nothing"
-    assert PAGE.binds(moment(seen(Script().start())))["health.checked"]
+    assert binds(moment(seen(Script().start())))["health.checked"]
 
 
 def test_more_metrics_than_charts_are_counted() -> None:
     script = Script().start().steps(1)
     script.say(MetricsMeasured(1, {f"m{i}": 1.0 for i in range(70)}))
-    assert PAGE.binds(moment(seen(script)))["health.metrics"] == "24 metrics; 46 more: choose below which come first"
+    assert binds(moment(seen(script)))["health.metrics"] == "24 metrics; 46 more: choose below which come first"
