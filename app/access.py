@@ -230,9 +230,9 @@ def _installed() -> list[Gate]:
     return []
 
 
-def install(gate: Gate) -> None:
-    """Make ``gate`` this process's own, found by pages and routes alike."""
-    _installed()[:] = [gate]
+def install(gate: Gate | None) -> None:
+    """Make ``gate`` this process's own, found by pages and routes alike; None: there is none any more."""
+    _installed()[:] = [gate] if gate is not None else []
 
 
 def gate() -> Gate | None:

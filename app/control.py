@@ -77,6 +77,14 @@ def ask_again(run_dir: Path, sent: Sent) -> Sent:
     return _heard(run_dir, sent, lambda client: client.status(sent.request.command_id))
 
 
+def confirm(run_dir: Path, sent: Sent) -> Sent:
+    """Send the second message of a command that waits for it. Refused here where this browser may not steer."""
+    mine = right()
+    if not mine.steers:
+        return replace(sent, outcome=Outcome(CommandState.REJECTED, refusal=Refusal.AUTH, detail=mine.why))
+    return _heard(run_dir, replace(sent, confirm=True), lambda client: client.confirm(sent.request.command_id))
+
+
 def _heard(run_dir: Path, sent: Sent, ask: Ask) -> Sent:
     try:
         client = Client(run_dir, role=ROLE)

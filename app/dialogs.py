@@ -4,7 +4,10 @@ import streamlit as st
 
 from app import control
 from app.feed import Feed
-from app.views.commands import Target
+from app.forms import press
+from app.views import words
+from app.views.commands import NOT_RESTORED, RESTORED, Target, title
+from app.views.measured import newest
 from app.widgets import ASKING, submit
 from trainer_core.spec.commands import Command, Rollback, Stop
 
@@ -28,6 +31,13 @@ def rollback_dialog(feed: Feed, targets: list[Target]) -> None:
         "Their rows stay in the record and are drawn pale.",
         icon=":material/warning:",
     )
+    change = (
+        ""
+        if target.loss is None or target.loss_now is None
+        else f", {target.loss - target.loss_now:+.2g} by going back"
+    )
+    st.markdown(f"Loss there **{words.number(target.loss)}**, now **{words.number(target.loss_now)}**{change}.")
+    st.caption(f"**Goes back:** {RESTORED}.  \n**Stays as it is:** {NOT_RESTORED}.")
     reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
     _confirm(feed, f"Roll back to step {target.step:,}", Rollback(target.name), reason, key="confirm_rollback")
 
@@ -39,6 +49,23 @@ def stop_dialog(feed: Feed) -> None:
     st.write("The trainer saves a checkpoint and ends. Nothing is lost; the run can be resumed from the command line.")
     reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
     _confirm(feed, "Stop the run", Stop(), reason, key="confirm_stop")
+
+
+@st.dialog("Are you sure?", on_dismiss=_dismissed)
+def sure_dialog(feed: Feed, command_id: str, command: Command) -> None:
+    """For a command that changes more than usual: say it once more, with the value now."""
+    st.session_state[ASKING] = True
+    rate = newest(feed.snapshot(), "learning_rate").value
+    st.warning(
+        f"**{title(command)}**: ten times the learning rate, or a tenth, can end a run.", icon=":material/warning:"
+    )
+    st.write(f"The learning rate is {words.number(rate)} now." if rate is not None else "It has not been measured yet.")
+    go, leave = st.columns(2)
+    if go.button("Do it", key="confirm_sure", type="primary", width="stretch"):
+        press(feed.run_dir.name, command_id, lambda: command, confirm=True)
+        st.rerun()
+    if leave.button("Cancel", key="cancel_sure", width="stretch"):
+        st.rerun()
 
 
 def _confirm(feed: Feed, label: str, command: Command, reason: str, key: str) -> None:

@@ -37,7 +37,7 @@ def unlock_panel(mine: Right) -> None:
     if mine.steers:
         name = f" as {mine.who}" if mine.who else ""
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f":material/lock_open: You may steer{name}.")
+            st.caption(f":material/lock_open: You may steer{name}.", width="content")
             if mine.session:
                 _form("hybrid_lock", "Lock steering", held=True)
         return

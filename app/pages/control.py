@@ -5,56 +5,56 @@ import itertools
 import streamlit as st
 
 from app import steering
-from app.dialogs import rollback_dialog, stop_dialog
+from app.actions import actions
+from app.answers import remedy_dialog
+from app.dialogs import sure_dialog
 from app.feed import Feed
-from app.views.commands import rollback_targets
+from app.forms import (
+    SEEN_REV,
+    TO_CONFIRM,
+    how_panel,
+    knob_form,
+    length_form,
+    note_form,
+    optimizer_forms,
+    other_setting,
+    remedy_form,
+    setting_card,
+)
+from app.history import audit_table, command_list, newest_of_mine
+from app.views.commands import state_rev
 from app.views.knobs import knobs
 from app.views.settings import FIRST, live_settings
-from app.widgets import (
-    choose_run,
-    command_button,
-    command_list,
-    frame,
-    knob_form,
-    lock_button,
-    now_line,
-    other_settings,
-    pause_button,
-    remember_forms,
-    setting_form,
-)
-from trainer_core.spec.commands import ForcePhase, SaveCheckpoint
-from trainer_core.spec.phases import Phase
+from app.widgets import choose_run, frame, now_line, remember_forms
 
 
-def actions(feed: Feed, phases: bool) -> None:
-    """One-click commands, and the two that ask first; without those that need phases where there are none."""
-    with st.container(horizontal=True):
-        if phases:
-            help_ = "Leave prediction at the next step boundary and train with true gradients."
-            full = ForcePhase(Phase.FULL)
-            command_button(feed, "Force full phase", full, key="force_full", help=help_, icon=":material/bolt:")
-            lock_button(feed)
-        pause_button(feed)
-        command_button(feed, "Save checkpoint", SaveCheckpoint(), key="checkpoint", icon=":material/save:",
-                       help="Save at the next step boundary.")  # fmt: skip
-        if phases and st.button("Roll back…", key="rollback", icon=":material/undo:"):
-            rollback_dialog(feed, rollback_targets(feed.snapshot()))
-        if st.button("Stop run…", key="stop", icon=":material/stop:"):
-            stop_dialog(feed)
+def settings(feed: Feed) -> None:
+    """Sliders for the two that are moved most, and for any other."""
+    known = {live.setting.name: live for live in live_settings(feed.snapshot())}
+    if not known:
+        st.info("The run has not told its configuration yet.")
+        return
+    for column, name in zip(st.columns(2), FIRST, strict=True):
+        if name in known:
+            with column:
+                setting_card(feed, known[name])
+    other_setting(feed, [live for name, live in known.items() if name not in FIRST])
 
 
 frame()
 feed = choose_run()
 if feed is not None:
+    phases = not feed.snapshot().own_loop
     remember_forms(feed)
+    st.session_state[SEEN_REV] = state_rev(feed.snapshot())
     now_line(feed)
+    newest_of_mine(feed)
     steering.unlock_panel(steering.right())
     with st.container(key="wide"):
         left, right = st.columns([3, 2], gap="large")
     with left:
-        st.markdown("#### Actions")
-        actions(feed, phases=not feed.snapshot().own_loop)
+        actions(feed, phases)
+        how_panel(feed)
         found = knobs(feed.snapshot())
         if found:
             st.markdown("#### Knobs of the training script")
@@ -62,15 +62,22 @@ if feed is not None:
                 with column:
                     knob_form(feed, knob)
         st.markdown("#### Thresholds")
-        settings = {live.setting.name: live for live in live_settings(feed.snapshot())}
-        if settings:
-            for column, name, high in zip(st.columns(2), FIRST, (1.0, 10.0), strict=True):
-                if name in settings:
-                    with column:
-                        setting_form(feed, settings[name], float(settings[name].setting.low or 0.0), high, 0.01)
-            other_settings(feed, list(settings.values()))
-        else:
-            st.info("The run has not told its configuration yet.")
+        settings(feed)
+        st.markdown("#### Optimizer")
+        optimizer_forms(feed, phases)
+        if phases:
+            st.markdown("#### Lengths of phases")
+            length_form(feed)
+        st.markdown("#### Note")
+        note_form(feed)
     with right:
-        st.markdown("#### Commands")
-        command_list(feed)
+        st.markdown("#### Emergency actions")
+        remedy_form(feed, remedy_dialog)
+        recent, audit = st.tabs(["Commands", "Audit"])
+        with recent:
+            command_list(feed)
+        with audit:
+            audit_table(feed)
+    asked = st.session_state.pop(TO_CONFIRM, None)
+    if asked is not None and asked[0] == feed.run_dir.name:
+        sure_dialog(feed, *asked[1:])

@@ -1,11 +1,16 @@
 """The life of every command in words, and what a rollback would throw away. Pure."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from app.store import Snapshot
 from app.views import words
 from app.views.settings import present_config
 from trainer_core.spec.commands import (
+    ApplyRemedy,
     Command,
     CommandState,
     ForcePhase,
@@ -15,12 +20,15 @@ from trainer_core.spec.commands import (
     ScaleLearningRate,
     SetGradientClip,
     SetKnob,
+    SetLearningRate,
+    SetPhaseLength,
     SetThreshold,
     SetWeightDecay,
+    is_dangerous,
     kind_of,
 )
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import CheckpointSaved, CommandChanged, PredictionEnded
+from trainer_core.spec.records import CheckpointSaved, CommandChanged, PredictionEnded, Row
 
 ICONS: dict[CommandState | None, str] = {
     None: "?",
@@ -42,6 +50,16 @@ TONES: dict[CommandState | None, str] = {
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One transition of a command."""
+
+    state: CommandState
+    time: float
+    """Unix seconds."""
+    step: int
+
+
+@dataclass(frozen=True)
 class Life:
     """Where one command stands."""
 
@@ -52,6 +70,16 @@ class Life:
     sentence: str
     actor: str
     reason: str
+    stages: tuple[Stage, ...] = ()
+    """Its way so far, oldest first; empty while the journal does not have it."""
+    seq: int = 0
+    """Of its newest row."""
+    effect: str = ""
+    """What came after it was applied, in words."""
+
+    def with_effect(self, words_: str) -> "Life":
+        """The same, with what came after it."""
+        return replace(self, effect=words_)
 
     @property
     def icon(self) -> str:
@@ -79,17 +107,59 @@ class Outcome:
 
 def lives(snapshot: Snapshot) -> list[Life]:
     """Every command the journal knows, by its newest state, newest command first."""
-    newest: dict[str, CommandChanged] = {}
-    for change in snapshot.of(CommandChanged):
-        newest[change.command_id] = change
-    return [_life(change) for change in reversed(newest.values())]
+    rows: dict[str, list[Row]] = {}
+    for row in snapshot.events[CommandChanged]:
+        if isinstance(row.record, CommandChanged):
+            rows.setdefault(row.record.command_id, []).append(row)
+    return [_life(found) for found in sorted(rows.values(), key=lambda found: found[-1].seq, reverse=True)]
 
 
-def _life(change: CommandChanged) -> Life:
-    outcome = Outcome(
-        change.state, change.step, change.phase, change.before, change.after, change.refusal, change.detail
-    )
-    return Life(change.command_id, title(change.command), change.state, sentence(outcome), change.actor, change.reason)
+def _life(rows: list[Row]) -> Life:
+    changes = [row.record for row in rows if isinstance(row.record, CommandChanged)]
+    last = changes[-1]
+    outcome = Outcome(last.state, last.step, last.phase, last.before, last.after, last.refusal, last.detail)
+    stages = tuple(Stage(change.state, row.time, change.step) for row, change in zip(rows, changes, strict=True))
+    return Life(
+        last.command_id, title(last.command), last.state, sentence(outcome), last.actor, last.reason, stages,
+        rows[-1].seq,
+    )  # fmt: skip
+
+
+def state_rev(snapshot: Snapshot) -> int:
+    """The run's revision: it grows by one with every command that is applied, whoever gave it."""
+    newest = snapshot.latest(CommandChanged)
+    return newest.state_rev if newest is not None else 0
+
+
+def expected_rev(snapshot: Snapshot, seen: int, mine: Collection[str]) -> int:
+    """The revision to send with a change: the one that was ``seen``, or a later one that is only ``mine``.
+
+    ``mine``: ids of commands of this browser. What another operator did meanwhile stays a conflict.
+    """
+    now = state_rev(snapshot)
+    for row in reversed(snapshot.events[CommandChanged]):
+        change = row.record
+        if not isinstance(change, CommandChanged) or change.state_rev <= seen:
+            break
+        if change.state is CommandState.APPLIED and change.command_id not in mine:
+            return seen
+    return now
+
+
+COMPARED = (
+    SetThreshold, SetLearningRate, ScaleLearningRate, SetGradientClip, SetWeightDecay, SetKnob, SetPhaseLength,
+    ApplyRemedy,
+)  # fmt: skip
+"""Commands whose sender read a value first: refused when somebody else has changed the run meanwhile."""
+
+
+def asks_first(command: Command, rate: float | None) -> bool:
+    """Whether a command is put to its sender once more; ``rate``: the learning rate now."""
+    if isinstance(command, SetLearningRate):
+        return not rate or not 0.1 < command.value / rate < 10.0
+    if isinstance(command, ScaleLearningRate):
+        return not 0.1 < command.factor < 10.0
+    return is_dangerous(command)
 
 
 def title(command: Command) -> str:
@@ -101,6 +171,12 @@ def title(command: Command) -> str:
             return f"Set {name} to {value:g}"
         case Rollback(checkpoint=name):
             return f"Roll back to {name or 'the last good checkpoint'}"
+        case SetLearningRate(value=value):
+            return f"Set learning rate to {value:g}"
+        case SetPhaseLength(phase=phase, steps=steps):
+            return f"Set length of {phase.value} to {steps:,} steps"
+        case ApplyRemedy(remedy=remedy):
+            return f"Apply remedy {remedy.replace('_', ' ')}"
         case ScaleLearningRate(factor=factor):
             return f"Scale learning rate by {factor:g}"
         case SetGradientClip(max_norm=value):
@@ -120,7 +196,7 @@ def sentence(seen: Outcome) -> str:
     because = f": {seen.detail}" if seen.detail else ""
     match seen.state:
         case None:
-            return f"unknown: no reply came{because}; it is asked about again with the same id"
+            return f"unknown: no reply came{because}; it is asked about again, never sent twice"
         case CommandState.RECEIVED:
             return "received; waits for its confirmation"
         case CommandState.ACCEPTED:
@@ -132,12 +208,26 @@ def sentence(seen: Outcome) -> str:
             phase = f" in {seen.phase.value}" if seen.phase is not None else ""
             moved = f": {seen.before} → {seen.after}" if seen.before is not None and seen.after is not None else because
             return f"applied {where}{phase}{moved}"
+        case CommandState.REJECTED if seen.refusal is Refusal.CONFLICT:
+            return f"refused: somebody else changed the run first{because}. Look at the values again, then press again"
         case CommandState.REJECTED:
             return f"refused ({seen.refusal.value if seen.refusal else 'no reason given'}){because}"
         case CommandState.UNDONE_BY_RESTART:
             return f"undone by a restart{because}"
         case _:
             return f"{seen.state.value}{because}"
+
+
+def _loss_ema(snapshot: Snapshot, seq: int) -> float | None:
+    """The loss EMA of the last measured step up to ``seq``."""
+    steps = snapshot.steps
+    row = int(np.searchsorted(steps["seq"], seq, "right")) - 1
+    value = float(steps["loss_ema"][row]) if row >= 0 else math.nan
+    return value if math.isfinite(value) else None
+
+
+RESTORED = "weights, optimizer state, predictor, confidence and the step counter"
+NOT_RESTORED = "settings you changed, the learning rate's scale, what was recorded, the data already read, and time"
 
 
 @dataclass(frozen=True)
@@ -150,11 +240,16 @@ class Target:
     steps_lost: int
     seconds_lost: float
     predictions_lost: int
+    best: bool = False
+    loss: float | None = None
+    """Loss EMA when it was saved; None: not measured."""
+    loss_now: float | None = None
 
     @property
     def label(self) -> str:
         """One line of the choice."""
-        return f"{self.name} (step {self.step:,}{'' if self.good else ', not known to be good'})"
+        marks = [*(["best validation loss"] if self.best else []), *([] if self.good else ["not known to be good"])]
+        return f"{self.name} (step {self.step:,}{''.join(f', {mark}' for mark in marks)})"
 
     @property
     def cost(self) -> str:
@@ -179,7 +274,8 @@ def rollback_targets(snapshot: Snapshot) -> list[Target]:
     newest = sorted(saved.values(), key=lambda pair: pair[0].seq, reverse=True)
     newest = [pair for pair in newest if pair[1].step <= snapshot.cuts.get(pair[0].attempt, pair[1].step)]
     good = [pair for pair in newest if pair[1].good][:1]
-    kept = [pair for pair in newest if pair in newest[:keep] or pair in good]
+    best = [pair for pair in newest if pair[1].best][:1]
+    kept = [pair for pair in newest if pair in newest[:keep] or pair in good or pair in best]
     verdicts = [verdict for verdict in snapshot.of(PredictionEnded) if verdict.kept]
     return [
         Target(
@@ -189,6 +285,9 @@ def rollback_targets(snapshot: Snapshot) -> list[Target]:
             steps_lost=last.step - record.step,
             seconds_lost=max(0.0, (snapshot.last_time or row.time) - row.time),
             predictions_lost=sum(record.step < verdict.step <= last.step for verdict in verdicts),
+            best=(row, record) in best,
+            loss=_loss_ema(snapshot, row.seq),
+            loss_now=_loss_ema(snapshot, snapshot.last_seq),
         )
         for row, record in kept
     ]

@@ -1,5 +1,6 @@
 """The settings of a run as they are now: what it started with and every change applied since. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,9 +37,50 @@ class LiveSetting:
     value: float
 
     @property
+    def title(self) -> str:
+        """As people read it, with its unit."""
+        name = self.setting.name.replace("_", " ").capitalize()
+        unit = self.setting.unit
+        return f"{name} ({unit})" if unit and not name.endswith(unit) else name
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """(lowest, highest); every live setting has both."""
+        assert self.setting.low is not None and self.setting.high is not None
+        return float(self.setting.low), float(self.setting.high)
+
+    @property
     def changed(self) -> bool:
         """Whether it differs from the default."""
         return self.value != self.setting.default
+
+
+NARROW = 20.0
+"""Bounds no further apart than this are one even scale; wider ones rise by factors."""
+_PER_DECADE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+
+
+def notches(live: LiveSetting) -> list[float]:
+    """The places of a slider between the bounds of a setting, its value in force and its default among them.
+
+    Even steps where the bounds are close together; else steps that rise by factors, with 0 where it is allowed.
+    """
+    low, high = live.bounds
+    whole = live.setting.type in ("int", "bool")
+    if high - low <= NARROW:
+        count = round(high - low) if whole else 100
+        found = [low + (high - low) * place / count for place in range(count + 1)]
+    else:
+        first, last = math.floor(math.log10(low if low > 0 else min(1e-3, high))), math.ceil(math.log10(high))
+        found = [step * 10.0**decade for decade in range(first, last + 1) for step in _PER_DECADE]
+    extra = [low, high, live.value, float(live.setting.default)] if live.setting.default is not None else []
+    rounded = {float(f"{value:.6g}") for value in (*found, *extra, live.value) if low <= value <= high}
+    return sorted(value for value in rounded if not whole or value == round(value))
+
+
+def nearest(places: Sequence[float], value: float) -> float:
+    """The place of a slider closest to ``value``."""
+    return min(places, key=lambda place: abs(place - value))
 
 
 def present_config(snapshot: Snapshot) -> Config | None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from app.access import Gate, Login, Right, Role, install
 from tests.app.rows import Script
 from trainer_core.telemetry.journal import JournalError, JournalWriter
 from trainer_core.telemetry.rundir import status
@@ -97,6 +98,21 @@ def unlock(page: Page, dashboard: Dashboard, who: str = "") -> Page:
 
 
 Spawn = Callable[..., Process]
+
+
+class Unlocked(Gate):
+    """A gate for pages without a browser: whoever runs them may steer."""
+
+    def right(self, session: str | None, login: Login | None = None) -> Right:
+        return Right(Role.OPERATOR, "Test")
+
+
+@pytest.fixture
+def steering() -> Iterator[None]:
+    """Pages that this test runs may steer."""
+    install(Unlocked())
+    yield
+    install(None)
 
 
 @pytest.fixture

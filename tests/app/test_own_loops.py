@@ -100,7 +100,9 @@ def test_both_pages_open_it_and_control_shows_its_knobs(
     assert (slider.label, slider.value, slider.min, slider.max) == ("Dropout (share)", 0.1, 0.0, 0.5)
 
 
-def test_a_knob_moved_on_the_control_page_is_moved_in_the_loop(page: Callable[[str], AppTest], runs_dir: Path) -> None:
+def test_a_knob_moved_on_the_control_page_is_moved_in_the_loop(
+    page: Callable[[str], AppTest], runs_dir: Path, steering: None
+) -> None:
     box = {"p": 0.1}
     with Monitor(runs_dir / "own") as monitor:
         monitor.knob("dropout", lambda: box["p"], lambda value: box.update(p=value), low=0, high=0.5)

@@ -1,0 +1,277 @@
+"""The forms of the Control page: each builds one command and sends it, or asks first. Computes nothing of training."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import streamlit as st
+
+from app import control, steering
+from app.feed import Feed
+from app.figures import whatif as whatif_figure
+from app.views import words
+from app.views.commands import COMPARED, asks_first, expected_rev, state_rev
+from app.views.knobs import KnobView
+from app.views.measured import newest
+from app.views.remedy import plan
+from app.views.settings import LiveSetting, nearest, notches, present_config
+from app.views.strip import step_rate
+from app.views.whatif import what_if
+from app.watching import watch
+from app.widgets import mode
+from trainer_core.spec.commands import (
+    Annotate,
+    Command,
+    ScaleLearningRate,
+    SetGradientClip,
+    SetKnob,
+    SetLearningRate,
+    SetPhaseLength,
+    SetThreshold,
+    SetWeightDecay,
+)
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.remedies import REMEDIES
+
+TO_CONFIRM = "to_confirm"
+"""Session key: (run, command id, command) that its sender is asked about before it goes."""
+SEEN_REV = "seen_rev"
+"""Session key: the run's revision when the forms were drawn."""
+REASON, AT_STEP, TTL = "how_reason", "how_at", "how_ttl"
+EMERGENCY = ("nan_loss", "gradient_explosion", "divergence_loop", "low_confidence", "overfitting")
+"""The document's emergency actions, in its order; other remedies follow."""
+
+
+def how_panel(feed: Feed) -> None:
+    """Reason, step and time to live of the next command; used once."""
+    with st.container(key="how"):
+        wide, at, ttl = st.columns([4, 2, 2])
+        wide.text_input("Reason (recorded with the next command)", key=REASON, max_chars=200, placeholder="optional")
+        step = at.number_input("At step (empty: at once)", 0, None, None, key=AT_STEP)
+        ttl.number_input("Valid for (s)", 1, 86_400, 60, key=TTL, help="Not applied within this time, it expires.")
+        last, rate = feed.snapshot().last, step_rate(feed.snapshot())
+        if step is not None and last is not None and rate:
+            seconds = (step - last.step) / rate
+            if step <= last.step:
+                st.warning(f"Step {step:,} has passed: such a command is refused. The run is at step {last.step:,}.")
+            elif seconds > st.session_state[TTL]:
+                st.warning(f"Step {step:,} is about {words.duration(seconds)} away: it would expire before.")
+
+
+def press(run: str, command_id: str, build: Callable[[], Command], confirm: bool = False) -> None:
+    """Callback of every form: send what ``build`` makes of the form's values, or ask first."""
+    feed = watch().feed(run)
+    if feed is None:
+        return
+    command, snapshot = build(), feed.snapshot()
+    if not confirm and steering.right().steers and asks_first(command, newest(snapshot, "learning_rate").value):
+        st.session_state[TO_CONFIRM] = run, command_id, command
+        return
+    sent = st.session_state.setdefault("sent", {})
+    at = st.session_state.get(AT_STEP)
+    seen = st.session_state.get(SEEN_REV, state_rev(snapshot))
+    how = control.How(
+        reason=st.session_state.get(REASON, ""),
+        at_step=int(at) if at is not None else None,
+        ttl_s=float(st.session_state.get(TTL, 60)),
+        expect_state_rev=expected_rev(snapshot, seen, sent) if isinstance(command, COMPARED) else None,
+    )
+    sent[command_id] = control.send(feed.run_dir, command_id, command, confirm=confirm, how=how)
+    for key, empty in ((REASON, ""), (AT_STEP, None)):
+        if key in st.session_state:
+            st.session_state[key] = empty
+
+
+def command_button(feed: Feed, label: str, command: Command, *, key: str, help: str, icon: str = "") -> None:
+    """A button that sends one command; its id is minted when the button is shown."""
+    st.button(
+        label, key=key, help=help if steering.right().steers else steering.right().why, icon=icon or None,
+        disabled=not steering.right().steers, on_click=press,
+        args=(feed.run_dir.name, control.mint(), lambda: command),
+    )  # fmt: skip
+
+
+@st.fragment
+def setting_card(feed: Feed, live: LiveSetting) -> None:
+    """A slider and a number for one setting, what its new value would have led to, and the button that sends it."""
+    name, places = live.setting.name, notches(live)
+    place = f"{feed.run_dir.name}_{name}"
+    slider, number, base = f"slider_{place}", f"number_{place}", f"base_{place}"
+    kind = int if live.setting.type in ("int", "bool") else float
+    if st.session_state.get(base) != live.value or slider not in st.session_state:
+        st.session_state[base], st.session_state[number] = live.value, kind(live.value)
+        st.session_state[slider] = nearest(places, live.value)
+
+    def slid() -> None:
+        st.session_state[number] = kind(st.session_state[slider])
+
+    def typed() -> None:
+        st.session_state[slider] = nearest(places, float(st.session_state[number]))
+
+    low, high = (kind(bound) for bound in live.bounds)
+    with st.container(border=True):
+        st.select_slider(
+            live.title, places, key=slider, on_change=slid, help=live.setting.meaning, format_func=lambda at: f"{at:g}"
+        )
+        left, right = st.columns([3, 2], vertical_alignment="bottom")
+        left.number_input(
+            f"Exactly, {_plain(low)} to {_plain(high)}", low, high, key=number, on_change=typed,
+            step=1 if kind is int else None, format="%d" if kind is int else "%g",
+        )  # fmt: skip
+        wanted = float(st.session_state[number])
+        right.button(
+            "Apply", key=f"apply_{name}", width="stretch", on_click=press,
+            disabled=wanted == live.value or not steering.right().steers,
+            args=(feed.run_dir.name, control.mint(), lambda: SetThreshold(name, float(st.session_state[number]))),
+        )  # fmt: skip
+        if wanted == live.value:
+            st.caption(f"In force: **{live.value:g}** · default {live.setting.default:g}. Move it to see what if.")
+        else:
+            _what_if(feed, name, wanted)
+
+
+def _plain(bound: float) -> str:
+    return f"{bound:,.0f}" if abs(bound) >= 1000 else f"{bound:g}"
+
+
+def _what_if(feed: Feed, name: str, wanted: float) -> None:
+    config = present_config(feed.snapshot())
+    found = what_if(feed.snapshot(), config, name, wanted) if config is not None else "The settings are not known yet."
+    if isinstance(found, str):
+        st.caption(found)
+    else:
+        st.html(whatif_figure.html(found, mode()))
+
+
+def other_setting(feed: Feed, settings: Sequence[LiveSetting]) -> None:
+    """Any other live setting, chosen by name; the address may name it (``?setting=``)."""
+    named = {live.setting.name: live for live in settings}
+    asked = st.query_params.get("setting", "")
+    index = list(named).index(asked) if asked in named else 0
+    chosen = st.selectbox(
+        "Another setting",
+        list(named),
+        index=index,
+        format_func=lambda name: f"{named[name].title}: {named[name].value:g}",
+    )
+    st.caption(named[chosen].setting.meaning)
+    setting_card(feed, named[chosen])
+
+
+def value_form(
+    feed: Feed, key: str, label: str, value: float, build: Callable[[float], Command], *,
+    low: float = 0.0, high: float | None = None, note: str = "", button: str = "Set", whole: bool = False,
+) -> None:  # fmt: skip
+    """A number and the button that sends a command made of it."""
+    kind = int if whole else float
+    place = f"{key}_{feed.run_dir.name}"
+    with st.form(f"form_{place}", border=True):
+        left, right = st.columns([3, 1], vertical_alignment="bottom")
+        left.number_input(
+            label, kind(low), None if high is None else kind(high), kind(value), key=place, help=note or None,
+            step=1 if whole else None, format="%d" if whole else "%.4g",
+        )  # fmt: skip
+        right.form_submit_button(
+            button, key=f"send_{key}", width="stretch", disabled=not steering.right().steers, on_click=press,
+            args=(feed.run_dir.name, control.mint(), lambda: build(kind(st.session_state[place]))),
+        )  # fmt: skip
+
+
+def optimizer_forms(feed: Feed, phases: bool) -> None:
+    """Learning rate and weight decay; the gradient clip where the trainer steps the optimizer itself (``phases``)."""
+    snapshot = feed.snapshot()
+    config = present_config(snapshot)
+    rate = newest(snapshot, "learning_rate").value
+    left, right = st.columns(2)
+    said = f"now {rate:.4g}" if rate else "not measured yet"
+    with left:
+        value_form(feed, "rate", f"Learning rate ({said})", rate or 1e-3, SetLearningRate, low=1e-12, high=100.0,
+                   note="Scales the schedule so that it is this now; later steps keep the scale.")  # fmt: skip
+        clip = config.optimizer.gradient_clip_norm if config else 0.0
+        if phases:
+            value_form(feed, "clip", f"Gradient clip (now {f'{clip:g}' if clip else 'off'}; 0: off)", clip,
+                       SetGradientClip, high=1e6)  # fmt: skip
+    with right:
+        value_form(feed, "factor", "Learning rate times", 0.5, ScaleLearningRate, low=1e-6, high=1e6, button="Scale",
+                   note="Factors of ten and more, either way, are asked about first.")  # fmt: skip
+        decay = config.optimizer.weight_decay if config else 0.0
+        value_form(feed, "decay", f"Weight decay (now {decay:g})", decay, SetWeightDecay, high=10.0)
+
+
+def length_form(feed: Feed) -> None:
+    """The lengths of the phases that have one."""
+    config = present_config(feed.snapshot())
+    if config is None:
+        return
+    h = config.hybrid_trainer_config
+    lengths = {Phase.FULL: h.full_steps, Phase.PREDICT: h.max_predict_steps, Phase.CORRECT: h.correct_steps}
+    for column, (phase, steps) in zip(st.columns(3), lengths.items(), strict=True):
+        with column:
+            value_form(
+                feed, f"length_{phase.value.lower()}", f"{phase.letter} {phase.value}: at most, steps", steps,
+                partial(_length, phase), low=1, high=10_000_000, whole=True,
+            )  # fmt: skip
+    if h.policy == "adaptive":
+        st.caption("The adaptive policy chooses within these lengths; CORRECT takes one step there.")
+
+
+def _length(phase: Phase, steps: float) -> Command:
+    return SetPhaseLength(phase, int(steps))
+
+
+def knob_form(feed: Feed, knob: KnobView) -> None:
+    """A slider between the bounds that the training script gave its knob."""
+    key = f"knob_{feed.run_dir.name}_{knob.name}"
+    with st.form(f"form_{key}", border=True):
+        st.slider(
+            knob.label, knob.low, knob.high, min(max(knob.value, knob.low), knob.high), (knob.high - knob.low) / 100,
+            key=key, help=knob.meaning or None, format="%.4g",
+        )  # fmt: skip
+        left, right = st.columns([2, 1], vertical_alignment="center")
+        left.caption(f"in force: **{knob.value:g}** · {knob.low:g} to {knob.high:g}")
+        right.form_submit_button(
+            "Apply", key=f"apply_{key}", width="stretch", disabled=not steering.right().steers, on_click=press,
+            args=(feed.run_dir.name, control.mint(), lambda: SetKnob(knob.name, float(st.session_state[key]))),
+        )  # fmt: skip
+
+
+def remedy_form(feed: Feed, ask: Callable[[Feed, str], None]) -> None:
+    """An emergency action, exactly what it would change now, and the button that asks; ``?remedy=`` prefills it."""
+    names = [*EMERGENCY, *(name for name in REMEDIES if name not in EMERGENCY)]
+    asked = st.query_params.get("remedy", "")
+    index = names.index(asked) if asked in names else 0
+    with st.container(border=True):
+        name = st.selectbox("Problem", names, index=index, format_func=_problem)
+        found = plan(feed.snapshot(), name)
+        if found is None:
+            st.caption("The run has not told its settings yet.")
+            return
+        st.markdown(f"**{found.meaning}**")
+        lines = [f"- {line.name}: {line.before} → **{line.after}**" for line in found.lines]
+        st.markdown("\n".join(lines) or "Nothing would change: what it sets is at its bound already.")
+        if found.throws_away:
+            st.caption(f"Throws away {found.throws_away}.")
+        if st.button("Apply all of it…", key="apply_remedy", icon=":material/emergency:",
+                     disabled=not (found.lines and steering.right().steers)):  # fmt: skip
+            ask(feed, name)
+
+
+def _problem(remedy: str) -> str:
+    return remedy.replace("_", " ").capitalize().replace("Nan", "NaN")
+
+
+def note_form(feed: Feed) -> None:
+    """A note into the record, at the present step."""
+    key = f"note_{feed.run_dir.name}"
+    with st.form(f"form_{key}", border=True, clear_on_submit=True):
+        left, right = st.columns([4, 1], vertical_alignment="bottom")
+        left.text_input("Note at the present step", key=key, max_chars=2000)
+        right.form_submit_button(
+            "Add", key="send_note", width="stretch", disabled=not steering.right().steers, on_click=_note,
+            args=(feed.run_dir.name, control.mint(), key),
+        )  # fmt: skip
+
+
+def _note(run: str, command_id: str, key: str) -> None:
+    text = st.session_state[key].strip()
+    if text:
+        press(run, command_id, lambda: Annotate(text))
