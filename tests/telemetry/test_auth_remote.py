@@ -138,6 +138,19 @@ def test_damaged_rows_of_a_run_elsewhere_are_left_out_and_named(run_dir: Path) -
     assert [row.seq for row in rows] == [seq for seq in range(1, 28) if seq not in (1, 9, 22)]
 
 
+def test_a_key_file_that_holds_no_key_is_said_elsewhere_and_here_the_journal_is_read(far: Trainer) -> None:
+    file = far.run_dir / "ann.json"
+    file.write_text(file.read_text().replace('"secret": "', '"secret": "\\\\'))
+    with pytest.raises(RunError, match="not a CURVE key"):
+        Follower(there(far.run_dir), key_file=file)
+    own = far.run_dir / "keys" / "viewer.key"
+    own.write_text('{"public": "p", "secret": "s"}')
+    far.steps(3)
+    with Follower(far.run_dir) as follower:
+        follow(follower, 5, rows := [])
+    assert len(rows) == 5
+
+
 def test_a_viewer_steers_nothing_and_a_wrong_place_is_said(far: Trainer) -> None:
     with Client(there(far.run_dir), key_file=far.run_dir / "ann.json") as ann:
         assert ann.hello() is not None

@@ -150,28 +150,33 @@ class Follower:
     # -- the socket -------------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        now = time.monotonic()
-        if (self.live or now - self._looked_at < _QUIET_S / 3) and self._looked_at:
+        now, far = time.monotonic(), self._door.run_dir is None
+        if (self.live or now - self._looked_at < (_QUIET_S if far else _QUIET_S / 3)) and self._looked_at:
             return
-        if self._door.run_dir is None and self._looked_at:
+        if far and self._looked_at:
             self._greet(_QUIET_S / 3)  # also whether the key is still let in
             self._epoch = ""  # a socket that was refused once never tries again
-        self._looked_at = now
-        socket = self._context.socket(zmq.SUB)
-        socket.linger = 0
+        self._looked_at = time.monotonic()
         try:
             endpoint = self._door.endpoint()
             if endpoint is None or endpoint.epoch == self._epoch:
-                socket.close()
                 return
-            secure_client(socket, endpoint.server_key, self._door.key())
+            key = self._door.key()
         except RunError:
-            socket.close()
-            if self._door.run_dir is None:
+            if far:
                 raise
             return  # keys or protocol not ours: the journal is still there to read
         self._disconnect()
+        socket = self._context.socket(zmq.SUB)
+        socket.linger = 0
         socket.ipv6 = "[" in endpoint.news
+        try:
+            secure_client(socket, endpoint.server_key, key)
+        except RunError:
+            socket.close()
+            if far:
+                raise
+            return
         for topic in (wire.TOPIC_WELCOME, wire.TOPIC_ROWS, wire.TOPIC_BEAT):
             socket.subscribe(topic)
         socket.connect(endpoint.news)
