@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import signal
+import statistics
 import sys
 import time
 import traceback
@@ -42,7 +43,9 @@ from trainer_core.spec.commands import (
     Stop,
 )
 from trainer_core.spec.errors import TrainingFailed, UserError
+from trainer_core.spec.loading import resolve
 from trainer_core.spec.records import CommandChanged, PredictionEnded, Record, ValidationMeasured
+from trainer_core.tasks import digits
 from trainer_core.telemetry.commands_db import CommandsWriter
 
 TIMEOUT_S, ACT_S = 60.0, 90.0
@@ -458,6 +461,52 @@ def _refusal(do: Callable[[], object]) -> str:
     return "not refused"
 
 
+def cost(rank: int, folder: Path) -> Found:
+    """Only when asked for: a step of the trainer beside one of a plain loop with DistributedDataParallel, in turns.
+
+    Counts processor time, all threads: on a machine with other work the wall clock says how long each waited for it.
+    """
+    config = resolve({"threads": 1, "batch_size": 64, "warmup_steps": 1}).config
+    task = digits.make(config, None, torch.device("cpu"))
+    torch.manual_seed(0)
+    own, other = task.model(), task.model()
+    wrapped = nn.parallel.DistributedDataParallel(other)
+    plain = torch.optim.AdamW(other.parameters(), 1e-3)
+    trainer = HybridTrainer(
+        own, torch.optim.AdamW(own.parameters(), 1e-3), task.loss, config, folder / "run", serve=False, plain=True
+    )
+    seconds: dict[str, list[float]] = {"trainer": [], "averaging": [], "roll call": [], "plain": []}
+    ranks = trainer.engine.ranks
+    assert ranks is not None
+    for name, method in (("averaging", ranks.average), ("roll call", ranks.roll_call)):
+        setattr(ranks, method.__name__, _timed(method, seconds[name]))
+
+    def plain_step(batch: Batch) -> None:
+        plain.zero_grad()
+        task.loss(wrapped, batch).mean().backward()
+        plain.step()
+
+    for i in range(200):
+        batch = task.batch(2 * i + rank)
+        _timed(trainer.step, seconds["trainer"])(batch)
+        _timed(plain_step, seconds["plain"])(batch)
+    trainer.close()
+    found = {name: statistics.median(each[50:]) * 1e3 for name, each in seconds.items()}
+    if rank == 0:
+        print("ms of CPU a step (median of 150):", {name: round(ms, 3) for name, ms in found.items()}, flush=True)
+    return found
+
+
+def _timed(do: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
+    def timed(*given: Any) -> Any:
+        start = time.process_time()
+        answer = do(*given)
+        into.append(time.process_time() - start)
+        return answer
+
+    return timed
+
+
 ACTS: list[tuple[Callable[[int, Path], Found], int, str]] = [
     (training, 2, "training"),
     (adaptive, 2, "adaptive"),
@@ -479,6 +528,7 @@ ACTS: list[tuple[Callable[[int, Path], Found], int, str]] = [
     (refused, 2, "refused"),
 ]
 """(act, ranks, folder of its run)."""
+ONLY_WHEN_ASKED: list[tuple[Callable[[int, Path], Found], int, str]] = [(cost, 2, "cost")]
 
 
 def main(folder: Path, chosen: list[str]) -> None:
@@ -486,7 +536,7 @@ def main(folder: Path, chosen: list[str]) -> None:
     torch.set_num_threads(1)
     _imported_for_all()
     ended: dict[str, list[int | None]] = {}
-    for act, size, where in ACTS:
+    for act, size, where in [*ACTS, *ONLY_WHEN_ASKED] if chosen else ACTS:
         if not chosen or act.__name__ in chosen:
             (folder / where).mkdir(exist_ok=True)
             (folder / f"{act.__name__}.init").unlink(missing_ok=True)

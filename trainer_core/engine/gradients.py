@@ -75,9 +75,11 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
     if engine.ranks is not None and square is not None:
         loss, square = _averaged(engine, engine.ranks, loss, square, spent)
         count *= engine.ranks.size
-    noise = None if square is None else _noise(square, parameters.gradient_norms().square().sum(), count)
-    engine.precision.unscale(engine.optimizer)
     norms_J = parameters.gradient_norms()
+    noise = None if square is None else _noise(square, norms_J.square().sum(), count)
+    if engine.precision.scales:
+        engine.precision.unscale(engine.optimizer)
+        norms_J = parameters.gradient_norms()
     return Gradients(
         loss=loss,
         norms_J=norms_J,

@@ -39,6 +39,11 @@ class Precision:
                 )
             self._scaler = torch.amp.GradScaler(device.type, init_scale=config.loss_scale)
 
+    @property
+    def scales(self) -> bool:
+        """Whether gradients carry a loss scale until ``unscale``."""
+        return self._scaler is not None
+
     def forward(self) -> AbstractContextManager[Any]:
         """The context of every forward pass."""
         return torch.autocast(self._device, dtype=self._dtype) if self._mixed else nullcontext()
