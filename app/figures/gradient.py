@@ -50,9 +50,12 @@ def view(snapshot: Snapshot, look: Look, config: Config | None) -> GradientView:
     )
 
 
-def figure(seen: GradientView) -> Figure:
-    """The drawing of a view. A norm of zero or NaN cannot stand on a log axis; the line breaks there."""
-    floor, ceiling = _axis(seen)
+def figure(seen: GradientView, zones_whole: bool = False) -> Figure:
+    """The drawing of a view. A norm of zero or NaN cannot stand on a log axis; the line breaks there.
+
+    ``zones_whole``: every zone is in the picture, also those far from the values.
+    """
+    floor, ceiling = _axis(seen, zones_whole)
     shapes, labels = _limits(seen.ladder, floor, ceiling)
     axis = {**DECADES, "range": [math.log10(floor), math.log10(ceiling)]}
     return Figure(
@@ -70,7 +73,7 @@ def figure(seen: GradientView) -> Figure:
     )
 
 
-def _axis(seen: GradientView) -> tuple[float, float]:
+def _axis(seen: GradientView, zones_whole: bool) -> tuple[float, float]:
     """Ends of the axis: whole decades around the values and the nearest limits, so that it stands still."""
     values = np.concatenate([seen.norm.kept.columns["y"], seen.norm.abandoned.columns["y"]])
     values = values[np.isfinite(values) & (values > 0)]
@@ -78,6 +81,9 @@ def _axis(seen: GradientView) -> tuple[float, float]:
     if seen.ladder is not None:
         low = min(low, (seen.ladder.warning_below or low) / 2)
         high = max(high, (seen.ladder.warning_above or high) * 2)
+        if zones_whole:
+            low = min(low, (seen.ladder.critical_below or low) / 2)
+            high = max(high, (seen.ladder.critical_above or high) * 2)
     return 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
 
 

@@ -46,7 +46,7 @@ def curve(snapshot: Snapshot, look: Look) -> Figure:
             _scale(look),
             margin={"l": 46, "r": 14, "t": 8, "b": 38},
             shapes=band_shapes(0.10),
-            annotations=[*band_letters(found), *(_note(stage, i) for i, stage in enumerate(named))],
+            annotations=[*band_letters(found), *(_note(stage, i, low, high) for i, stage in enumerate(named))],
         ),
         columns={
             "close": envelope(close),
@@ -132,14 +132,22 @@ def _best(x: F64, y: F64, low: float, high: float) -> list[Json]:
     best = known[np.argmin(y[known])]
     if not low <= x[best] <= high:
         return []
-    return [{"x": float(x[best]), "y": 0, "yref": "paper", "yanchor": "bottom", "text": "▲ best validation",
+    return [{"x": float(x[best]), "xanchor": inwards(float(x[best]), low, high),
+             "y": 0, "yref": "paper", "yanchor": "bottom", "text": "▲ best validation",
              "showarrow": False, "font": {"size": 10.5, "color": "$accent"}}]  # fmt: skip
 
 
-def _note(stage: Stage, at: int) -> Json:
+def inwards(x: float, low: float, high: float) -> str:
+    """Which side of a text is put at ``x``, so that it stays inside the chart."""
+    place = (x - low) / max(high - low, 1e-12)
+    return "left" if place < 0.25 else "right" if place > 0.75 else "center"
+
+
+def _note(stage: Stage, at: int, low: float, high: float) -> Json:
     """What a stage did, above its place on the curve; each a line lower than the one before."""
     return {
         "x": stage.step,
+        "xanchor": inwards(stage.step, low, high),
         "y": 0.93 - 0.11 * at,
         "yref": "paper",
         "text": stage.text,

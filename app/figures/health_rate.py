@@ -13,11 +13,12 @@ from app.views.series import Series
 def figure(seen: RateView) -> Figure:
     """The drawing of a view, from the first step to the end of the plan."""
     top = _top(seen)
-    shape = layout(0.0, seen.high, {"range": [0, top], "tickformat": ".1e", "nticks": 5})
+    shape = layout(0.0, seen.high * 1.02, {"range": [0, top], "tickformat": ".1e", "nticks": 5})
     shape |= {"margin": {"l": 60, "r": 14, "t": 18, "b": 38}, "shapes": _edges(seen), "annotations": _names(seen)}
     shape["xaxis"] |= {"nticks": 7}
     kept = seen.applied.kept
     now = seen.now
+    side = "left" if now is not None and now[0] > seen.high * 0.8 else "right"
     return Figure(
         name="learning_rate",
         title="Learning rate",
@@ -33,7 +34,7 @@ def figure(seen: RateView) -> Figure:
              "connectgaps": True, "line": {"color": "$accent", "width": 2.4}},
             alone_trace(colour="$accent"),
             {"series": "now", "name": "now", "type": "scatter", "mode": "markers+text", "hoverinfo": "skip",
-             "texttemplate": "now", "textposition": "bottom right", "textfont": {"color": "$text", "size": 11},
+             "texttemplate": "now", "textposition": f"bottom {side}", "textfont": {"color": "$text", "size": 11},
              "marker": {"size": 10, "color": "$accent", "line": {"width": 2, "color": "$surface"}}},
             mark_trace("changes", "triangle-down", "$text", 0.97),
         ],

@@ -295,7 +295,7 @@ PAGE = LivePage(
     tables=lambda moment: (binds(moment), lists(moment)),
     figures={
         **{f"sign_{sign.key}": _diagram(DIAGRAMS[sign.key]) for sign in SIGNS},
-        "gradient": lambda m, look: gradient.figure(gradient.view(m.snapshot, look, m.config)),
+        "gradient": lambda m, look: gradient.figure(gradient.view(m.snapshot, look, m.config), zones_whole=True),
         "layer_heat": lambda m, look: health_layers.heatmap(layers.view(m.snapshot, m.config, look.window)),
         "layer_bars": lambda m, _look: health_layers.bars(layers.view(m.snapshot, m.config)),
         "grad_ratio": _ratio,

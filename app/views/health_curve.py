@@ -93,7 +93,10 @@ def _predicted(snapshot: Snapshot, low: float, high: float) -> Stage | None:
     expected = _finite(np.concatenate([np.empty(0), *(snapshot.path["loss"][a:b] for a, b in path)]))
     if not len(expected):
         return None
-    return Stage(f"Predict: {int(high - low + 1)} steps", (low + high) / 2, float(expected.mean()))
+    errors = _between(snapshot, low, high, "prediction_error")
+    off = f", {np.median(errors):.1%} off" if len(errors) else ", not measured inside"
+    count = int(high - low + 1)
+    return Stage(f"Predict: {count} step{'s' * (count != 1)}{off}", (low + high) / 2, float(expected.mean()))
 
 
 def characteristics(snapshot: Snapshot, config: Config | None) -> list[Characteristic]:

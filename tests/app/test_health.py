@@ -182,6 +182,14 @@ def test_the_live_zone_is_the_document_s(norm: float, zone: str) -> None:
     assert [z.range_ for z in found] == ["0.1 - 10", ">10", "<0.1", ">100 or <0.01"]
 
 
+def test_all_four_zones_are_in_the_picture_whatever_the_norms() -> None:
+    figure = PAGE.figures["gradient"](moment(seen(Script().start().steps(5))), Look(Window()))
+    labels = [note["text"] for note in figure.layout["annotations"]]
+    assert [text.split()[-1] for text in labels] == ["100", "0.01", "10", "0.1"]
+    low, high = figure.layout["yaxis"]["range"]
+    assert low < -2 and high > 2
+
+
 def test_no_zone_is_live_before_the_first_norm() -> None:
     assert not any(zone.here for zone in health_checks.zones(seen(Script().start()), None))
 
@@ -395,7 +403,13 @@ def test_the_curve_s_characteristics_are_measured() -> None:
 def test_the_stages_say_what_each_phase_did() -> None:
     texts = [stage.text for stage in health_curve.stages(seen(cycled(2)))]
     assert [text.split(":")[0] for text in texts] == ["Warmup", "Full", "Predict"]
-    assert texts[2] == "Predict: 12 steps"
+    assert texts[2] == "Predict: 12 steps, not measured inside"
+    script = cycled(1)
+    script.enter(Phase.PREDICT, 5)
+    script.steps(5, loss=1.0, predicted_loss=1.02, prediction_error=0.02)
+    script.enter(Phase.FULL, 5)
+    script.steps(1)
+    assert health_curve.stages(seen(script))[-1].text == "Predict: 5 steps, 2.0% off"
 
 
 # ---- machine and metrics ----
