@@ -30,6 +30,7 @@ test: install chromium ## run every test, browser tests included
 
 soak: install chromium ## SOAK_MINUTES (5) of kills, fuzz and commands; WATCH_MINUTES (5) of a dashboard's memory
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),5) $(BIN)/python -m pytest -m soak tests/soak
+	HYBRID_MODEL_EXAMPLES=$(or $(HYBRID_MODEL_EXAMPLES),100) $(BIN)/python -m pytest tests/engine/test_command_model.py
 	$(BIN)/hybrid bench dashboard --quick --soak $(or $(WATCH_MINUTES),5)
 
 check: install ## format, lint, types, floors, dependencies, generated docs

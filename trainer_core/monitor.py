@@ -240,7 +240,7 @@ class Monitor:
         for alert_id, rule in history.open_alerts:
             loop.record(AlertResolved(loop.step_count, alert_id, rule, "the run was resumed from before it"))
         loop.knobs.load_state_dict(_knobs_of(history))
-        unfinished_business(loop.inbox, history, checkpoint or "")
+        unfinished_business(loop.inbox, history, checkpoint)
         loop.record(RunState(loop.step_count, "running", "training goes on"))
 
     def _run_started(self, task: str, model: Model | None, resumed_from: str | None) -> RunStarted:

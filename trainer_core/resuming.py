@@ -1,11 +1,11 @@
 """What a resumed run must know of its earlier processes: read from journal and commands.db. Restores no weights.
 
-A sticky setting applied after the checkpoint is applied again, in the order in which they were applied; one that was
-still waiting goes on waiting, for its step and within its time to live. A one-shot that had not ended is
-UNDONE_BY_RESTART and never carried out, and so is a remedy whose effect the checkpoint does not hold.
+A sticky setting applied after the checkpoint is applied again, in the order in which they were applied, and a pause
+that held is a pause again; one that was still waiting goes on waiting, for its step and within its time to live. A
+one-shot that had not ended is UNDONE_BY_RESTART and never carried out, and so is a remedy whose effect the checkpoint
+does not hold.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from trainer_core.engine.inbox import Inbox
-from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState
+from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState, Pause, Resume, Stop
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import (
     AlertRaised,
@@ -52,7 +52,8 @@ class History(msgspec.Struct):
     applied_at: dict[str, int] = {}
     """Seq of each command's APPLIED row."""
     saved_at: dict[str, int] = {}
-    """Seq of each checkpoint's row."""
+    """Seq of each checkpoint's row; where there is none, of the first attempt that began from it."""
+    last_seq: int = 0
     accepted: tuple[AcceptedCommand, ...] = ()
 
 
@@ -97,14 +98,16 @@ def read_history(run_dir: Path) -> History:
     after = 0
     while rows := reader.rows(after_seq=after, limit=_PAGE):
         for row in rows:
-            after = row.seq
+            after = history.last_seq = row.seq
             history.attempt = max(history.attempt, row.attempt)
             match row.record:
                 case StepRecord(step=step) | PredictedStretch(step=step):
                     history.step = step
                     history.backward_passes = row.record.backward_passes
-                case AttemptStarted(step=step):
+                case AttemptStarted(step=step, checkpoint=checkpoint):
                     history.step = step
+                    if checkpoint is not None:
+                        history.saved_at.setdefault(checkpoint, row.seq)
                 case RunStarted(plain=plain, baseline=baseline):
                     history.own_loop, history.world_size = row.record.own_loop, row.record.world_size
                     history.plain = history.plain or plain
@@ -114,7 +117,8 @@ def read_history(run_dir: Path) -> History:
                 case AlertResolved(alert_id=alert_id):
                     alerts.pop(alert_id, None)
                 case CheckpointSaved(name=name):
-                    history.saved_at[name] = row.seq
+                    history.saved_at.pop(name, None)
+                    history.saved_at[name] = row.seq  # the newest one is the last
                 case CommandChanged(command_id=command_id, state=state, state_rev=state_rev):
                     history.states[command_id] = state
                     history.state_rev = max(history.state_rev, state_rev)
@@ -127,14 +131,21 @@ def read_history(run_dir: Path) -> History:
     return history
 
 
-def unfinished_business(inbox: Inbox, history: History, checkpoint: str) -> None:
-    """Bring the commands of earlier processes to their end: again for sticky ones, never for one-shots."""
-    saved = history.saved_at.get(checkpoint, 0)
+def unfinished_business(inbox: Inbox, history: History, checkpoint: str | None) -> None:
+    """Bring the commands of earlier processes to their end: again for sticky ones, never for one-shots.
+
+    ``checkpoint``: what the run goes on from; None: nothing that was saved. One of which the journal says nothing was
+    saved last of all, for rows come in order and those before it were committed first: it holds all the journal has.
+    """
+    saved = 0 if checkpoint is None else history.saved_at.get(checkpoint, history.last_seq)
     undone: list[AcceptedCommand] = []
     waiting: list[AcceptedCommand] = []
+    pause = _last_pause(history)
     for command in history.accepted:
         state = history.states.get(command.request.command_id, CommandState.ACCEPTED)
         applied_later = history.applied_at.get(command.request.command_id, -1) > saved
+        if isinstance(command.request.command, (Pause, Resume)):
+            applied_later = command is pause
         sticky = isinstance(command.request.command, STICKY)
         if sticky and applied_later:
             undone.append(command)
@@ -149,14 +160,27 @@ def unfinished_business(inbox: Inbox, history: History, checkpoint: str) -> None
             detail = "the trainer restarted before it was applied; one-shots are not repeated"
             inbox.end(command, CommandState.UNDONE_BY_RESTART, detail=detail)
     undone.sort(key=lambda command: history.applied_at[command.request.command_id])
-    inbox.put((_once_more(command, time.time()) for command in undone), again=True)
-    inbox.put(_after_all(command) for command in waiting)
+    inbox.put(map(_once_more, undone), again=True)
+    inbox.put(map(_after_all, waiting))
 
 
-def _once_more(command: AcceptedCommand, now: float) -> AcceptedCommand:
+def _last_pause(history: History) -> AcceptedCommand | None:
+    """The pause that held when the earlier process went away. No checkpoint holds it, and a stop ended it."""
+    applied = [
+        (history.applied_at[command.request.command_id], command)
+        for command in history.accepted
+        if isinstance(command.request.command, (Pause, Resume, Stop))
+        and command.request.command_id in history.applied_at
+    ]
+    _, last = max(applied, key=lambda pair: pair[0], default=(0, None))
+    return last if last is not None and isinstance(last.request.command, Pause) else None
+
+
+def _once_more(command: AcceptedCommand) -> AcceptedCommand:
     """What was applied once is applied again at the first boundary, however old it is by now."""
-    request = msgspec.structs.replace(command.request, expect_state_rev=None, at_step=None)
-    return msgspec.structs.replace(command, received_at=now, request=request)
+    return msgspec.structs.replace(
+        command, request=msgspec.structs.replace(command.request, expect_state_rev=None, at_step=None)
+    )
 
 
 def _after_all(command: AcceptedCommand) -> AcceptedCommand:

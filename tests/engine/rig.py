@@ -80,6 +80,7 @@ class Rig:
         scales: dict[int, float] | None = None,
         validate: Callable[[], tuple[float, float | None]] | None = None,
         wait: Callable[["Rig"], object] | None = None,
+        flush: Callable[[], object] = lambda: None,
         predictor: Predictor | None = None,
         clock: Callable[[], float] = time.perf_counter,
         **settings: Any,
@@ -109,6 +110,7 @@ class Rig:
             Checkpoints(folder, 3, lambda name, because: self.session.skipped(name, because)),
             take_commands=self._take,
             validate=validate,
+            flush_records=flush,
             wall_clock=lambda: self.now,
             wait=lambda _: wait(self) if wait else None,
         )

@@ -15,7 +15,9 @@ from trainer_core.spec.commands import (
     Pause,
     Resume,
     Rollback,
+    ScaleLearningRate,
     SetThreshold,
+    Stop,
 )
 from trainer_core.spec.records import CommandChanged, PredictedStretch
 
@@ -57,6 +59,30 @@ def test_what_the_checkpoint_holds_is_not_applied_again(tmp_path: Path) -> None:
     rig = resumed(tmp_path, [accepted("a", SetThreshold("confidence_threshold", 0.7))], {"a": SAVED - 1})
     rig.step()
     assert not ends(rig, "a") and rig.engine.config.hybrid_trainer_config.confidence_threshold != 0.7
+
+
+def test_a_checkpoint_whose_own_row_was_lost_holds_all_that_the_journal_has(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=200).begin().until_step(6)
+    halved = accepted("half", ScaleLearningRate(0.5))
+    history = History(
+        accepted=(halved,), applied_at={"half": 7}, states={"half": CommandState.APPLIED}, last_seq=9, saved_at={"a": 3}
+    )
+    unfinished_business(rig.session.inbox, history, "a-later-one")
+    rig.step()
+    assert rig.engine.schedule.scale == 1.0, "it would be halved twice"
+    unfinished_business(rig.session.inbox, history, None)
+    rig.step()
+    assert rig.engine.schedule.scale == 0.5, "nothing was saved: all of it is done again"
+
+
+def test_a_pause_that_held_is_a_pause_again_whatever_was_saved_in_it_and_a_stop_ended_it(tmp_path: Path) -> None:
+    given: list[Command] = [Pause(), Resume(), Pause(), Stop()]
+    names = ["one", "two", "three", "stop"]
+    for count, paused in ((1, True), (2, False), (3, True), (4, False)):
+        commands = [accepted(name, command) for name, command in zip(names[:count], given, strict=False)]
+        rig = resumed(tmp_path / str(count), commands, {name: n for n, name in enumerate(names[:count])})
+        rig.session.inbox.apply_due()
+        assert rig.session.paused is paused
 
 
 def test_what_was_never_applied_expires_as_it_would_have(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ class Inbox:
     def _due(self, command: AcceptedCommand) -> bool:
         """Bring one command to its end; False when its time has not come."""
         request, engine = command.request, self._run
-        if self._clock() > command.received_at + request.ttl_s:
+        if self._clock() > command.received_at + request.ttl_s and request.command_id not in self._again:
             self.end(command, CommandState.EXPIRED, detail=f"not applied within {request.ttl_s:g} s")
             return True
         if request.at_step is not None and engine.step_count + 1 < request.at_step:
