@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.engine.rig import Rig, batch_of, network, same
+from trainer_core.engine.predicting import undo
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.loading import resolve
@@ -135,6 +136,24 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, kind: str, setti
     second.session.resume(0, first.engine.step_count, "resumed")
     assert torch.equal(second.finish().weights(), whole.weights())
     assert same(second.engine.schedule.state_dict(), whole.engine.schedule.state_dict())
+
+
+def test_after_an_undo_and_after_a_resume_a_step_still_waits_once(tmp_path: Path) -> None:
+    """An optimizer that is not fused keeps its step counts on the host, and must find them there again."""
+
+    def rig() -> Rig:
+        model = deep()
+        return Rig(tmp_path, model=model, optimizer=lambda ps: torch.optim.AdamW(ps, 3e-3, fused=False), full_steps=8)
+
+    first = rig().begin().until_phase(Phase.CORRECT, 1)
+    first.session.save_checkpoint("cut here")
+    undo(first.engine, "the test says so")
+    second = rig()
+    second.session.resume(0, first.engine.step_count, "resumed")
+    for each in (first, second):
+        each.until_phase(Phase.FULL, 2)
+        assert all(s["step"].device.type == "cpu" for s in each.optimizer.state.values())
+        assert waits(each, tuple(t.cuda() for t in batch_of(99))) == 1
 
 
 def test_the_gpu_trains_to_about_the_loss_of_the_cpu(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.engine.rig import NEEDS_MUON, Rig, batch_of, network
+from tests.engine.rig import NEEDS_MUON, Rig, batch_of, network, same
+from trainer_core.engine.snapshot import copied, load_optimizer
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.loading import resolve
 from trainer_core.spec.phases import Phase
@@ -115,3 +116,23 @@ def test_moving_all_weights_takes_no_operation_per_weight() -> None:
         parameters.add(vector_P, 2.0)
     moving = [name for name in calls.names if not name.startswith(("split", "view", "_unsafe_view", "alias"))]
     assert [name.partition(".")[0] for name in moving] == ["_foreach_copy_", "_foreach_copy_", "_foreach_add_"]
+
+
+def test_a_snapshot_leaves_on_the_host_what_the_optimizer_keeps_there() -> None:
+    """Step counts of an optimizer that is not fused: on a device, each would be waited for at every later step."""
+    state = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, device="meta")}}}
+    kept = copied(state, torch.device("meta"))["state"][0]
+    assert kept["step"].device.type == "cpu" and kept["exp_avg"].device.type == "meta"
+    assert kept["step"] is not state["state"][0]["step"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_loaded_optimizer_has_every_entry_of_the_saved_one(fused: bool) -> None:
+    first, second = (nn.Linear(3, 2) for _ in range(2))
+    saved, loaded = (torch.optim.AdamW(m.parameters(), 1e-3, fused=fused, weight_decay=0.1) for m in (first, second))
+    for _ in range(3):
+        saved.zero_grad()
+        first(torch.ones(4, 3)).sum().backward()
+        saved.step()
+    load_optimizer(loaded, saved.state_dict())
+    assert same(loaded.state_dict(), saved.state_dict()) and len(loaded.state) == 2

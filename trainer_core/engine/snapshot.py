@@ -58,15 +58,41 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
     kept: list[dict[str, Any]] = [
         {k: group[k] for k in ("lr", "weight_decay") if k in group} for group in optimizer.param_groups
     ]
-    optimizer.load_state_dict(state)
+    load_optimizer(optimizer, state)
     for group, values in zip(optimizer.param_groups, kept, strict=True):
         group.update(values)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """``optimizer.load_state_dict``, with step counts on the host where its kernels read them there.
+
+    torch leaves a count on the device that a checkpoint was loaded to; unless the optimizer is fused or capturable,
+    every later step would wait for the device once for each parameter.
+    """
+    on_device = {
+        index
+        for group in state["param_groups"]
+        if group.get("fused") or group.get("capturable")
+        for index in group["params"]
+    }
+    entries = {
+        index: entry if index in on_device else {k: v.cpu() if _is_count(k, v) else v for k, v in entry.items()}
+        for index, entry in state["state"].items()
+    }
+    optimizer.load_state_dict(state | {"state": entries})
+
+
+def _is_count(name: str, value: Any) -> bool:
+    return name == "step" and isinstance(value, Tensor)
+
+
 def copied(value: Any, device: torch.device | None = None) -> Any:
-    """A deep copy of a state dict whose tensors live on ``device`` (None: where they are)."""
+    """A deep copy of a state dict whose tensors live on ``device`` (None: where they are).
+
+    What is on the host stays there: an optimizer that keeps its step counts there reads them there.
+    """
     if isinstance(value, Tensor):
-        return _copy(value, device) if device else value.detach().clone()
+        return _copy(value, device) if device and value.device.type != "cpu" else value.detach().clone()
     if isinstance(value, dict):
         return {key: copied(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

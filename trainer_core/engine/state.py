@@ -7,7 +7,7 @@ import msgspec
 from trainer_core.engine import fitting
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.randomness import random_state, set_random_state
-from trainer_core.engine.snapshot import Snapshot
+from trainer_core.engine.snapshot import Snapshot, load_optimizer
 from trainer_core.learning.training_state import TrainingState
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.signals import Signals
@@ -69,7 +69,7 @@ def state_of(engine: "Engine") -> dict[str, Any]:
 def restore(engine: "Engine", state: dict[str, Any]) -> None:
     """Put back what ``state_of`` gave."""
     device = engine.parameters.device
-    engine.optimizer.load_state_dict(state["optimizer"])
+    load_optimizer(engine.optimizer, state["optimizer"])
     for name in fitting.parts(engine, state, _PARTS):
         getattr(engine, name).load_state_dict(state[name])
     engine.flight = Flight.from_state(state["flight"], device) if state["flight"] else None
