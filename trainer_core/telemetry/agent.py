@@ -365,8 +365,6 @@ def serve(
     ``says``: print where it listens.
     """
     agent = Agent(run_dir, child=child, linger_s=linger_s, listen=listen)
-    if says:
-        print(f"serving {run_dir} at {agent.sockets.listening}", flush=True)
 
     def stop(number: int, frame: FrameType | None) -> None:
         agent.stopping = True
@@ -374,6 +372,8 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
+        if says:
+            print(f"serving {run_dir} at {agent.sockets.listening}", flush=True)
         agent.run()
     finally:
         agent.close()
