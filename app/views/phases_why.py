@@ -21,6 +21,7 @@ from trainer_core.spec.transitions import TRANSITIONS, Effect, Transition, guard
 
 AT_WORK = ("working", "paused", "stalled", "replay")
 """States in which the run may still take a step."""
+OVER = {"crashed": "has crashed", "failed": "has failed"}
 TITLES = {
     None: "What happens next",
     Phase.WARMUP: "Why not predicting yet?",
@@ -61,7 +62,7 @@ def why(snapshot: Snapshot, state: str, found: Machine, config: Config | None) -
     if phase is None or snapshot.last is None:
         return Why(TITLES[None], "No step has been taken yet.", "WARMUP begins with the first one.", [], "")
     standing = found.standings[phase]
-    over = f"The run is {state}. " if state not in AT_WORK else ""
+    over = f"The run {OVER.get(state, f'is {state}')}. " if state not in AT_WORK else ""
     answer, more = ANSWERS[phase](snapshot, standing, config)
     return Why(
         title=TITLES[phase] if state in AT_WORK else "How it stood",

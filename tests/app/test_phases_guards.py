@@ -165,7 +165,7 @@ def test_the_head_of_predict_and_correct_counts_their_steps() -> None:
 
 def test_a_run_that_is_over_or_has_no_phases_does_not_ask_why() -> None:
     shown = head(in_full(4), "crashed")
-    assert (shown.title, shown.answer[:19]) == ("How it stood", "The run is crashed.")
+    assert (shown.title, shown.answer[:20]) == ("How it stood", "The run has crashed.")
     assert head(Script()).answer == "No step has been taken yet."
     assert "Monitor" in head(own_loop()).answer and not head(own_loop()).lines
     assert machine(seen(own_loop()), Config()).active is None
