@@ -109,12 +109,13 @@ def validation(
 
 def validations(snapshot: Snapshot) -> Series:
     """The newest validations of the surviving line, by step."""
-    by_step: dict[int, float] = {}
+    kept: list[tuple[int, float]] = []
     for record in snapshot.newest(ValidationMeasured, MOST_VALIDATIONS):
-        for later in [step for step in reversed(by_step) if step >= record.step]:
-            del by_step[later]  # a rollback went back over it
-        by_step[record.step] = record.loss
-    return Series({"x": np.array([*by_step], dtype=np.float64), "y": np.array([*by_step.values()], dtype=np.float64)})
+        while kept and kept[-1][0] >= record.step:
+            kept.pop()  # a rollback went back over it
+        kept.append((record.step, record.loss))
+    points = np.array(kept, dtype=np.float64).reshape(-1, 2)
+    return Series({"x": points[:, 0], "y": points[:, 1]})
 
 
 def _validated(x: F64, y: F64) -> str:
