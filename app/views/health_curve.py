@@ -139,9 +139,11 @@ def _calm(snapshot: Snapshot, config: Config | None, found: dict[str, Life]) -> 
         return Characteristic(text, None, "not measured yet")
     limit = ladders(config)["loss_deviation"].critical_above or np.inf
     spikes = int((deviations > limit).sum())
-    flat_too = ", on a plateau" if flat else ""
-    detail = f"{spikes} of {len(deviations)} steps above {limit:g} sigma{flat_too}"
-    return Characteristic(text, spikes <= len(deviations) // 100 and not flat, detail)
+    first = float(_recent(snapshot, "step")[0])
+    lately = [n for n in snapshot.not_finite[-50:] if n.signal == "loss" and n.last_step >= first]
+    broken = f", NaN or infinite at step {lately[-1].first_step:,}" if lately else ""
+    detail = f"{spikes} of {len(deviations)} steps above {limit:g} sigma{broken}{', on a plateau' if flat else ''}"
+    return Characteristic(text, spikes <= len(deviations) // 100 and not flat and not lately, detail)
 
 
 def _stable(snapshot: Snapshot, config: Config | None) -> Characteristic:

@@ -400,6 +400,14 @@ def test_the_curve_s_characteristics_are_measured() -> None:
     assert [one.met for one in health_curve.characteristics(seen(Script().start()), None)] == [None] * 4
 
 
+def test_a_loss_that_was_no_number_is_a_spike() -> None:
+    script = Script().start().steps(50, loss_deviation=0.1)
+    script.steps(1, loss=math.nan)
+    script.steps(5, loss_deviation=0.1)
+    calm = health_curve.characteristics(seen(script), Config())[2]
+    assert calm.met is False and calm.detail == "0 of 55 steps above 3 sigma, NaN or infinite at step 51"
+
+
 def test_the_stages_say_what_each_phase_did() -> None:
     texts = [stage.text for stage in health_curve.stages(seen(cycled(2)))]
     assert [text.split(":")[0] for text in texts] == ["Warmup", "Full", "Predict"]
