@@ -42,7 +42,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Dashb
     words = [sys.executable, "-m", "trainer_core", "train", "digits", "--steps", "10000000", "--run-dir", str(run_dir)]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     trainer = Process(words, folder / "train.log", folder)
-    until(lambda: run_dir.joinpath("journal.db").exists() and raised(run_dir) >= {PLATEAU, DISK}, 90, "both alerts")
+    until(lambda: run_dir.joinpath("journal.db").exists() and raised(run_dir) >= {PLATEAU, DISK}, 150, "both alerts")
     dashboard = Dashboard(folder / "runs", folder / "dashboard.log")
     yield run_dir, dashboard
     dashboard.end()
