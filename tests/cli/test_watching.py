@@ -93,6 +93,23 @@ def test_children_are_killed_when_they_do_not_end(tmp_path: Path) -> None:
     assert child.code == -signal.SIGKILL
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = f"echo $$ > '{pid_file}.new'; mv '{pid_file}.new' '{pid_file}'; exec sleep 1000"
+    words = (
+        f"import time; from trainer_core.cli.children import Child; Child(['bash', '-c', {child!r}]); time.sleep(1000)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", words])
+    try:
+        until(pid_file.exists, "the child does not begin")
+        orphan = psutil.Process(int(pid_file.read_text(encoding="ascii")))
+    finally:
+        parent.kill()
+        parent.wait()
+    until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, "the child lives on", 10)
+
+
 def test_subprocess_is_the_module_not_a_folder_of_the_same_name(hybrid: Hybrid, tmp_path: Path, free_port: int) -> None:
     (tmp_path / "app.py").write_text("raise SystemExit('the wrong app')\n")
     process = subprocess.Popen(
