@@ -247,7 +247,7 @@ def commanded(rank: int, folder: Path) -> Found:
     send("unknown", AcknowledgeAlert("nothing-like-it"))
     send("silence", SilenceAlert("disk_full", 5))
     send("never", SetLearningRate(0.5), ttl_s=1e-3)
-    send("late", SetLearningRate(2e-3), at_step=engine.step_count + 8)
+    send("late", SetLearningRate(2e-3), at_step=engine.step_count + 40)  # a busy machine fetches late
     until(lambda: engine.schedule.scale != 1.0 and play.steps[-1]["rate"] == 2e-3)
     send("pause", Pause())
     send("rollback", Rollback())
