@@ -67,9 +67,10 @@ def _section(phase: Phase, *parts: str) -> str:
 
 
 def _legend(*phases_: Phase) -> str:
+    """What the points of a chart are; the sign beside the colour is read by eye only, the word by everybody."""
     keys = "".join(
-        f'<span class="hy-key"><b style="color: var(--hy-{phase_token(phase)})">{charts.SIGNS[phase]}</b>'
-        f"{phase.value.lower()}</span>"
+        f'<span class="hy-key"><b aria-hidden="true" style="color: var(--hy-{phase_token(phase)})">'
+        f"{charts.SIGNS[phase]}</b>{phase.value.lower()}</span>"
         for phase in phases_
     )
     return f'<div class="hy-legend">{keys}</div>'
