@@ -25,13 +25,16 @@ class OpenAlert(msgspec.Struct, frozen=True):
     remedy: str | None
 
 
+_HEALTHY = Severity.HEALTHY
+_RUNGS = tuple(rung for rung in Severity if rung is not _HEALTHY)
+
+
 class _Watch:
     """One rule's memory: recent severities and the open alert."""
 
     def __init__(self) -> None:
-        self.held = 0
-        """Consecutive steps above healthy; their least severity is ``level``."""
-        self.level = Severity.HEALTHY
+        self.held = [0] * len(_RUNGS)
+        """For each rung: consecutive steps at it or at a worse one."""
         self.healthy = 0
         """Consecutive healthy steps while an alert is open."""
         self.open: str | None = None
@@ -40,11 +43,12 @@ class _Watch:
         self.resolved_at: int | None = None
 
     def see(self, severity: Severity) -> None:
-        if severity is Severity.HEALTHY:
-            self.held, self.level, self.healthy = 0, severity, self.healthy + 1
-        else:
-            self.level = severity if self.held == 0 else min(self.level, severity)
-            self.held, self.healthy = self.held + 1, 0
+        self.held = [count + 1 if severity >= rung else 0 for count, rung in zip(self.held, _RUNGS, strict=True)]
+        self.healthy = self.healthy + 1 if severity is Severity.HEALTHY else 0
+
+    def level(self, hold: int) -> Severity:
+        """The worst rung that has been held for ``hold`` steps."""
+        return max((rung for count, rung in zip(self.held, _RUNGS, strict=True) if count >= hold), default=_HEALTHY)
 
     def cooling(self, step: int, cooldown: int) -> bool:
         """Whether the last alert was resolved less than ``cooldown`` steps ago; a rollback before it ends that."""
@@ -96,7 +100,8 @@ class Alarms:
             if value is None:
                 continue
             if low <= value <= high and watch.open is None:  # nearly always
-                watch.held = 0
+                if watch.held[0]:
+                    watch.held = [0] * len(_RUNGS)
             else:
                 self._look(row, value, record.step)
         if config.divergence_config.nan_check_enabled and not (finite and self._not_finite.watch.open is None):
@@ -129,8 +134,9 @@ class Alarms:
             watch.open, watch.open_level, watch.resolved_at = None, Severity.HEALTHY, step
             return
         quiet = step < watch.silent_until or (watch.open is None and watch.cooling(step, self._cooldown(rule)))
-        if watch.held >= rule.hold and watch.level > watch.open_level and not quiet:
-            self._raise(row, value, step)
+        level = watch.level(rule.hold)
+        if level > watch.open_level and not quiet:
+            self._raise(row, level, value, step)
 
     def _cooldown(self, rule: AlertRule) -> int:
         if rule.cooldown is not None:
@@ -138,27 +144,27 @@ class Alarms:
         assert self._config is not None
         return self._config.health.alert_cooldown
 
-    def _raise(self, row: _Row, value: float, step: int) -> None:
+    def _raise(self, row: _Row, level: Severity, value: float, step: int) -> None:
         rule, watch = row.rule, row.watch
         assert self._config is not None
         if watch.open is None:
             self._number += 1
             watch.open = f"{self._prefix}-{self._attempt()}-{self._number}"
-        watch.open_level = watch.level
-        limit = row.ladder.limit(watch.level, value)
-        words = f"{rule.name} {value:.3g} is past its {watch.level.name.lower()} limit"
+        watch.open_level = level
+        limit = row.ladder.limit(level, value)
+        words = f"{rule.name} {value:.3g} is past its {level.name.lower()} limit"
         words += f" {limit:.3g}" if limit is not None else ""
         shown: float | None = value
         if rule is NOT_FINITE:
             words, shown, limit = _NOT_FINITE, None, None
-        remedy = self._suggest(rule, watch.level)
+        remedy = self._suggest(rule, level)
         advice = f"; for the next run: {rule.advice}" if rule.advice else ""
         self._say(
             AlertRaised(
                 step=step,
                 alert_id=watch.open,
                 rule=rule.name,
-                severity=watch.level,
+                severity=level,
                 signal=rule.signal,
                 value=shown,
                 limit=limit,
@@ -193,16 +199,16 @@ class Alarms:
 
     def state_dict(self) -> dict[str, Any]:
         watches = {
-            name: [w.held, int(w.level), w.healthy, w.open, int(w.open_level), w.silent_until, w.resolved_at]
+            name: [w.held, w.healthy, w.open, int(w.open_level), w.silent_until, w.resolved_at]
             for name, w in self._watches.items()
         }
         return {"number": self._number, "watches": watches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._number = max(self._number, state["number"])
-        for name, (held, level, healthy, open_, open_level, silent, resolved_at) in state["watches"].items():
+        for name, (held, healthy, open_, open_level, silent, resolved_at) in state["watches"].items():
             w = self._watches[name]
-            w.held, w.level, w.healthy = held, Severity(level), healthy
+            w.held, w.healthy = list(held), healthy
             w.open, w.open_level, w.silent_until = open_, Severity(open_level), silent
             w.resolved_at = resolved_at
 
