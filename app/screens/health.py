@@ -285,8 +285,8 @@ def _variance(moment: Moment, look: Look) -> Figure:
 
 def _noise(moment: Moment, look: Look) -> Figure:
     return signal(moment.snapshot, look, "grad_noise", "micro_grad_snr", "Gradient signal / noise", log=True,
-                  note="over micro-batches; below 1 noise rules",
-                  unmeasured="needs two micro-batches a step")  # fmt: skip
+                  note="below 1 noise rules",
+                  unmeasured="needs two micro-batches or ranks")  # fmt: skip
 
 
 PAGE = LivePage(
