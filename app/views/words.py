@@ -23,6 +23,8 @@ def age(seconds: float | None) -> str:
     """How long ago; coarse, so that a screen is not redrawn for nothing."""
     if seconds is None:
         return ABSENT
+    if 60 <= seconds < 86400:
+        return f"{seconds // 3600:.0f} h ago" if seconds >= 3600 else f"{seconds // 60:.0f} min ago"
     return "now" if seconds < 2 else f"{duration(seconds)} ago"
 
 

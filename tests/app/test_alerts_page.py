@@ -11,7 +11,7 @@ import pytest
 from app.feed import Connection
 from app.screens import alerts as screen
 from app.screens.page import Moment
-from app.views import alerts, measured, remedy, rules, troubles
+from app.views import alerts, measured, remedy, rules, troubles, words
 from app.views.settings import present_config
 from tests.app.rows import Script, cycled
 from tests.app.test_own_loops import own_loop
@@ -326,3 +326,11 @@ def test_before_the_run_has_told_its_settings_no_guide_is_shown() -> None:
     bound, lists = screen.tables(moment(Script()))
     assert lists["rules"] == [] and bound["issue.nan_loss.can"] is False
     assert set(lists) >= {f"symptoms.{issue.key}" for issue in ISSUES}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1.0, "now"), (59.0, "59 s ago"), (61.0, "1 min ago"), (3599.0, "59 min ago"), (7300.0, "2 h ago")],
+)
+def test_an_age_is_short_enough_for_its_cell(seconds: float, said: str) -> None:
+    assert words.age(seconds) == said
