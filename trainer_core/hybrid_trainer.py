@@ -330,7 +330,7 @@ class HybridTrainer:
             return
         engine.state_rev, session.last_attempt, engine.attempt = history.state_rev, history.attempt, history.attempt
         try:
-            entry = session.resume(history.attempt, history.step, "resumed")
+            entry = session.resume(history.attempt, history.step, "resumed", history.began)
         except (CheckpointError, RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.run_dir} cannot be resumed: {error}") from error
         engine.backward_passes = max(engine.backward_passes, history.backward_passes)  # over all attempts

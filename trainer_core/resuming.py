@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from trainer_core.engine.checkpoints import attempt_of
 from trainer_core.engine.inbox import Inbox
 from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState, Pause, Resume, Stop
 from trainer_core.spec.errors import RunError
@@ -53,6 +54,8 @@ class History(msgspec.Struct):
     """Seq of each command's APPLIED row."""
     saved_at: dict[str, int] = {}
     """Seq of each checkpoint's row; where there is none, of the first attempt that began from it."""
+    began: dict[int, tuple[int, int]] = {}
+    """Attempt -> (attempt, step) of the checkpoint it went on from."""
     last_seq: int = 0
     accepted: tuple[AcceptedCommand, ...] = ()
 
@@ -104,9 +107,10 @@ def read_history(run_dir: Path) -> History:
                 case StepRecord(step=step) | PredictedStretch(step=step):
                     history.step = step
                     history.backward_passes = row.record.backward_passes
-                case AttemptStarted(step=step, checkpoint=checkpoint):
+                case AttemptStarted(step=step, attempt=attempt, checkpoint=checkpoint):
                     history.step = step
                     if checkpoint is not None:
+                        history.began[attempt] = attempt_of(checkpoint), step
                         history.saved_at.setdefault(checkpoint, row.seq)
                 case RunStarted(plain=plain, baseline=baseline):
                     history.own_loop, history.world_size = row.record.own_loop, row.record.world_size

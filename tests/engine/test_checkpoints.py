@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.engine.rig import Rig, network, same
-from trainer_core.engine.checkpoints import Checkpoints
+from trainer_core.engine.checkpoints import Checkpoints, attempt_of
 from trainer_core.spec.commands import Pause, SetThreshold
 from trainer_core.spec.errors import CheckpointError
 from trainer_core.spec.phases import Phase
@@ -115,6 +115,33 @@ def test_a_later_attempt_is_newer_than_a_higher_step(tmp_path: Path) -> None:
     store.save(network(), {}, 90, 0, True)
     store.save(network(), {}, 40, 1, True)
     assert store.load_newest(CPU, good=True)[0].name == "step-000040-a1"
+
+
+def test_what_was_rolled_back_is_gone_on_from_no_more(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=9)
+    for step in (100, 200, 300):
+        store.save(network(), {}, step, 0, True)
+    store.began(1, 0, 100)  # back to step 100
+    assert store.load_newest(CPU, good=True)[0].name == "step-000100"
+    store.save(network(), {}, 150, 1, True)
+    store.save(network(), {}, 250, 1, True)
+    assert store.load_newest(CPU, good=False)[0].name == "step-000250-a1"
+    store.began(2, 0, 200)  # by name, to one that had been given up
+    assert store.load_newest(CPU, good=True)[0].name == "step-000200"
+    assert store.load("step-000250-a1", CPU)[0].step == 250, "by name all can be had"
+    assert attempt_of("step-000250-a1") == 1 and attempt_of("step-000250") == 0 and attempt_of("mine-ab") == 0
+
+
+def test_a_run_that_dies_after_a_rollback_resumes_from_where_it_went_back_to(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, checkpoint_every=4).begin().until_step(9)
+    rig.session.roll_back("step-000004", "by an operator")
+    rig.until_step(6)
+    (went_back,) = rig.of(AttemptStarted)
+    began = {went_back.attempt: (attempt_of(went_back.checkpoint or ""), went_back.step)}
+    resumed = Rig(tmp_path, checkpoint_every=4)
+    resumed.session.last_attempt = went_back.attempt
+    assert resumed.session.resume(went_back.attempt, 6, "resumed", began).name == "step-000004"
+    assert resumed.session.roll_back(None, "last good").name == "step-000004"
 
 
 def test_weights_and_state_come_back_as_they_were(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ written as .tmp-step-000200, fsynced, renamed; a directory without a matching do
 """
 
 import json
+import math
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -45,6 +47,14 @@ class Checkpoints:
         self._directory = directory
         self._keep_last = keep_last
         self._skipped = skipped
+        self._began: dict[int, tuple[int, int]] = {}
+
+    def began(self, attempt: int, source: int, step: int) -> None:
+        """An attempt went on from the checkpoint that attempt ``source`` saved at ``step``.
+
+        What is not on the way to the newest attempt was given up: from now on it is only loaded by name.
+        """
+        self._began[attempt] = source, step
 
     def save(
         self, model: nn.Module, state: dict[str, Any], step: int, attempt: int, good: bool, best: bool = False
@@ -96,8 +106,8 @@ class Checkpoints:
         return entry, weights, state
 
     def load_newest(self, device: torch.device, good: bool) -> tuple[Entry, dict[str, Any], dict[str, Any]]:
-        """The newest checkpoint (of the good ones) that is whole; damaged ones are reported and passed over."""
-        for entry in reversed(self.entries()):
+        """The newest checkpoint (of the good ones) that is whole and was not rolled back; damaged ones are reported."""
+        for entry in reversed(self._surviving()):
             if good and not entry.good:
                 continue
             try:
@@ -110,13 +120,30 @@ class Checkpoints:
         """Names of the complete checkpoints, oldest first."""
         return [entry.name for entry in self.entries()]
 
+    def _surviving(self) -> list[Entry]:
+        """Those on the way to the newest attempt, oldest first."""
+        if not self._began:
+            return self.entries()
+        attempt = max(self._began)
+        upto: dict[int, float] = {attempt: math.inf}
+        while attempt in self._began:
+            attempt, step = self._began[attempt]
+            upto[attempt] = step
+        return [entry for entry in self.entries() if entry.step <= upto.get(entry.attempt, -1)]
+
     def _prune(self, keep: str) -> None:
         entries = self.entries()
-        newest_good = next((e.name for e in reversed(entries) if e.good), None)
+        newest_good = next((e.name for e in reversed(self._surviving()) if e.good), None)
         best = next((e.name for e in reversed(entries) if e.best), None)
         for entry in entries[: -self._keep_last]:
             if entry.name not in (keep, newest_good, best):
                 shutil.rmtree(entry.path)
+
+
+def attempt_of(name: str) -> int:
+    """The attempt that wrote the checkpoint called ``name``."""
+    found = re.fullmatch(r"step-\d+-a(\d+)", name)
+    return int(found[1]) if found else 0
 
 
 def _entry(path: Path) -> Entry:

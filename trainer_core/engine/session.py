@@ -7,7 +7,7 @@ remedies that apply themselves, commands, waiting while paused.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -278,26 +278,30 @@ class Session:
         engine.schedule.scale = scale
         engine.recorder.alarms.load_state_dict(alarms)
         engine.schedule.apply(engine.step_count + 1)
-        self._begin_attempt(parent, left, entry.name, because, start)
+        self._begin_attempt(parent, left, entry, because, start)
         return entry
 
-    def _begin_attempt(self, parent: int, left: int, checkpoint: str | None, because: str, start: float) -> None:
+    def _begin_attempt(self, parent: int, left: int, entry: Entry, because: str, start: float) -> None:
         engine = self.engine
         self.last_attempt = max(self.last_attempt, parent) + 1
         engine.attempt = self.last_attempt
+        self.checkpoints.began(engine.attempt, entry.attempt, entry.step)
         self._validated_at = self._saved_at = engine.step_count
         seconds = engine.clock() - start
-        engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, checkpoint, because, seconds))
+        engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, entry.name, because, seconds))
 
     # -- resume -----------------------------------------------------------------------------------------------------
 
-    def resume(self, parent: int, left: int, because: str) -> Entry:
-        """Restore the newest whole checkpoint in a new process, data position included.
+    def resume(self, parent: int, left: int, because: str, began: Mapping[int, tuple[int, int]] = {}) -> Entry:
+        """Restore the newest whole checkpoint that was not rolled back, in a new process, data position included.
 
-        ``parent`` and ``left`` are the last attempt and step the journal has. Raises CheckpointError.
+        ``parent`` and ``left`` are the last attempt and step the journal has, ``began`` what earlier attempts went on
+        from: (attempt, step) of a checkpoint. Raises CheckpointError.
         """
         engine = self.engine
         start = engine.clock()
+        for attempt, source in began.items():
+            self.checkpoints.began(attempt, *source)
         entry, weights, state = self.checkpoints.load_newest(engine.parameters.device, good=False)
         fitting.check(engine, weights, state["engine"])
         engine.model.load_state_dict(weights)
@@ -305,7 +309,7 @@ class Session:
         fitting.follow_settings(engine.optimizer, state["engine"], engine.made)
         self.paused = False
         # A disk too slow for the journal may have let a checkpoint overtake it: the attempt did reach the checkpoint.
-        self._begin_attempt(parent, max(left, engine.step_count), entry.name, because, start)
+        self._begin_attempt(parent, max(left, engine.step_count), entry, because, start)
         anew = fitting.anew(engine, state["engine"])
         if anew is not None:
             engine.record(Annotated(engine.step_count, anew, "trainer"))

@@ -35,6 +35,10 @@ class SharedCheckpoints(Checkpoints):
         self._files = Checkpoints(directory, keep_last, skipped)
         """Asked on rank 0 alone."""
 
+    def began(self, attempt: int, source: int, step: int) -> None:
+        """As for one process; asks nobody."""
+        self._files.began(attempt, source, step)
+
     def save(
         self, model: nn.Module, state: dict[str, Any], step: int, attempt: int, good: bool, best: bool = False
     ) -> Entry:
