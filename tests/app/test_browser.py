@@ -132,9 +132,12 @@ def test_a_threshold_moved_by_the_slider_is_applied_and_the_journal_agrees(
     run_dir, dashboard = live
     page = open_page(f"{dashboard.url}/control?run=live", steering=dashboard)
     slider = page.get_by_role("slider", name="Confidence threshold")
+    expect(page.get_by_test_id("stTabs")).to_be_visible()  # the last part of the page: nothing is drawn anew now
     slider.focus()
-    for _ in range(5):
+    exactly = page.locator(".st-key-number_live_confidence_threshold input")
+    for value in ("0.86", "0.87", "0.88", "0.89", "0.9"):
         slider.press("ArrowRight")
+        expect(exactly).to_have_value(value)
     page.get_by_role("button", name="Apply").first.click()
     row = page.locator("[data-state=applied]", has_text="Set confidence_threshold to 0.9")
     expect(row).to_contain_text("applied at step")

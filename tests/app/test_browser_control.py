@@ -1,0 +1,300 @@
+"""Steering from the page to the journal and back: one real run, one dashboard, every command, two operators, keys."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.app.conftest import Dashboard, train, unlock, until
+from tests.app.test_browser import records
+from tests.conftest import end_agents
+from trainer_core.spec.commands import (
+    Annotate,
+    ApplyRemedy,
+    Command,
+    CommandState,
+    ForcePhase,
+    LockPrediction,
+    Pause,
+    Resume,
+    Rollback,
+    SaveCheckpoint,
+    ScaleLearningRate,
+    SetGradientClip,
+    SetLearningRate,
+    SetPhaseLength,
+    SetThreshold,
+    SetWeightDecay,
+    Stop,
+)
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import CommandChanged
+
+PATIENCE_S = 40.0
+FOCUSED = """() => {
+    const at = document.activeElement;
+    const role = at.getAttribute('role') ?? (at.type === 'range' ? 'slider' : at.tagName.toLowerCase());
+    return role === 'button' ? `button ${at.textContent.trim()}` : role;
+}"""
+"""The role of what has the focus, and the words of a button."""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Dashboard]]:
+    folder = tmp_path_factory.mktemp("steered")
+    trainer = train(folder / "runs" / "live", folder / "train.log")
+    dashboard = Dashboard(folder / "runs", folder / "dashboard.log")
+    yield folder / "runs" / "live", dashboard
+    dashboard.end()
+    trainer.end()
+    end_agents(folder)
+
+
+@pytest.fixture
+def operator(browser: Browser, live: tuple[Path, Dashboard]) -> Iterator[Callable[[str], Page]]:
+    """A browser of its own on the Control page, unlocked under a name; an empty name only looks."""
+    contexts, errors = [], []
+
+    def open_(who: str) -> Page:
+        context = browser.new_context(viewport={"width": 1440, "height": 1900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(1000 * PATIENCE_S)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        if who:
+            unlock(page, live[1], who)
+        page.goto(f"{live[1].url}/control?run=live")
+        expect(page.get_by_role("button", name="Save checkpoint")).to_be_visible(timeout=1000 * PATIENCE_S)
+        expect(page.get_by_test_id("stTabs")).to_be_visible(timeout=1000 * PATIENCE_S)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not errors, errors
+
+
+def ended(run_dir: Path, command: Command, state: CommandState = CommandState.APPLIED) -> CommandChanged:
+    """The journal's row of a command's end; of equal commands the newest."""
+
+    def find() -> CommandChanged | None:
+        rows = [r for r in records(run_dir) if isinstance(r, CommandChanged) and r.command == command]
+        return next((row for row in reversed(rows) if row.state is state), None)
+
+    found = until(find, PATIENCE_S, f"{command} is {state.value}")
+    assert found is not None
+    return found
+
+
+def row_of(page: Page, change: CommandChanged) -> Locator:
+    return page.get_by_test_id("hy-commands").locator(f'[data-command="{change.command_id}"]')
+
+
+def shown(page: Page, change: CommandChanged) -> None:
+    """The page says of a command what the journal says."""
+    row = row_of(page, change)
+    expect(row).to_have_attribute("data-state", change.state.value, timeout=1000 * PATIENCE_S)
+    if change.state is CommandState.APPLIED:
+        expect(row).to_contain_text(f"applied at step {change.step:,}")
+    if change.before is not None and change.after is not None:
+        expect(row).to_contain_text(f"{change.before} → {change.after}")
+
+
+def settled(page: Page, run_dir: Path, command: Command, state: CommandState = CommandState.APPLIED) -> CommandChanged:
+    change = ended(run_dir, command, state)
+    shown(page, change)
+    return change
+
+
+def fill(page: Page, key: str, value: str) -> None:
+    """Type into the field of a form and press its button."""
+    form = page.locator("[data-testid=stForm]", has=page.locator(f".st-key-{key}"))
+    form.locator("input").fill(value)
+    form.locator("input").press("Tab")
+    form.get_by_test_id("stFormSubmitButton").get_by_role("button").click()
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def test_every_command_goes_to_the_journal_and_comes_back(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    run_dir, _ = live
+    page = operator("Ann")
+    page.locator(".st-key-how_reason input").fill("to look around")
+    press(page, "Pause training")
+    paused = settled(page, run_dir, Pause())
+    assert paused.reason == "Ann: to look around"
+    expect(page.locator(".st-key-how_reason input")).to_have_value("")
+    press(page, "Lock prediction")
+    settled(page, run_dir, LockPrediction(True))
+    press(page, "Unlock prediction")
+    settled(page, run_dir, LockPrediction(False))
+    exactly = page.locator(".st-key-number_live_divergence_threshold input")
+    exactly.fill("4")
+    exactly.press("Tab")
+    page.locator(".st-key-apply_divergence_threshold button").click()
+    moved = settled(page, run_dir, SetThreshold("divergence_threshold", 4.0))
+    assert (moved.before, moved.after) == ("3", "4")
+    for key, value, command in (
+        ("rate", "0.0002", SetLearningRate(0.0002)),
+        ("factor", "0.5", ScaleLearningRate(0.5)),
+        ("clip", "2", SetGradientClip(2.0)),
+        ("decay", "0.02", SetWeightDecay(0.02)),
+        ("length_full", "35", SetPhaseLength(Phase.FULL, 35)),
+    ):
+        fill(page, f"{key}_live", value)
+        settled(page, run_dir, command)
+    fill(page, "note_live", "half way")
+    settled(page, run_dir, Annotate("half way"))
+    press(page, "Save checkpoint")
+    settled(page, run_dir, SaveCheckpoint())
+    press(page, "Force full phase")
+    settled(page, run_dir, ForcePhase(Phase.FULL))
+    press(page, "Force correct phase")
+    refused = settled(page, run_dir, ForcePhase(Phase.CORRECT), CommandState.REJECTED)
+    expect(row_of(page, refused)).to_contain_text("refused")
+    expect(row_of(page, refused)).to_contain_text(refused.detail)
+    ask = page.get_by_role("dialog")
+    fill(page, "factor_live", "0.01")
+    expect(ask).to_contain_text("can end a run")
+    ask.get_by_role("button", name="Do it").click()
+    settled(page, run_dir, ScaleLearningRate(0.01))
+    page.get_by_role("combobox", name="Problem").click()
+    page.get_by_role("option", name="Gradient explosion").click()
+    expect(page.get_by_text("gradient_clip_norm: 2 → 1")).to_be_visible()
+    page.get_by_role("button", name="Apply all of it…").click()
+    ask.get_by_role("button", name="Apply all of it").click()
+    settled(page, run_dir, ApplyRemedy("gradient_explosion"))
+    page.get_by_role("button", name="Roll back…").click()
+    expect(ask).to_contain_text("Thrown away:")
+    expect(ask).to_contain_text("Goes back: weights")
+    ask.get_by_role("button", name="Roll back to step").click()
+    back = until(
+        lambda: [r for r in records(run_dir) if isinstance(r, CommandChanged) and isinstance(r.command, Rollback)
+                 and r.state is CommandState.APPLIED], PATIENCE_S, "the rollback is applied",
+    )  # fmt: skip
+    shown(page, back[-1])
+    press(page, "Resume training")
+    settled(page, run_dir, Resume())
+    page.get_by_role("tab", name="Audit").click()
+    with page.expect_download() as got:
+        page.get_by_test_id("stDownloadButton").get_by_role("button").click()
+    text = Path(got.value.path()).read_text(encoding="utf-8")
+    assert "Ann: to look around" in text and "rollback" in text and moved.command_id in text
+
+
+def test_what_cannot_be_done_is_said(live: tuple[Path, Dashboard], operator: Callable[[str], Page]) -> None:
+    """A step that has passed is refused; one that is far away expires."""
+    run_dir, _ = live
+    page = operator("Ann")
+    for step, state, words in (
+        ("0", CommandState.REJECTED, "has passed"),
+        ("9000000", CommandState.EXPIRED, "not applied within 2 s"),
+    ):
+        page.locator(".st-key-how_at input").fill(step)
+        page.locator(".st-key-how_at input").press("Tab")
+        page.locator(".st-key-how_ttl input").fill("2")
+        page.locator(".st-key-how_ttl input").press("Tab")
+        expect(page.get_by_test_id("stAlert")).to_contain_text(re.compile("has passed: such|would expire before"))
+        press(page, "Save checkpoint")
+        expect(row_of(page, settled(page, run_dir, SaveCheckpoint(), state))).to_contain_text(words)
+
+
+def test_of_two_operators_the_second_is_told_of_the_first(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    run_dir, _ = live
+    ann, bob = operator("Ann"), operator("Bob")
+    fill(bob, "factor_live", "0.05")
+    ask = bob.get_by_role("dialog")
+    expect(ask).to_contain_text("can end a run")  # what Bob sees is of this moment
+    fill(ann, "decay_live", "0.03")
+    hers = settled(ann, run_dir, SetWeightDecay(0.03))
+    expect(row_of(bob, hers)).to_be_visible(timeout=1000 * PATIENCE_S)
+    ask.get_by_role("button", name="Do it").click()
+    refused = bob.get_by_test_id("hy-commands").locator("[data-state=rejected]", has_text="Scale learning rate by 0.05")
+    expect(refused).to_contain_text("somebody else changed the run first", timeout=1000 * PATIENCE_S)
+    expect(row_of(bob, hers)).to_contain_text("“Ann”")
+    expect(bob.get_by_text("Weight decay (now 0.03)")).to_be_visible(timeout=1000 * PATIENCE_S)
+    assert not [r for r in records(run_dir) if isinstance(r, CommandChanged)
+                and r.command == ScaleLearningRate(0.05) and r.state is CommandState.APPLIED]  # fmt: skip
+
+
+def test_the_control_page_is_used_by_keys_alone(live: tuple[Path, Dashboard], operator: Callable[[str], Page]) -> None:
+    run_dir, _ = live
+    page = operator("Ann")
+
+    def tab_to(role: str, words: str = "") -> None:
+        for _ in range(120):
+            page.keyboard.press("Tab")
+            focused = page.evaluate(FOCUSED)
+            if focused.startswith(role) and focused.endswith(words):
+                return
+        raise AssertionError(f"Tab never comes to {role} {words}")
+
+    tab_to("button", "Force full phase")
+    page.keyboard.press("Enter")
+    settled(page, run_dir, ForcePhase(Phase.FULL))
+    tab_to("slider")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".st-key-number_live_confidence_threshold input")).to_have_value("0.84")
+    expect(page.get_by_test_id("hy-whatif")).to_contain_text("What if:", timeout=1000 * PATIENCE_S)
+    expect(page.get_by_test_id("hy-whatif")).to_contain_text("0.85 (in force)")
+    tab_to("button", "Apply")
+    page.keyboard.press("Enter")
+    settled(page, run_dir, SetThreshold("confidence_threshold", 0.84))
+
+
+def test_who_only_looks_is_told_how_to_steer_and_the_code_unlocks(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    _, dashboard = live
+    page = operator("")
+    seen: list[str] = []
+    page.on("websocket", lambda ws: ws.on("framereceived", lambda frame: seen.append(str(frame))))
+    page.reload()
+    expect(page.get_by_text("You are looking only.")).to_be_visible(timeout=1000 * PATIENCE_S)
+    for name in ("Pause training", "Save checkpoint", "Roll back…", "Stop run…", "Force full phase"):
+        expect(page.get_by_role("button", name=name)).to_be_disabled()
+    page.get_by_text("Unlock steering").first.click()
+    page.get_by_label("Operator code").fill("AAAA-AAAA-AAAA")
+    page.get_by_role("button", name="Unlock steering").click()
+    expect(page.get_by_text("That is not the operator code.")).to_be_visible()
+    page.get_by_label("Operator code").fill(dashboard.code)
+    page.get_by_label("Your name").fill("Eve")
+    page.get_by_role("button", name="Unlock steering").click()
+    expect(page.get_by_text("You may steer as Eve.")).to_be_visible(timeout=1000 * PATIENCE_S)
+    expect(page.get_by_role("button", name="Save checkpoint")).to_be_enabled()
+    (cookie,) = [c for c in page.context.cookies() if c["name"].startswith("hybrid_session")]
+    keys = [path.read_text(encoding="utf-8") for path in (live[0] / "keys").glob("*.key")]
+    hidden = [dashboard.code, cookie["value"], *(key.split('"secret":')[1].split('"')[1] for key in keys)]
+    text = "".join(seen) + page.content()
+    assert len(text) > 10_000 and not [secret for secret in hidden if secret in text]
+    page.get_by_role("button", name="Lock steering").click()
+    expect(page.get_by_text("You are looking only.")).to_be_visible(timeout=1000 * PATIENCE_S)
+
+
+def test_the_link_unlocks_and_leaves_the_address(live: tuple[Path, Dashboard], browser: Browser) -> None:
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(live[1].link)
+        assert "code" not in page.url
+        page.goto(f"{live[1].url}/control?run=live")
+        expect(page.get_by_text("You may steer.")).to_be_visible(timeout=1000 * PATIENCE_S)
+    finally:
+        context.close()
+
+
+def test_stop_is_asked_about_and_ends_the_run(live: tuple[Path, Dashboard], operator: Callable[[str], Page]) -> None:
+    run_dir, _ = live
+    page = operator("Ann")
+    page.get_by_role("button", name="Stop run…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop the run").click()
+    settled(page, run_dir, Stop())
+    expect(page.get_by_test_id("hy-now")).to_contain_text("stopped", timeout=1000 * PATIENCE_S)
