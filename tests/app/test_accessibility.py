@@ -15,7 +15,8 @@ from trainer_core.spec.severity import Severity
 
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 RUN = """async () => {
-    const found = await axe.run(document, { resultTypes: ["violations"], rules: { "color-contrast": { enabled: false } } });
+    const rules = { "color-contrast": { enabled: false } };
+    const found = await axe.run(document, { resultTypes: ["violations"], rules });
     return found.violations.filter((rule) => ["serious", "critical"].includes(rule.impact)).flatMap((rule) =>
         rule.nodes.map((node) => `${rule.id}: ${node.target.join(" ")} ${node.html.slice(0, 160)}`));
 }"""
