@@ -47,7 +47,7 @@ REFUSED = [
     (["set-threshold", "confidence_threshold", "1.5"], ["confidence_threshold", "1.5"]),
     (["set-threshold", "confidence_threshold", "-1"], ["confidence_threshold", "-1"]),
     (["set-threshold", "confidence_treshold", "0.9"], ["confidence_treshold"]),
-    (["set-learning-rate", "nan"], ["0.0"]),
+    (["set-learning-rate", "nan"], ["value = nan", "above 0"]),
     (["force-full", "--expect-rev", "99"], ["99"]),
     (["rollback", "no-such-checkpoint", "--yes"], ["no-such-checkpoint"]),
 ]
