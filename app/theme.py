@@ -11,6 +11,14 @@ PHASE = {
 }
 """Okabe-Ito hues: told apart with every common colour blindness. A letter badge stands beside each."""
 
+ON_PHASE = {
+    Phase.WARMUP: "#10151c",
+    Phase.FULL: "#ffffff",
+    Phase.PREDICT: "#10151c",
+    Phase.CORRECT: "#10151c",
+}
+"""Words on a phase's hue, at a contrast of 5 or more."""
+
 ICON = {Severity.HEALTHY: "✓", Severity.CAUTION: "◔", Severity.WARNING: "▲", Severity.CRITICAL: "✖"}
 """Severity is never told by colour alone."""
 
@@ -29,7 +37,6 @@ TOKENS: dict[str, dict[str, str]] = {
         "caution": "#8d6b00",
         "warning": "#c2410c",
         "critical": "#b91c1c",
-        "on_phase": "#ffffff",
         "accent": "#3b5b92",
     },
     "dark": {
@@ -46,7 +53,6 @@ TOKENS: dict[str, dict[str, str]] = {
         "caution": "#d9b13b",
         "warning": "#ff8a4c",
         "critical": "#ff6b6b",
-        "on_phase": "#ffffff",
         "accent": "#8fb0e8",
     },
 }
@@ -65,6 +71,7 @@ HEAT = ("#00224e", "#31446b", "#666970", "#958f78", "#cbba69", "#fee838")
 def tokens() -> dict[str, dict[str, str]]:
     """Colour by token name for each mode: the phases, the severities and the neutrals. Figures name only tokens."""
     phases = {f"phase_{phase.value.lower()}": hue for phase, hue in PHASE.items()}
+    phases |= {f"on_{phase_token(phase)}": ink for phase, ink in ON_PHASE.items()}
     runs = {mode: {f"run_{i}": hue for i, hue in enumerate(hues)} for mode, hues in RUNS.items()}
     heat = {f"heat_{i}": hue for i, hue in enumerate(HEAT)}
     return {mode: {**neutral, **phases, **runs[mode], **heat} for mode, neutral in TOKENS.items()}

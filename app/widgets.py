@@ -8,6 +8,7 @@ import streamlit as st
 from app import control
 from app.feed import Feed
 from app.figures import now as now_figure
+from app.theme import TOKENS
 from app.views.commands import state_rev
 from app.views.knobs import knobs
 from app.views.settings import live_settings
@@ -35,8 +36,10 @@ MARK = {
 
 
 def frame() -> None:
-    """Margins that leave room for the charts."""
-    st.html(FRAME)
+    """Margins that leave room for the charts, and captions that can be read: Streamlit's own are too pale."""
+    captions = '[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p'
+    ink = f"color: {TOKENS[mode()]['muted']}; opacity: 1 !important;"
+    st.html(f"{FRAME}<style>{captions} {{ {ink} }}</style>")
 
 
 def choose_run() -> Feed | None:

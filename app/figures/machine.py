@@ -185,7 +185,7 @@ def _edge_key(source: Phase, target: Phase) -> str:
 def _node(phase: Phase) -> str:
     key = f"pm.{phase.value}"
     return (
-        f'<g class="hy-node" data-on="{key}.on" data-flash="{key}.entered" '
+        f'<g class="hy-node" data-on="{key}.on" data-flash="{key}.entered" data-phase="{phase.value}" '
         f'style="--hue: var(--hy-{phase_token(phase)})" transform="translate({NODE_X} {TOPS[phase]})">'
         f"<title>{escape(TRAITS[phase].purpose)}</title>"
         f'<rect class="hy-box" width="{NODE_W}" height="{NODE_H}" rx="10"/>'

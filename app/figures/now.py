@@ -2,7 +2,7 @@
 
 from html import escape
 
-from app.theme import PHASE, TOKENS
+from app.theme import ON_PHASE, PHASE, TOKENS
 from app.views.strip import Strip
 from app.views.words import ABSENT
 
@@ -12,7 +12,7 @@ def html(seen: Strip, mode: str) -> str:
     colours = TOKENS[mode]
     tone = colours[seen.tone]
     badge = (
-        f'<span style="background:{PHASE[seen.phase]};color:{colours["on_phase"]};border-radius:5px;padding:1px 8px;'
+        f'<span style="background:{PHASE[seen.phase]};color:{ON_PHASE[seen.phase]};border-radius:5px;padding:1px 8px;'
         f'font-weight:700;font-size:12.5px">{seen.phase.letter} {seen.phase.value}</span>'
         if seen.phase
         else ""

@@ -107,7 +107,8 @@ def text(words: str) -> str:
 
 def chip(phase: Phase) -> str:
     """The letter badge of a phase."""
-    return f'<i class="hy-chip" style="background: var(--hy-{phase_token(phase)})">{phase.letter}</i>'
+    token = phase_token(phase)
+    return f'<i class="hy-chip" style="background: var(--hy-{token}); --ink: var(--hy-on_{token})">{phase.letter}</i>'
 
 
 AXES = (("step", "step"), ("relative", "time"), ("wall", "clock"))
