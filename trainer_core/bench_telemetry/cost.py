@@ -1,8 +1,7 @@
-"""What one record costs the training thread, in four situations, beside TensorBoard. Knows nothing of sockets."""
+"""What one record costs the training thread, in four situations, beside other trackers. Knows nothing of sockets."""
 
 import contextlib
 import hashlib
-import importlib.util
 import itertools
 import os
 import signal
@@ -17,13 +16,13 @@ import msgspec
 from trainer_core.bench_telemetry import watcher
 from trainer_core.bench_telemetry.records import LAYERS, VECTOR, a_record
 from trainer_core.bench_telemetry.results import RECORD, Cost, Scale, percentile
+from trainer_core.bench_telemetry.trackers import trackers
 from trainer_core.spec.records import StepRecord
 from trainer_core.telemetry.agent_process import start_agent
 from trainer_core.telemetry.journal import FILE
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import claim
 
-ADD_SCALARS = 40
 WARM_UP = 100
 PATIENCE_S = 30.0
 _WORK = bytes(500_000)
@@ -87,17 +86,16 @@ def measure(folder: Path, scale: Scale) -> tuple[list[Cost], dict[str, int]]:
         run_dir.mkdir()
         ours, theirs, lost[name] = _one(run_dir, situation, scale)
         costs += [_cost(f"{RECORD} ({_scalars()} scalars + {LAYERS}-vector)", name, ours)]
-        costs += [_cost(f"{ADD_SCALARS} SummaryWriter.add_scalar", name, theirs)] if theirs else []
+        costs += [_cost(what, name, taken) for what, taken in theirs.items()]
     return costs, lost
 
 
 def _one(
     run_dir: Path, situation: Callable[[Path], contextlib.AbstractContextManager[None]], scale: Scale
-) -> tuple[list[int], list[int], int]:
-    ours, theirs = list[int](), list[int]()
-    steps = itertools.count(1)
-    scalars = _tensorboard(run_dir / "tensorboard")
-    with contextlib.closing(claim(run_dir)):
+) -> tuple[list[int], dict[str, list[int]], int]:
+    ours, steps = list[int](), itertools.count(1)
+    with contextlib.closing(claim(run_dir)), trackers(run_dir) as others:
+        theirs: dict[str, list[int]] = {what: [] for what in others}
         reporter = Reporter(run_dir)
 
         def report() -> None:
@@ -109,8 +107,8 @@ def _one(
                 _timed(report, WARM_UP)
                 for _ in range(scale.rounds):
                     ours += _timed(report, scale.records // scale.rounds)
-                    if scalars is not None:
-                        theirs += _timed(scalars, scale.tensorboard_steps // scale.rounds)
+                    for what, log in others.items():
+                        theirs[what] += _timed(log, scale.tensorboard_steps // scale.rounds)
             if not reporter.flush(PATIENCE_S):
                 raise RuntimeError(f"the journal took nothing within {PATIENCE_S:g} s")
         finally:
@@ -129,33 +127,11 @@ def _timed(act: Callable[[], None], times: int) -> list[int]:
     return taken
 
 
-def _tensorboard(folder: Path) -> Callable[[], None] | None:
-    if not (installed("torch") and installed("tensorboard")):
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(folder))
-    names = [f"signal/{i}" for i in range(ADD_SCALARS)]
-    steps = itertools.count(1)
-
-    def add() -> None:
-        step = next(steps)
-        for name in names:
-            writer.add_scalar(name, 0.5, step)
-
-    return add
-
-
 def _scalars() -> int:
     """Scalars the record holds."""
     record = a_record(1, VECTOR)
     names = [f.name for f in msgspec.structs.fields(StepRecord) if f.name not in ("phase", "layer_grad_norms")]
     return sum(getattr(record, name) is not None for name in names)
-
-
-def installed(module: str) -> bool:
-    """Whether a package is there."""
-    return importlib.util.find_spec(module) is not None
 
 
 def _cost(what: str, situation: str, nanoseconds: Sequence[int]) -> Cost:

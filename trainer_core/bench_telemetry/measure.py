@@ -13,6 +13,7 @@ import msgspec
 from trainer_core.bench_telemetry import commands, cost, past, travel
 from trainer_core.bench_telemetry.page import page
 from trainer_core.bench_telemetry.results import FORMAT, QUICK, Figures, Place, Scale, goals
+from trainer_core.bench_telemetry.trackers import installed
 from trainer_core.spec.errors import UserError
 
 
@@ -65,7 +66,7 @@ def measure(folder: Path, scale: Scale) -> Figures:
     _say("throughput")
     through = travel.throughput(folder / "throughput", scale.throughput)
     command = None
-    if cost.installed("torch"):
+    if installed("torch"):
         _say("commands")
         command = commands.command_to_applied(folder / "commands", scale.commands)
     joins = []

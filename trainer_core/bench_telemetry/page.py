@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from trainer_core.bench_telemetry.results import Figures, goals
+from trainer_core.bench_telemetry.trackers import TENSORBOARD, TRACKIO, WANDB
 
 
 def page(figures: Figures) -> str:
@@ -66,16 +67,20 @@ def page(figures: Figures) -> str:
 
 
 def _cheaper(figures: Figures) -> list[str]:
-    """How many times cheaper a record is than TensorBoard's forty calls, in each situation."""
-    ratios = []
-    for situation in figures.lost:
-        ours = figures.cost("one StepRecord", situation)
-        theirs = next((c for c in figures.costs if c.situation == situation and "SummaryWriter" in c.what), None)
-        if ours is not None and theirs is not None:
-            ratios.append(f"{situation} {theirs.p50_us / ours.p50_us:.0f}x")
-    if not ratios:
-        return ["TensorBoard is not installed (or torch is not), so there is nothing beside it."]
-    return [f"A record is cheaper than TensorBoard's calls, at the median: {', '.join(ratios)}."]
+    """How many times cheaper a record is than another tracker's calls, in each situation."""
+    said = []
+    for what, name in ((TENSORBOARD, "TensorBoard"), (WANDB, "wandb, offline"), (TRACKIO, "trackio")):
+        ratios = []
+        for situation in figures.lost:
+            ours, theirs = figures.cost("one StepRecord", situation), figures.cost(what, situation)
+            if ours is not None and theirs is not None:
+                ratios.append(f"{situation} {theirs.p50_us / ours.p50_us:.0f}x")
+        said.append(
+            f"A record is cheaper than the calls of {name}, at the median: {', '.join(ratios)}."
+            if ratios
+            else f"{name} was not installed, so it is not beside it."
+        )
+    return said
 
 
 def _or(value: int | None) -> str:
