@@ -64,8 +64,8 @@ BAD: list[tuple[str, str]] = [
 
 
 @pytest.fixture
-def trainer(tmp_path: Path) -> Iterator[Trainer]:
-    with Trainer(tmp_path / "run") as trainer:
+def trainer(runs_dir: Path) -> Iterator[Trainer]:
+    with Trainer(runs_dir / "run") as trainer:
         trainer.steps(1)
         client = Client(trainer.run_dir)
         until(client.hello)
