@@ -89,13 +89,16 @@ def start(runs_dir: Path) -> Iterator[Start]:
             pytest.fail(f"{process.args} did not end within 30 s of SIGTERM")
 
 
-@pytest.fixture
-def live(runs_dir: Path, start: Start) -> tuple[Path, subprocess.Popen[str]]:
-    """The run directory and the process of a run that is training and can be steered."""
-    run_dir = runs_dir / "live"
-    process = start(
-        "train", "digits", "--steps", 10_000_000, "--run-dir", run_dir, "--set", "confidence_threshold=0.85"
-    )
+def train(start: Start, run_dir: Path, *more: str) -> tuple[Path, subprocess.Popen[str]]:
+    """Begin a run of ``digits`` that goes on for long, and wait until it can be steered."""
+    words = ("--steps", 10_000_000, "--run-dir", run_dir, "--set", "confidence_threshold=0.85", *more)
+    process = start("train", "digits", *words)
     until(lambda: process.poll() is not None or (run_dir / "endpoint.json").exists(), "the run has no endpoint.json")
     assert process.poll() is None, process.communicate()
     return run_dir, process
+
+
+@pytest.fixture
+def live(runs_dir: Path, start: Start) -> tuple[Path, subprocess.Popen[str]]:
+    """The run directory and the process of a run that is training and can be steered."""
+    return train(start, runs_dir / "live")

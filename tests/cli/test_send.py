@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import until
+from tests.cli.conftest import Start, train, until
 from tests.conftest import Hybrid, end_agents
 
 KEYS = {"kind", "state", "step", "phase", "before", "after", "reason"}
@@ -141,8 +141,8 @@ def _agent_alive(hybrid: Hybrid, run_dir: Path) -> bool:
     return bool(json.loads(hybrid("runs", run_dir.parent, "--json").stdout)[0]["agent_alive"])
 
 
-def test_a_trainer_that_does_not_answer_is_unknown_not_failed(hybrid: Hybrid, live: Live) -> None:
-    run_dir, process = live
+def test_a_trainer_that_does_not_answer_is_unknown_not_failed(hybrid: Hybrid, runs_dir: Path, start: Start) -> None:
+    run_dir, process = train(start, runs_dir / "live", "--set", "checkpoint_every=10000000")  # none to be stopped in
     assert hybrid("send", run_dir, "annotate", "still here").returncode == 0
     process.send_signal(signal.SIGSTOP)
     code, said = _told(hybrid, run_dir, "force-full", "--ttl", 3600)
