@@ -6,13 +6,13 @@ one-shot that had not ended is UNDONE_BY_RESTART and never carried out, and so i
 does not hold.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from trainer_core.engine.checkpoints import attempt_of
 from trainer_core.engine.inbox import Inbox
 from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState, Pause, Resume, Stop
 from trainer_core.spec.errors import RunError
@@ -133,6 +133,12 @@ def read_history(run_dir: Path) -> History:
     history.open_alerts = tuple(alerts.items())
     history.accepted = tuple(command for _, command in accepted(run_dir))
     return history
+
+
+def attempt_of(name: str) -> int:
+    """The attempt that wrote the checkpoint called ``name``."""
+    found = re.fullmatch(r"step-\d+-a(\d+)", name)
+    return int(found[1]) if found else 0
 
 
 def unfinished_business(inbox: Inbox, history: History, checkpoint: str | None) -> None:

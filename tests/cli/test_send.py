@@ -162,8 +162,8 @@ def test_a_trainer_that_does_not_answer_is_unknown_not_failed(hybrid: Hybrid, ru
     )
 
 
-def test_a_command_that_expires_is_not_applied(hybrid: Hybrid, live: Live) -> None:
-    run_dir, process = live
+def test_a_command_that_expires_is_not_applied(hybrid: Hybrid, runs_dir: Path, start: Start) -> None:
+    run_dir, process = train(start, runs_dir / "live", "--set", "checkpoint_every=10000000")  # none to be stopped in
     assert hybrid("send", run_dir, "annotate", "still here").returncode == 0
     process.send_signal(signal.SIGSTOP)
     said = hybrid("send", run_dir, "force-full", "--ttl", "1", "--json")

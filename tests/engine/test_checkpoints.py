@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.engine.rig import Rig, network, same
-from trainer_core.engine.checkpoints import Checkpoints, attempt_of
+from trainer_core.engine.checkpoints import Checkpoints
+from trainer_core.resuming import attempt_of
 from trainer_core.spec.commands import Pause, SetThreshold
 from trainer_core.spec.errors import CheckpointError
 from trainer_core.spec.phases import Phase

@@ -7,7 +7,6 @@ written as .tmp-step-000200, fsynced, renamed; a directory without a matching do
 import json
 import math
 import os
-import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -138,12 +137,6 @@ class Checkpoints:
         for entry in entries[: -self._keep_last]:
             if entry.name not in (keep, newest_good, best):
                 shutil.rmtree(entry.path)
-
-
-def attempt_of(name: str) -> int:
-    """The attempt that wrote the checkpoint called ``name``."""
-    found = re.fullmatch(r"step-\d+-a(\d+)", name)
-    return int(found[1]) if found else 0
 
 
 def _entry(path: Path) -> Entry:
