@@ -111,6 +111,12 @@ def chip(phase: Phase) -> str:
     return f'<i class="hy-chip" style="background: var(--hy-{token}); --ink: var(--hy-on_{token})">{phase.letter}</i>'
 
 
+LOOK = (
+    '<label class="hy-smooth">smoothing <input type="range" min="0" max="0.99" step="0.01" value="0"'
+    ' aria-label="Smoothing"><output>0</output></label>'
+    '<button type="button" class="hy-log" aria-pressed="false">log loss</button>'
+)
+"""How lines are drawn: for every bar of tools."""
 AXES = (("step", "step"), ("relative", "time"), ("wall", "clock"))
 
 
@@ -122,9 +128,7 @@ def toolbar() -> str:
         '<div class="hy-tools" role="toolbar" aria-label="Charts">'
         f'<span>Last steps</span><div class="hy-group" role="group" aria-label="Last steps">{ranges}</div>'
         f'<span>x axis</span><div class="hy-group" role="group" aria-label="x axis">{axes}</div>'
-        '<label class="hy-smooth">smoothing <input type="range" min="0" max="0.99" step="0.01" value="0"'
-        ' aria-label="Smoothing"><output>0</output></label>'
-        '<button type="button" class="hy-log" aria-pressed="false">log loss</button>'
+        f"{LOOK}"
         '<button type="button" class="hy-log-x" aria-pressed="false">log x</button>'
         '<span class="hy-follow">following the newest step</span>'
         '<button type="button" class="hy-refollow" hidden>Follow again</button>'

@@ -41,9 +41,7 @@ def html() -> str:
 def _tools() -> str:
     return (
         '<div class="hy-tools" role="toolbar" aria-label="Charts">'
-        '<label class="hy-smooth">smoothing <input type="range" min="0" max="0.99" step="0.01" value="0"'
-        ' aria-label="Smoothing"><output>0</output></label>'
-        '<button type="button" class="hy-log" aria-pressed="false">log loss</button>'
+        f"{blocks.LOOK}"
         "<span>time at work leaves out pauses longer than 10 s</span></div>"
     )
 
