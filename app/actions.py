@@ -5,7 +5,7 @@ import streamlit as st
 from app import steering
 from app.dialogs import rollback_dialog, stop_dialog
 from app.feed import Feed
-from app.forms import command_button
+from app.forms import closed, command_button
 from app.views.commands import rollback_targets
 from app.views.strip import prediction_locked
 from trainer_core.spec.commands import ForcePhase, LockPrediction, Pause, Resume, SaveCheckpoint
@@ -22,14 +22,16 @@ FORCE = (
 def actions(feed: Feed, phases: bool) -> None:
     """Pause, checkpoint, roll back, stop; force and lock where there are phases."""
     st.markdown("#### Actions")
-    locked = not steering.right().steers
+    why = closed(feed)
+    if steering.right().steers and why:
+        st.caption(f":material/block: {why}")
     with st.container(horizontal=True, gap="small"):
         pause_button(feed)
         command_button(feed, "Save checkpoint", SaveCheckpoint(), key="checkpoint", icon=":material/save:",
                        help="Save at the next step boundary.")  # fmt: skip
-        if phases and st.button("Roll back…", key="rollback", icon=":material/undo:", disabled=locked):
+        if phases and st.button("Roll back…", key="rollback", icon=":material/undo:", disabled=bool(why)):
             rollback_dialog(feed, rollback_targets(feed.snapshot()))
-        if st.button("Stop run…", key="stop", icon=":material/stop:", disabled=locked):
+        if st.button("Stop run…", key="stop", icon=":material/stop:", disabled=bool(why)):
             stop_dialog(feed)
     if not phases:
         return

@@ -31,11 +31,13 @@ def answer(feed: Feed) -> None:
     pressed = st.session_state.pop(PRESSED, None)
     if not isinstance(pressed, dict):
         return
+    which = str(pressed.get("which", ""))[:200]
+    if pressed.get("what") == "control":  # opens a page, which takes no right; that page asks before it sends
+        st.switch_page("pages/control.py", query_params={"run": feed.run_dir.name, "remedy": which})
     mine = right()
     if not mine.steers:
         unlock_panel(mine)
         return
-    which = str(pressed.get("which", ""))[:200]
     match pressed.get("what"):
         case "acknowledge":
             if entry(feed.snapshot(), None, which) is not None:

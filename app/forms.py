@@ -9,7 +9,7 @@ from app import control, steering
 from app.feed import Feed
 from app.figures import whatif as whatif_figure
 from app.views import words
-from app.views.commands import COMPARED, asks_first, expected_rev, state_rev
+from app.views.commands import COMPARED, STEERABLE, asks_first, expected_rev, state_rev
 from app.views.knobs import KnobView
 from app.views.measured import newest
 from app.views.remedy import plan
@@ -81,11 +81,20 @@ def press(run: str, command_id: str, build: Callable[[], Command], confirm: bool
             st.session_state[key] = empty
 
 
+def closed(feed: Feed) -> str:
+    """Why nothing can be sent to this run from this page; empty: commands are sent."""
+    mine = steering.right()
+    if not mine.steers:
+        return mine.why
+    state = feed.status.state if feed.status is not None else STEERABLE[0]
+    return "" if state in STEERABLE else f"This run is {state}: it takes no commands."
+
+
 def command_button(feed: Feed, label: str, command: Command, *, key: str, help: str, icon: str = "") -> None:
     """A button that sends one command; its id is minted when the button is shown."""
+    why = closed(feed)
     st.button(
-        label, key=key, help=help if steering.right().steers else steering.right().why, icon=icon or None,
-        disabled=not steering.right().steers, on_click=press,
+        label, key=key, help=why or help, icon=icon or None, disabled=bool(why), on_click=press,
         args=(feed.run_dir.name, control.mint(), lambda: command),
     )  # fmt: skip
 
@@ -120,7 +129,7 @@ def setting_card(feed: Feed, live: LiveSetting) -> None:
         wanted = float(st.session_state[number])
         right.button(
             "Apply", key=f"apply_{name}", width="stretch", on_click=press,
-            disabled=wanted == live.value or not steering.right().steers,
+            disabled=wanted == live.value or bool(closed(feed)),
             args=(feed.run_dir.name, control.mint(), lambda: SetThreshold(name, float(st.session_state[number]))),
         )  # fmt: skip
         if wanted == live.value:
@@ -171,7 +180,7 @@ def value_form(
             step=1 if whole else None, format="%d" if whole else "%.4g",
         )  # fmt: skip
         right.form_submit_button(
-            button, key=f"send_{key}", width="stretch", disabled=not steering.right().steers, on_click=press,
+            button, key=f"send_{key}", width="stretch", disabled=bool(closed(feed)), on_click=press,
             args=(feed.run_dir.name, control.mint(), lambda: build(kind(st.session_state[place]))),
         )  # fmt: skip
 
@@ -229,7 +238,7 @@ def knob_form(feed: Feed, knob: KnobView) -> None:
         left, right = st.columns([2, 1], vertical_alignment="center")
         left.caption(f"in force: **{knob.value:g}** · {knob.low:g} to {knob.high:g}")
         right.form_submit_button(
-            "Apply", key=f"apply_{key}", width="stretch", disabled=not steering.right().steers, on_click=press,
+            "Apply", key=f"apply_{key}", width="stretch", disabled=bool(closed(feed)), on_click=press,
             args=(feed.run_dir.name, control.mint(), lambda: SetKnob(knob.name, float(st.session_state[key]))),
         )  # fmt: skip
 
@@ -241,6 +250,8 @@ def remedy_form(feed: Feed, ask: Callable[[Feed, str], None]) -> None:
     index = names.index(asked) if asked in names else 0
     with st.container(border=True):
         name = st.selectbox("Problem", names, index=index, format_func=_problem)
+        if name == asked:
+            st.caption("Filled in by the link that led here; it is sent when you press and confirm below.")
         found = plan(feed.snapshot(), name)
         if found is None:
             st.caption("The run has not told its settings yet.")
@@ -251,7 +262,7 @@ def remedy_form(feed: Feed, ask: Callable[[Feed, str], None]) -> None:
         if found.throws_away:
             st.caption(f"Throws away {found.throws_away}.")
         if st.button("Apply all of it…", key="apply_remedy", icon=":material/emergency:",
-                     disabled=not (found.lines and steering.right().steers)):  # fmt: skip
+                     disabled=not found.lines or bool(closed(feed))):  # fmt: skip
             ask(feed, name)
 
 
@@ -266,7 +277,7 @@ def note_form(feed: Feed) -> None:
         left, right = st.columns([4, 1], vertical_alignment="bottom")
         left.text_input("Note at the present step", key=key, max_chars=2000)
         right.form_submit_button(
-            "Add", key="send_note", width="stretch", disabled=not steering.right().steers, on_click=_note,
+            "Add", key="send_note", width="stretch", disabled=bool(closed(feed)), on_click=_note,
             args=(feed.run_dir.name, control.mint(), key),
         )  # fmt: skip
 

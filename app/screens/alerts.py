@@ -10,6 +10,7 @@ from app.screens import blocks
 from app.screens.page import Lists, LivePage, Moment
 from app.theme import ICON
 from app.views import alerts, rules, troubles
+from app.views.commands import STEERABLE
 from app.views.remedy import Plan
 from trainer_core.spec.severity import Severity
 from trainer_core.spec.troubleshooting import ISSUES, Issue
@@ -17,8 +18,6 @@ from trainer_core.spec.troubleshooting import ISSUES, Issue
 MOST_PAST = 60
 AROUND = 200
 """Steps before and after an alert that its link shows."""
-STEERABLE = ("working", "paused", "stalled")
-"""States of a run that takes commands."""
 RULE_HEAD = ("Rule", "Signal", "Now", "Caution", "Warning", "Critical", "Hold / recovery", "Phases", "State")
 _UNKNOWN = "The run has not told its settings yet."
 DIFF_HEAD = ("Setting", "Now", "Change to", "Why", "When")

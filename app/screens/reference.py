@@ -8,9 +8,9 @@ from app.figures import strip
 from app.figures.lifecycle import Binds
 from app.figures.spec import Json
 from app.screens import blocks
-from app.screens.alerts import STEERABLE
 from app.screens.page import Lists, LivePage, Moment
 from app.views import configuration, reference
+from app.views.commands import STEERABLE
 from app.views.configuration import Line
 from app.views.exports import EXPORTS
 from app.views.remedy import plan
@@ -73,7 +73,9 @@ def html() -> str:
     """Everything but the values."""
     pair = blocks.columns
     emergencies = blocks.card(
-        "Emergency actions", _emergencies(), note="The button shows exactly what would be sent, and asks first."
+        "Emergency actions",
+        _emergencies(),
+        note="The button opens Control with the action filled in; nothing is sent before it is confirmed there.",
     )
     return blocks.page(
         strip.html(),
@@ -109,8 +111,8 @@ def _emergencies() -> str:
             blocks.text(row.problem),
             blocks.text(row.fix),
             blocks.bound(f"emergency.{row.remedy}"),
-            f'<span class="hy-offer" data-on="emergency.{row.remedy}.can"><button type="button" data-press="remedy" '
-            f'data-which="{row.remedy}">Show and apply…</button></span>',
+            f'<span class="hy-offer" data-on="emergency.{row.remedy}.can"><button type="button" data-press="control" '
+            f'data-which="{row.remedy}">Open on Control…</button></span>',
         )
         for row in EMERGENCIES
     ]

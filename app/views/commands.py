@@ -146,6 +146,9 @@ def expected_rev(snapshot: Snapshot, seen: int, mine: Collection[str]) -> int:
     return now
 
 
+STEERABLE = ("working", "paused", "stalled")
+"""States of a run that takes commands."""
+
 COMPARED = (
     SetThreshold, SetLearningRate, ScaleLearningRate, SetGradientClip, SetWeightDecay, SetKnob, SetPhaseLength,
     ApplyRemedy,

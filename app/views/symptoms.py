@@ -30,8 +30,8 @@ def _above(signal: str, limit: Callable[[Config], float], form: str = "{:.3g}") 
 
     def check(snapshot: Snapshot, config: Config) -> Said:
         value, bound = newest(snapshot, signal).value, limit(config)
-        if value is None:
-            return None, "not measured yet"
+        if value is None or math.isnan(value):  # of NaN nobody can say that it is below a limit
+            return None, "not measured yet" if value is None else f"NaN, limit {form.format(bound)}"
         return value > bound, f"{form.format(value)}, limit {form.format(bound)}"
 
     return check

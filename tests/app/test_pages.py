@@ -1,4 +1,4 @@
-"""Every page on an empty, a running and a finished run, as Streamlit's own test runner sees it."""
+"""What pages do beside showing a run (that is test_matrix): addresses, damaged journals, choices."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.watching import RUNS_DIR, watch
 from tests.app.rows import Script, cycled
-from trainer_core.spec.records import MetricsMeasured, RunState
+from trainer_core.spec.records import MetricsMeasured
 
 PAGES = ("live", "phases", "health", "alerts", "control", "compare", "reference")
 
@@ -33,31 +33,6 @@ def feeds_end(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     monkeypatch.setenv(RUNS_DIR, str(runs_dir))
     yield
     watch().close()
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_without_runs_each_page_says_what_to_do(page: Callable[[str], AppTest], name: str) -> None:
-    shown = page(name)
-    assert not shown.exception
-    assert shown.subheader[0].value == "No run yet"
-    assert "hybrid demo" in shown.code[0].value
-
-
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("kind", ["started", "running", "finished"])
-def test_each_page_shows_each_kind_of_run(
-    page: Callable[[str], AppTest], written_run: Callable[[str, Script], Path], name: str, kind: str
-) -> None:
-    script = Script().start() if kind == "started" else cycled(4)
-    if kind == "finished":
-        script.say(RunState(script.step, "finished", "all steps done"))
-    written_run("run-a", script)
-    shown = page(name)
-    assert not shown.exception
-    assert shown.selectbox[0].value == "run-a"
-    if name == "control":
-        assert {"Force full phase", "Save checkpoint", "Roll back…", "Stop run…"} <= {b.label for b in shown.button}
-        assert [slider.value for slider in shown.select_slider][:2] == [0.85, 3.0]
 
 
 def test_an_unknown_run_in_the_address_is_said(
