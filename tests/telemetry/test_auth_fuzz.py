@@ -110,8 +110,25 @@ def test_frames_on_the_commands_socket_change_nothing(watched: Watched, frames: 
     assert reply.problem is not None and reply.status is None
 
 
+@st.composite
+def almost_a_question(draw: st.DrawFn) -> list[bytes]:
+    """A question about segments of which one part is something else: a path, a number, nothing."""
+    whole: wire.Question = draw(st.sampled_from([wire.AskSegments(after=0), wire.AskPiece(digest="0" * 32, offset=0)]))
+    message = msgspec.msgpack.decode(wire.pack(whole))
+    part = draw(st.sampled_from([*(key for key in message if key != "token"), "surprise"]))
+    paths = st.sampled_from(["../keys/server.key", "/etc/passwd", "0" * 31 + "/", "journal.db", "0" * 32 + ".parquet"])
+    kept = (message.get(part), "hello", "segments", "piece", "range", "status")
+    message[part] = draw((JUNK | paths).filter(lambda value: value not in kept and not _in_bounds(value)))
+    return [wire.pack(message)]
+
+
+def _in_bounds(value: object) -> bool:
+    """Whether it would do as an offset or a seq."""
+    return isinstance(value, int | float) and value >= 0
+
+
 @MANY
-@given(frames=FRAMES)
+@given(frames=FRAMES | almost_a_question())
 def test_frames_on_the_questions_socket_change_nothing(watched: Watched, frames: list[bytes]) -> None:
     watched.inside[QUESTIONS].send_multipart(frames)
     assert wire.replies.decode(watched.inside[QUESTIONS].recv()).problem is not None

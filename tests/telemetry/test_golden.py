@@ -41,11 +41,24 @@ MESSAGES: dict[str, Any] = {
     "status": wire.Reply(3, status=wire.CommandStatus("c" * 8, "set-threshold", CommandState.ACCEPTED)),
     "problem": wire.Reply(4, problem=wire.Problem("not a request")),
 }
+SEALED = wire.SealedFile(1, 50_000, 4096, "0f" * 16)
+LATER: dict[str, Any] = {
+    "segments?": wire.AskSegments(token=6, after=9),
+    "piece?": wire.AskPiece(token=7, digest="0f" * 16, offset=4096),
+    "segments": wire.Reply(6, segments=wire.SegmentsReply("j", [SEALED])),
+    "piece": wire.Reply(7, piece=wire.PieceReply("0f" * 16, 4096, b"PAR1")),
+    "no piece": wire.Reply(7, piece=wire.PieceReply("0f" * 16, 0, None)),
+    "hello with segments": wire.Reply(
+        1, hello=wire.Hello(1, "j", "e", 9, 2, "run", "viewer", STATUS, "ann", ("loss",), 50_000)
+    ),
+}
+"""What was added to version 1, in ``wire-segments.json``."""
 DECODERS: dict[str, Any] = {
     "header": wire.headers, "beat": wire.heartbeats, "rows": wire.row_lists,
-    **dict.fromkeys(("hello?", "range?", "status?"), wire.questions),
+    **dict.fromkeys(("hello?", "range?", "status?", "segments?", "piece?"), wire.questions),
     **dict.fromkeys(("send", "confirm"), wire.orders),
     **dict.fromkeys(("hello", "range", "status", "problem"), wire.replies),
+    **dict.fromkeys(("segments", "piece", "no piece", "hello with segments"), wire.replies),
 }  # fmt: skip
 
 
@@ -88,7 +101,8 @@ def test_an_old_journal_is_written_on(old_run: Path) -> None:
     assert row.seq == last + 1 and isinstance(row.record, StepRecord) and row.record.grad_norm == 2.5
 
 
-@pytest.mark.parametrize("name", MESSAGES)
+@pytest.mark.parametrize("name", [*MESSAGES, *LATER])
 def test_an_old_message_means_what_it_meant(name: str) -> None:
-    then = bytes.fromhex(json.loads((GOLDEN / "wire.json").read_text())[name])
-    assert DECODERS[name].decode(then) == MESSAGES[name]
+    written = [json.loads((GOLDEN / file).read_text()) for file in ("wire.json", "wire-segments.json")]
+    then = bytes.fromhex((written[0] | written[1])[name])
+    assert DECODERS[name].decode(then) == (MESSAGES | LATER)[name]

@@ -28,7 +28,7 @@ import zmq
 from trainer_core.spec.commands import Refusal
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.records import CommandChanged, RunState
-from trainer_core.telemetry import wire
+from trainer_core.telemetry import segment_transfer, wire
 from trainer_core.telemetry.auth import COMMANDS, QUESTIONS, Gate
 from trainer_core.telemetry.codec import PROTOCOL, CodecError, RawRow, decode_row
 from trainer_core.telemetry.desk import Desk
@@ -154,10 +154,10 @@ class Agent:
                 assert holder is not None
                 reply = answer(decoder.decode(body), holder)
             else:
-                reply = wire.Reply(_token(body), problem=problem)
+                reply = wire.Reply(wire.token_of(body), problem=problem)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._refused["malformed"] += 1
-            reply = wire.Reply(_token(body), problem=wire.Problem(wire.explained(body, error)))
+            reply = wire.Reply(wire.token_of(body), problem=wire.Problem(wire.explained(body, error)))
         except sqlite3.Error as error:
             print(f"a command could not be stored: {error}", file=sys.stderr)
             return  # nothing was accepted; no answer means unknown, and the client asks again with the same id
@@ -187,6 +187,10 @@ class Agent:
             case wire.AskRange(first=first, last=last):
                 rows = wire.bounded(self._journal.raw_rows(first - 1, wire.MOST_ROWS, last))
                 return wire.Reply(question.token, range=wire.RangeReply(self._journal.journal_id, self._last_seq, rows))
+            case wire.AskSegments(after=after):
+                return wire.Reply(question.token, segments=segment_transfer.listing(self._journal, after))
+            case wire.AskPiece(digest=digest, offset=offset):
+                return wire.Reply(question.token, piece=segment_transfer.piece(self._journal, digest, offset))
             case wire.AskStatus(command_id=command_id):
                 return wire.Reply(question.token, status=self.desk.status(command_id))
 
@@ -216,6 +220,7 @@ class Agent:
             status,
             asker.name,
             self._journal.layout.fields,
+            segment_transfer.sealed_through(self._journal),
         )
 
     # -- news -------------------------------------------------------------------------------------------------------
@@ -343,18 +348,6 @@ def _lock_of(run_dir: Path, child: bool) -> RunLock:
         except RunInUse:
             if not child or not held(run_dir) or time.monotonic() > deadline:
                 raise
-
-
-def _token(body: bytes) -> int:
-    """The token of a request whose rest may be wrong, so that even a refusal reaches its asker; 0 when it has none."""
-    try:
-        return msgspec.msgpack.decode(body, type=_TokenOnly).token
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return 0
-
-
-class _TokenOnly(msgspec.Struct):
-    token: int = 0
 
 
 def serve(

@@ -2,7 +2,7 @@
 
 Clone pattern (ZeroMQ Guide): subscribe, wait for the welcome, ask for what is missing, merge by seq. News that arrive
 early are kept; a hole, or a heartbeat that knows of newer rows, is asked for as a range. Keeps no history of its own.
-Of a run on another machine there is no journal to read: everything comes over the sockets.
+Of a run on another machine there is no journal to read: everything comes over the sockets, old rows as sealed segments.
 """
 
 import time
@@ -22,10 +22,14 @@ from trainer_core.telemetry.codec import PRESENT, PROTOCOL, CodecError, RawRow, 
 from trainer_core.telemetry.doors import Door
 from trainer_core.telemetry.journal import JournalReader
 from trainer_core.telemetry.rundir import RunStatus, status
+from trainer_core.telemetry.segment_transfer import RemoteSegments
 
 _LOOK_S, _CHECK_S, _QUIET_S, _MOST_KEPT = 0.05, 0.5, 3.0, 20_000
 _FIRST_ANSWER_S = 5.0
-
+_ANSWER_S, _FAR_ANSWER_S = 1.0, 5.0
+"""How long an answer may take here, and from elsewhere: a megabyte over a slow line."""
+_MOST_NEWS = 500
+"""News messages taken in at once."""
 _FAR_BEHIND = 10 * wire.MOST_ROWS
 """Rows from which on the files themselves are read: ten replies would keep the agent from its news."""
 
@@ -59,6 +63,8 @@ class Follower:
         """Rows that the agent's journal does not have whole either."""
         self._journal = JournalReader(self.run_dir) if self._door.run_dir is not None else None
         self._hello: wire.Hello | None = None
+        self.segments: RemoteSegments | None = None
+        """Of a run elsewhere whose agent hands them out."""
         if self._journal is not None:
             self.journal_id, self._layout = self._journal.journal_id, self._journal.layout
         else:
@@ -80,7 +86,8 @@ class Follower:
             self._look_for_another_journal()
             self._connect()
             left = deadline - time.monotonic()
-            self._listen(max(0.0, min(left, _LOOK_S)))
+            fetching = self.segments is not None and self.segments.has(self.seq + 1)
+            self._listen(0.0 if fetching else max(0.0, min(left, _LOOK_S)))
             rows = self._contiguous() or self._repaired()
             if rows:
                 return rows
@@ -144,6 +151,8 @@ class Follower:
             if again:
                 self._begin_again(reply.hello.journal_id, layout)
             self.journal_id, self._layout = reply.hello.journal_id, layout
+            served = reply.hello.sealed_through is not None
+            self.segments = RemoteSegments(self._asked, self.journal_id, layout) if served else None
         self._hello, self._answered_at = reply.hello, time.monotonic()
         self._known_seq = max(self._known_seq, reply.hello.last_seq)
 
@@ -194,7 +203,9 @@ class Follower:
             return
         if not self._news.poll(int(wait_s * 1000)):
             return
-        while len(self._early) < _MOST_KEPT and self._news.poll(0):
+        for _ in range(_MOST_NEWS):
+            if not self._news.poll(0):
+                return
             self._take(self._news.recv_multipart(zmq.NOBLOCK))
 
     def _take(self, frames: list[bytes]) -> None:
@@ -219,7 +230,7 @@ class Follower:
     def _keep(self, rows: list[RawRow]) -> None:
         for row in rows:
             self._known_seq = max(self._known_seq, row.seq)
-            if row.seq > self.seq and row.intact:
+            if self.seq < row.seq <= self.seq + _MOST_KEPT and row.intact:  # what is further ahead is asked for in time
                 self._early[row.seq] = row
 
     # -- in order ---------------------------------------------------------------------------------------------------
@@ -245,24 +256,36 @@ class Follower:
             return self._from_journal()
         if self._known_seq <= self.seq:
             return []
+        far_behind = self._known_seq - self.seq > _FAR_BEHIND
+        if self.segments is not None and (far_behind or self.segments.has(self.seq + 1)):
+            page = self.segments.page(self.seq, wire.MOST_ROWS)
+            if page is not None:
+                return self._whole(page.rows, self.seq + 1, page.through)
         last = min(self._early, default=self._known_seq + 1) - 1
         ask = wire.AskRange(first=self.seq + 1, last=max(last, self.seq + 1))
-        reply = self._questions.ask(ask, timeout_s=1.0)
-        if self._journal is None and reply and reply.problem and reply.problem.refusal is Refusal.AUTH:
-            raise RunError(reply.problem.error)
+        reply = self._asked(ask)
         if reply is None or reply.range is None or reply.range.journal_id != self.journal_id:
             return self._from_journal()
-        self._keep(reply.range.rows)
-        if self._journal is None:
-            self._pass_over(ask, reply.range)
-        return self._contiguous() or self._from_journal()
+        if self._journal is not None:
+            self._keep(reply.range.rows)
+            return self._contiguous() or self._from_journal()
+        rows = reply.range.rows
+        return self._whole(rows, ask.first, rows[-1].seq if rows else min(ask.last, reply.range.last_seq))
 
-    def _pass_over(self, ask: wire.AskRange, reply: wire.RangeReply) -> None:
-        """What the journal itself does not have whole is damaged, and the run goes on after it."""
-        last = reply.rows[-1].seq if reply.rows else min(ask.last, reply.last_seq)
-        missing = {seq for seq in range(ask.first, last + 1) if seq not in self._early}
+    def _asked(self, question: wire.Question) -> wire.Reply | None:
+        """The agent's answer. Raises RunError when one elsewhere no longer lets the key in."""
+        reply = self._questions.ask(question, _ANSWER_S if self._journal is not None else _FAR_ANSWER_S)
+        if self._journal is None and reply and reply.problem and reply.problem.refusal is Refusal.AUTH:
+            raise RunError(reply.problem.error)
+        return reply
+
+    def _whole(self, rows: list[RawRow], first: int, last: int) -> list[Row]:
+        """Rows of a run elsewhere, all it has from ``first`` to ``last``: what lacks is damaged, and it goes on."""
+        self._keep(rows)
+        missing = {seq for seq in range(first, last + 1) if seq not in self._early}
         self.damaged |= missing
         self._gone |= missing
+        return self._contiguous()
 
     def _from_journal(self) -> list[Row]:
         """The journal is the truth: rows that are damaged there are damaged, and the run goes on after them."""

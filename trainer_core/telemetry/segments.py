@@ -56,12 +56,7 @@ class Segment(msgspec.Struct, frozen=True, order=True):
 
     def frame(self, columns: Sequence[str] | None = None) -> "pl.DataFrame":
         """The columns (all of them if none are named). Raises SegmentDamaged."""
-        import polars as pl
-
-        try:
-            return pl.read_parquet(io.BytesIO(self.content()), columns=None if columns is None else list(columns))
-        except pl.exceptions.PolarsError as error:
-            raise SegmentDamaged(f"{self.path} cannot be read: {error}") from None
+        return table_in(self.content(), f"{self.path}", columns)
 
 
 class Loss(NamedTuple):
@@ -168,6 +163,16 @@ def listed(folder: Path, ending: str = "parquet") -> tuple[Segment, ...]:
             if (match := _NAME.fullmatch(path.name)) and match[4] == ending:
                 found.append(Segment(int(match[1]), int(match[2]), match[3], path))
     return tuple(sorted(found))
+
+
+def table_in(content: bytes, what: str, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+    """The table in a segment's bytes. Raises SegmentDamaged, naming ``what``, when there is none or columns lack."""
+    import polars as pl
+
+    try:
+        return pl.read_parquet(io.BytesIO(content), columns=None if columns is None else list(columns))
+    except pl.exceptions.PolarsError as error:
+        raise SegmentDamaged(f"{what} cannot be read: {error}") from None
 
 
 def digest_of(content: bytes) -> str:

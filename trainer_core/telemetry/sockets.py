@@ -18,6 +18,8 @@ NAMES = (NEWS, QUESTIONS, COMMANDS)
 """In the order of their ports."""
 MOST_FRAME_BYTES = 4 * wire.MOST_REQUEST_BYTES
 """libzmq cuts a connection that announces a longer frame, before it is read."""
+_MOST_UNREAD = 64
+"""Replies that wait for one connection: who asks and does not read loses what is beyond, and costs no more memory."""
 _SELF_TEST_S, _REBIND_S, _TRIES, _TICK_MS = 10.0, 2.0, 50, 25
 _REFUSED, _LET_IN = zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_SUCCEEDED
 
@@ -111,6 +113,8 @@ class Sockets:
         if name == NEWS:
             socket.setsockopt(zmq.XPUB_WELCOME_MSG, wire.TOPIC_WELCOME)
             socket.sndhwm = 2000
+        else:
+            socket.sndhwm = _MOST_UNREAD
         secure_server(socket, self._server, name)
         return socket
 

@@ -16,6 +16,10 @@ from trainer_core.telemetry.rundir import RunStatus
 TOPIC_ROWS, TOPIC_BEAT, TOPIC_WELCOME = b"rows", b"beat", b"welcome"
 MOST_ROWS, MOST_BYTES = 2000, 1 << 20
 """Bounds of one reply and of one news message."""
+MOST_PIECE_BYTES = 512 * 1024
+"""How much of a sealed segment one reply holds."""
+MOST_SEGMENTS = 1000
+"""How many segments one reply lists."""
 MOST_REQUEST_BYTES = 64 * 1024
 """A larger request is dropped and counted."""
 
@@ -82,6 +86,8 @@ class Hello(msgspec.Struct, frozen=True):
     """Name of the asker's key."""
     step_fields: tuple[str, ...] = ()
     """Scalar fields of this journal's step rows in their order; empty from an agent that does not say."""
+    sealed_through: int | None = None
+    """The last row that is in a sealed segment, 0 when none is; None from an agent that hands out no segments."""
 
 
 class CommandStatus(msgspec.Struct, frozen=True):
@@ -108,6 +114,31 @@ class RangeReply(msgspec.Struct, frozen=True):
     rows: list[RawRow]
 
 
+class SealedFile(msgspec.Struct, frozen=True):
+    """One sealed segment: rows ``first`` to ``last``, both included."""
+
+    first: int
+    last: int
+    bytes: int
+    digest: str
+    """BLAKE2b (16 bytes, hex) of the file, as in its name."""
+
+
+class SegmentsReply(msgspec.Struct, frozen=True):
+    """Segments with rows after the one that was named, oldest first, as many as fit."""
+
+    journal_id: str
+    segments: list[SealedFile]
+
+
+class PieceReply(msgspec.Struct, frozen=True):
+    """Bytes of a segment from ``offset`` on; None when the journal has no such segment (any more)."""
+
+    digest: str
+    offset: int
+    content: bytes | None
+
+
 class _Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ask"):
     protocol: int = PROTOCOL
     token: int = 0
@@ -125,13 +156,26 @@ class AskRange(_Question, frozen=True, tag="range", kw_only=True):
     last: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class AskSegments(_Question, frozen=True, tag="segments", kw_only=True):
+    """Which sealed segments hold rows after ``after``?"""
+
+    after: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class AskPiece(_Question, frozen=True, tag="piece", kw_only=True):
+    """Bytes of the segment with this digest, from ``offset`` on. A digest names no path: the agent looks it up."""
+
+    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    offset: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
 class AskStatus(_Question, frozen=True, tag="status", kw_only=True):
     """Where does a command stand?"""
 
     command_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
-Question = AskHello | AskRange | AskStatus
+Question = AskHello | AskRange | AskSegments | AskPiece | AskStatus
 
 
 class Send(_Question, frozen=True, tag="send", kw_only=True):
@@ -165,6 +209,8 @@ class Reply(msgspec.Struct, frozen=True):
     range: RangeReply | None = None
     status: CommandStatus | None = None
     problem: Problem | None = None
+    segments: SegmentsReply | None = None
+    piece: PieceReply | None = None
 
 
 def bounded(rows: list[RawRow]) -> list[RawRow]:
@@ -175,6 +221,18 @@ def bounded(rows: list[RawRow]) -> list[RawRow]:
         if total > MOST_BYTES and count:
             return rows[:count]
     return rows
+
+
+def token_of(body: bytes) -> int:
+    """The token of a request whose rest may be wrong, so that even a refusal reaches its asker; 0 when it has none."""
+    try:
+        return msgspec.msgpack.decode(body, type=_TokenOnly).token
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 0
+
+
+class _TokenOnly(msgspec.Struct):
+    token: int = 0
 
 
 questions = msgspec.msgpack.Decoder(Question)
