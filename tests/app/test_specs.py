@@ -42,13 +42,12 @@ from tests.app.test_phases_page import full_cycle
 from tests.app.test_views import seen
 from tests.app.test_whatif import asked, looked
 from trainer_core.spec.commands import CommandState, Refusal, SetThreshold, Stop
-from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
     CalibrationMeasured,
-    CheckpointSaved,
     Checklist,
     ChecklistItem,
+    CheckpointSaved,
     HealthMeasured,
     MetricsMeasured,
     ReliabilityBin,
@@ -60,7 +59,8 @@ from trainer_core.spec.surroundings import GpuMeasured
 from trainer_core.telemetry.rundir import RunStatus
 
 MEASURED = {"grad_norm_baseline": 1.0, "grad_param_ratio": 1e-3, "grad_variance": 0.5, "micro_grad_snr": 2.0,
-            "learning_rate": 1e-3, "loss_deviation": 0.5, "prediction_error": 0.02, "layer_grad_norms": (0.5, 0.004)}  # fmt: skip
+            "learning_rate": 1e-3, "loss_deviation": 0.5, "prediction_error": 0.02,
+            "layer_grad_norms": (0.5, 0.004)}  # fmt: skip
 METRICS = 3
 """Of the 24 holders for metrics of the user's own: two that are filled and the first that is not."""
 FEW = 8
