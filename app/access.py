@@ -23,6 +23,8 @@ from trainer_core.spec.errors import UserError
 LETTERS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 """Of operator codes: nothing that reads like something else."""
 GROUPS, GROUP = 3, 4
+QUOTES = '“”„"'
+"""Left out of typed names."""
 SESSION_S = 12 * 3600.0
 """A steering right ends after so long."""
 MOST_WRONG, WRONG_WINDOW_S = 5, 60.0
@@ -52,7 +54,7 @@ class Right:
 
     role: Role
     who: str = ""
-    """A name for the record; empty: none was given."""
+    """On whose behalf commands go into the record, and how that is known: logged in, or a name as typed."""
     why: str = ""
     """The sentence shown where something is not allowed."""
     session: bool = False
@@ -113,6 +115,22 @@ def role_of(login: Login | None, policy: Policy) -> Role:
 
 
 @dataclass(frozen=True)
+class _Session:
+    """A right that a code or link has opened."""
+
+    began: float
+    name: str
+    """As it was typed; empty: none was."""
+    mark: str
+    """Tells the sessions of one dashboard apart in the record, also those under one name. No secret."""
+
+    @property
+    def who(self) -> str:
+        """In quotation marks, which a typed name cannot contain: it cannot look like a login."""
+        return f"“{self.name}” (name as typed, session {self.mark})" if self.name else f"session {self.mark}"
+
+
+@dataclass(frozen=True)
 class Opened:
     """The answer to a code: a session, or the sentence why not."""
 
@@ -136,7 +154,7 @@ class Gate:
         self._clock = clock
         self._lock = threading.Lock()
         self._links: deque[bytes] = deque(maxlen=MOST_LINKS)
-        self._sessions: dict[bytes, tuple[float, str]] = {}
+        self._sessions: dict[bytes, _Session] = {}
         self._wrong: deque[float] = deque(maxlen=MOST_WRONG)
 
     def link(self) -> str:
@@ -177,32 +195,36 @@ class Gate:
 
     def right(self, session: str | None, login: Login | None = None) -> Right:
         """What the holder of a session cookie and a login may do now."""
-        who = self._who(session)
-        if who is not None:
-            return Right(Role.OPERATOR, who, session=True)
+        held = self._held(session)
+        known = login is not None and self.policy is not None and login.verified
+        named = f"{login.email} (logged in)" if login is not None and known else ""
+        if held is not None:
+            return Right(Role.OPERATOR, f"{named}, session {held.mark}" if named else held.who, session=True)
         if self.policy is None:
             return Right(Role.VIEWER, why=READ_ONLY if self.read_only else LOCKED)
         role = role_of(login, self.policy)
         if login is None or role is Role.NOBODY:
             return Right(role, why=f"{login.email} has no role here." if login else "Log in to look.")
         if role is Role.VIEWER:
-            return Right(role, login.email, f"{login.email} may look, not steer. {LOCKED}")
-        return Right(Role.VIEWER, login.email, READ_ONLY) if self.read_only else Right(role, login.email)
+            return Right(role, named, f"{login.email} may look, not steer. {LOCKED}")
+        return Right(Role.VIEWER, named, READ_ONLY) if self.read_only else Right(role, named)
 
-    def _who(self, session: str | None) -> str | None:
+    def _held(self, session: str | None) -> _Session | None:
         if not session:
             return None
         with self._lock:
-            began, who = self._sessions.get(_digest(session), (None, ""))
-            return who if began is not None and self._clock() - began < SESSION_S else None
+            held = self._sessions.get(_digest(session))
+            return held if held is not None and self._clock() - held.began < SESSION_S else None
 
     def _opened(self, who: str) -> Opened:
         now = self._clock()
-        self._sessions = {key: held for key, held in self._sessions.items() if now - held[0] < SESSION_S}
+        self._sessions = {key: held for key, held in self._sessions.items() if now - held.began < SESSION_S}
         while len(self._sessions) >= MOST_SESSIONS:
             self._sessions.pop(next(iter(self._sessions)))
         session = secrets.token_urlsafe(32)
-        self._sessions[_digest(session)] = (now, " ".join(who.split())[:MOST_NAME])
+        seen = "".join(letter if letter.isprintable() and letter not in QUOTES else " " for letter in who)
+        name = " ".join(seen.split())[:MOST_NAME]
+        self._sessions[_digest(session)] = _Session(now, name, _letters())
         return Opened(session)
 
     def _wait_s(self) -> float:
@@ -213,7 +235,11 @@ class Gate:
 
 def new_code() -> str:
     """An operator code such as ``K7QM-2XRT-9HWC``: 59 bits, for people to type."""
-    return "-".join("".join(secrets.choice(LETTERS) for _ in range(GROUP)) for _ in range(GROUPS))
+    return "-".join(_letters() for _ in range(GROUPS))
+
+
+def _letters() -> str:
+    return "".join(secrets.choice(LETTERS) for _ in range(GROUP))
 
 
 def _plain(code: str) -> str:

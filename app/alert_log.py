@@ -119,5 +119,5 @@ class AlertLogStore:
         done = held is not None and held.acknowledged is not None and held.acknowledged.state is CommandState.APPLIED
         if held is None or done:
             return
-        self._open[alert_id] = replace(held, acknowledged=Acknowledged(change.state, change.step, change.actor))
+        self._open[alert_id] = replace(held, acknowledged=Acknowledged(change.state, change.step, change.by))
         self._frozen = None

@@ -18,6 +18,8 @@ from trainer_core.telemetry.wire import CommandStatus
 
 Ask = Callable[[Client], CommandStatus]
 ROLE = "operator"
+MOST_WHOM = 200
+"""Characters of ``on_behalf_of``."""
 ASK_FOR_S = 90.0
 """How long an unknown command is asked about: longer than its usual time to live."""
 
@@ -64,8 +66,8 @@ def send(
     Refused here, unsent, where this browser may not steer.
     """
     how, mine = how or How(reason), right()
-    said = f"{mine.who}: {how.reason}".removesuffix(": ") if mine.who else how.reason
-    request = CommandRequest(command_id, command, how.expect_state_rev, how.at_step, how.ttl_s, said[:2000])
+    whom = mine.who[:MOST_WHOM]
+    request = CommandRequest(command_id, command, how.expect_state_rev, how.at_step, how.ttl_s, how.reason[:2000], whom)
     sent = Sent(run_dir.name, request, confirm, Outcome(None), time.monotonic())
     if not mine.steers:
         return replace(sent, outcome=Outcome(CommandState.REJECTED, refusal=Refusal.AUTH, detail=mine.why))

@@ -74,11 +74,23 @@ def audit_table(feed: Feed) -> None:
         st.caption("No command has been sent to this run yet.")
         return
     one, two, three = st.columns(3)
-    actor = one.selectbox("Actor", ["", *sorted({entry.actor for entry in everything})], format_func=_all)
+    by = one.selectbox("Actor", ["", *sorted({entry.by for entry in everything})], format_func=_all)
     state = two.selectbox("State", ["", *sorted({entry.state for entry in everything})], format_func=_all)
     words = three.text_input("With the words", key="audit_words")
-    found = audit(feed.snapshot(), actor, state, words)
-    columns = ("time", "actor", "command", "state", "step", "phase", "before", "after", "reason", "detail")
+    found = audit(feed.snapshot(), by, state, words)
+    columns = (
+        "time",
+        "actor",
+        "on_behalf_of",
+        "command",
+        "state",
+        "step",
+        "phase",
+        "before",
+        "after",
+        "reason",
+        "detail",
+    )
     st.dataframe([{name: getattr(entry, name) for name in columns} for entry in found], hide_index=True, height=340)
     left, right = st.columns([3, 1], vertical_alignment="center")
     left.caption(f"{len(found):,} of {len(everything):,} transitions, newest first; times are UTC.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from app.store import Snapshot
 from app.views.commands import title
-from trainer_core.spec.commands import kind_of
+from trainer_core.spec.commands import kind_of, spoken_for
 from trainer_core.spec.records import CommandChanged
 
 
@@ -18,6 +18,9 @@ class Entry:
     time: str
     """UTC."""
     actor: str
+    """Name of the key that signed."""
+    on_behalf_of: str
+    """Whom its holder says it acted for; a word, no proof."""
     command: str
     state: str
     step: int
@@ -32,23 +35,29 @@ class Entry:
     attempt: int
     seq: int
 
+    @property
+    def by(self) -> str:
+        """Actor and whom it acted for, as the filter names them."""
+        return spoken_for(self.actor, self.on_behalf_of)
 
-def audit(snapshot: Snapshot, actor: str = "", state: str = "", words: str = "") -> list[Entry]:
-    """Newest first; of one actor, one state, or with these words in any column."""
+
+def audit(snapshot: Snapshot, by: str = "", state: str = "", words: str = "") -> list[Entry]:
+    """Newest first; of one actor (``Entry.by``), one state, or with these words in any column."""
     found = []
     for row in reversed(snapshot.events[CommandChanged]):
         change = row.record
         if not isinstance(change, CommandChanged):
             continue
         entry = Entry(
-            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.time)), change.actor, title(change.command),
+            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.time)), change.actor, change.on_behalf_of,
+            title(change.command),
             change.state.value, change.step, change.phase.value if change.phase is not None else "",
             change.before or "", change.after or "", change.reason,
             change.detail or (change.refusal.value if change.refusal else ""),
             kind_of(change.command), change.command_id, change.state_rev, row.attempt, row.seq,
         )  # fmt: skip
         text = " ".join(str(getattr(entry, field.name)) for field in fields(entry)).casefold()
-        if actor in ("", entry.actor) and state in ("", entry.state) and words.casefold() in text:
+        if by in ("", entry.by) and state in ("", entry.state) and words.casefold() in text:
             found.append(entry)
     return found
 

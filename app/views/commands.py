@@ -120,7 +120,7 @@ def _life(rows: list[Row]) -> Life:
     outcome = Outcome(last.state, last.step, last.phase, last.before, last.after, last.refusal, last.detail)
     stages = tuple(Stage(change.state, row.time, change.step) for row, change in zip(rows, changes, strict=True))
     return Life(
-        last.command_id, title(last.command), last.state, sentence(outcome), last.actor, last.reason, stages,
+        last.command_id, title(last.command), last.state, sentence(outcome), last.by, last.reason, stages,
         rows[-1].seq,
     )  # fmt: skip
 

@@ -161,5 +161,5 @@ def _changes(snapshot: Snapshot) -> tuple[Mark, ...]:
         changes = isinstance(change.command, SetLearningRate | ScaleLearningRate | ApplyRemedy)
         if changes and change.state is CommandState.APPLIED:
             moved = f" {change.before} → {change.after}" if change.before and change.after else ""
-            found.append(Mark(change.step, f"{kind_of(change.command)}{moved}, by {change.actor}"))
+            found.append(Mark(change.step, f"{kind_of(change.command)}{moved}, by {change.by}"))
     return tuple(found[-MOST_MARKS:])

@@ -53,7 +53,7 @@ def marks(snapshot: Snapshot, low: float, high: float) -> Marks:
 
 def _command(change: CommandChanged) -> Mark:
     moved = f" {change.before} → {change.after}" if change.before is not None and change.after is not None else ""
-    return Mark(change.step, f"{kind_of(change.command)}{moved}, by {change.actor}")
+    return Mark(change.step, f"{kind_of(change.command)}{moved}, by {change.by}")
 
 
 def _attempt(started: AttemptStarted) -> Mark:

@@ -1,5 +1,6 @@
 """Codes, links, sessions and roles: who may look, who may steer, and that no answer carries a secret."""
 
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -64,7 +65,22 @@ def test_the_code_works_as_people_type_it_and_says_who(gate: Gate) -> None:
     assert set(gate.code) <= {*LETTERS, "-"} and len(gate.code) == 14
     for _ in range(2):
         right = gate.right(gate.unlock(typed, "  Ann \n Lee ").session)
-        assert right.steers and right.who == "Ann Lee" and right.session
+        assert right.steers and right.session
+        assert re.fullmatch(r"“Ann Lee” \(name as typed, session [2-9A-Z]{4}\)", right.who)
+
+
+def test_two_sessions_are_told_apart_whatever_was_typed(gate: Gate) -> None:
+    link = gate.link()
+    sessions = [gate.unlock(gate.code, "Ann"), gate.unlock(gate.code, "Ann"), gate.open_link(link)]
+    whos = [gate.right(opened.session).who for opened in sessions]
+    assert len(set(whos)) == 3 and re.fullmatch(r"session [2-9A-Z]{4}", whos[2])
+    assert [gate.right(opened.session).who for opened in sessions] == whos, "one session keeps its mark"
+
+
+def test_a_typed_name_cannot_look_like_a_login(gate: Gate) -> None:
+    forged = gate.right(gate.unlock(gate.code, "x” ann@example.org (logged in)\u202e, “").session).who
+    assert forged.startswith("“x ann@example.org (logged in) ,” (name as typed, session ")
+    assert forged.count("“") == forged.count("”") == 1 and "\u202e" not in forged
 
 
 def test_wrong_codes_are_counted_and_waiting_helps(gate: Gate, clock: Clock) -> None:
@@ -127,7 +143,13 @@ def test_with_an_access_file_nobody_looks_without_login(clock: Clock) -> None:
     assert "eve@evil.net has no role here" in gate.right(None, Login("eve@evil.net")).why
     assert "may look, not steer" in gate.right(None, Login("bob@example.org")).why
     ann = gate.right(None, Login("ann@example.org"))
-    assert ann.steers and ann.who == "ann@example.org" and not ann.session
+    assert ann.steers and ann.who == "ann@example.org (logged in)" and not ann.session
+    bob = gate.right(gate.unlock(gate.code, "Ann").session, Login("bob@example.org"))
+    assert bob.steers and bob.who.startswith("bob@example.org (logged in), session "), (
+        "a login goes before a typed name"
+    )
+    doubted = gate.right(gate.unlock(gate.code, "Bob").session, Login("bob@example.org", verified=False))
+    assert doubted.steers and doubted.who.startswith("“Bob” (name as typed")
     assert gate.right(gate.unlock(gate.code).session).steers, "the code of the terminal works beside the login"
 
 

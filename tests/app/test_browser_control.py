@@ -128,7 +128,9 @@ def test_every_command_goes_to_the_journal_and_comes_back(
     page.locator(".st-key-how_reason input").fill("to look around")
     press(page, "Pause training")
     paused = settled(page, run_dir, Pause())
-    assert paused.reason == "Ann: to look around"
+    assert paused.reason == "to look around" and paused.actor == "operator"
+    assert re.fullmatch(r"“Ann” \(name as typed, session \w{4}\)", paused.on_behalf_of)
+    expect(row_of(page, paused)).to_contain_text(f"by operator for {paused.on_behalf_of}")
     expect(page.locator(".st-key-how_reason input")).to_have_value("")
     press(page, "Lock prediction")
     settled(page, run_dir, LockPrediction(True))
@@ -185,7 +187,7 @@ def test_every_command_goes_to_the_journal_and_comes_back(
     with page.expect_download() as got:
         page.get_by_test_id("stDownloadButton").get_by_role("button").click()
     text = Path(got.value.path()).read_text(encoding="utf-8")
-    assert "Ann: to look around" in text and "rollback" in text and moved.command_id in text
+    assert "to look around" in text and paused.on_behalf_of in text and "rollback" in text and moved.command_id in text
 
 
 def test_what_cannot_be_done_is_said(live: tuple[Path, Dashboard], operator: Callable[[str], Page]) -> None:
@@ -268,7 +270,7 @@ def test_who_only_looks_is_told_how_to_steer_and_the_code_unlocks(
     page.get_by_label("Operator code").fill(dashboard.code)
     page.get_by_label("Your name").fill("Eve")
     page.get_by_role("button", name="Unlock steering").click()
-    expect(page.get_by_text("You may steer as Eve.")).to_be_visible(timeout=1000 * PATIENCE_S)
+    expect(page.get_by_text("You may steer as “Eve” (name as typed, session")).to_be_visible(timeout=1000 * PATIENCE_S)
     expect(page.get_by_role("button", name="Save checkpoint")).to_be_enabled()
     (cookie,) = [c for c in page.context.cookies() if c["name"].startswith("hybrid_session")]
     keys = [path.read_text(encoding="utf-8") for path in (live[0] / "keys").glob("*.key")]
@@ -286,7 +288,7 @@ def test_the_link_unlocks_and_leaves_the_address(live: tuple[Path, Dashboard], b
         page.goto(live[1].link)
         assert "code" not in page.url
         page.goto(f"{live[1].url}/control?run=live")
-        expect(page.get_by_text("You may steer.")).to_be_visible(timeout=1000 * PATIENCE_S)
+        expect(page.get_by_text("You may steer as session")).to_be_visible(timeout=1000 * PATIENCE_S)
     finally:
         context.close()
 

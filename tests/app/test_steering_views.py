@@ -41,6 +41,7 @@ from trainer_core.spec.records import CheckpointSaved
 
 LIVE = [setting for setting in ALL_SETTINGS if setting.live]
 MOVE = SetThreshold("confidence_threshold", 0.9)
+ANN = "“Ann” (name as typed, session 7F3K)"
 
 
 def snapshot(script: Script) -> Snapshot:
@@ -175,7 +176,8 @@ def test_the_best_checkpoint_is_offered_however_old_it_is() -> None:
 def audited() -> Script:
     script = cycled(1)
     script.command(MOVE, CommandState.ACCEPTED, "a0000001")
-    script.command(MOVE, CommandState.APPLIED, "a0000001", rev=1, before="0.85", after="0.9", reason="Ann: too low")
+    script.command(MOVE, CommandState.APPLIED, "a0000001", rev=1, before="0.85", after="0.9", reason="too low",
+                   on_behalf_of=ANN)  # fmt: skip
     script.command(Annotate("=HYPERLINK(1)"), CommandState.APPLIED, "a0000002", rev=2, after="=HYPERLINK(1)")
     script.refuse(ForcePhase(Phase.PREDICT), Refusal.PRECONDITION, "calm (last divergence 3 steps ago)")
     return script
@@ -185,7 +187,9 @@ def test_the_audit_is_filtered_by_actor_state_and_words() -> None:
     seen = snapshot(audited())
     assert [entry.state for entry in audit(seen)] == ["rejected", "applied", "applied", "accepted"]
     assert [entry.command_id for entry in audit(seen, state="applied", words="TOO LOW")] == ["a0000001"]
-    assert audit(seen, actor="somebody") == []
+    assert audit(seen, by="somebody") == []
+    assert [entry.actor for entry in audit(seen, by=f"operator for {ANN}")] == ["operator"]
+    assert len(audit(seen, by="operator")) == 3, "the key alone is another than the key on somebody's behalf"
     (refused,) = audit(seen, words="last divergence")
     assert refused.detail.startswith("calm")
 
@@ -194,5 +198,6 @@ def test_the_audit_as_a_file_says_the_same_and_runs_nothing() -> None:
     entries = audit(snapshot(audited()))
     rows = list(csv.DictReader(io.StringIO(as_csv(entries))))
     assert len(rows) == 4
-    assert (rows[2]["before"], rows[2]["after"], rows[2]["reason"]) == ("0.85", "0.9", "Ann: too low")
+    assert (rows[2]["before"], rows[2]["after"], rows[2]["reason"]) == ("0.85", "0.9", "too low")
+    assert (rows[2]["actor"], rows[2]["on_behalf_of"]) == ("operator", ANN)
     assert rows[1]["after"] == "'=HYPERLINK(1)"

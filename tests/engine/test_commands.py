@@ -87,6 +87,15 @@ def test_a_command_is_applied_at_the_boundary_and_says_before_and_after(
     assert last.state_rev == rig.engine.state_rev == 1
 
 
+def test_whom_a_command_is_for_stands_beside_the_key_and_never_in_its_place(rig: Rig) -> None:
+    last = rig.tell(Annotate("odd"), on_behalf_of="“trainer” (name as typed)")
+    assert (last.actor, last.on_behalf_of, last.by) == (
+        "ann", "“trainer” (name as typed)", "ann for “trainer” (name as typed)",
+    )  # fmt: skip
+    assert [note.actor for note in rig.of(Annotated)] == [last.by]
+    assert rig.tell(Annotate("plain")).by == "ann"
+
+
 def test_what_was_set_holds_for_the_steps_that_follow(rig: Rig) -> None:
     rig.tell(SetLearningRate(1e-4))
     rig.tell(SetWeightDecay(0.3))

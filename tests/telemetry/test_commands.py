@@ -75,6 +75,23 @@ def test_a_command_is_accepted_and_then_applied_at_a_step_and_the_journal_agrees
     assert trainer.taken[0].request == request
 
 
+def test_the_actor_is_the_keys_whatever_a_message_says_of_whom_it_is_for(trainer: Trainer, client: Client) -> None:
+    taken = ask(Pause(), on_behalf_of="server")
+    refused = ask(SetThreshold("confidence_threshold", 2.0), on_behalf_of="server")
+    assert client.send(refused).state is CommandState.REJECTED
+    client.send(taken)
+    assert client.wait(taken.command_id, 10).actor == "operator"
+
+    def said() -> dict[str, set[tuple[str, str]]]:
+        rows = [row.record for row in JournalReader(trainer.run_dir).rows(limit=10**6)]
+        changes = [record for record in rows if isinstance(record, CommandChanged)]
+        return {id_: {(change.actor, change.on_behalf_of) for change in changes if change.command_id == id_}
+                for id_ in (taken.command_id, refused.command_id)}  # fmt: skip
+
+    until(lambda: all(said().values()))
+    assert list(said().values()) == [{("operator", "server")}] * 2
+
+
 def test_the_same_command_sent_three_times_is_applied_once(trainer: Trainer, client: Client) -> None:
     request = ask(Pause())
     for _ in range(3):

@@ -114,7 +114,7 @@ class Trainer:
         request = accepted.request
         change = CommandChanged(
             self.step, Phase.FULL, request.command_id, request.command, state, accepted.actor, self.state_rev,
-            before, after, refusal, detail, request.reason,
+            before, after, refusal, detail, request.reason, request.on_behalf_of,
         )  # fmt: skip
         self.say(change)
 

@@ -69,7 +69,7 @@ def line(record: Record, every: int, phases: bool = True) -> str | None:
         case Annotated():
             return f"step {record.step}: note by {record.actor}: {record.text}"
         case CommandChanged() if not record.state.final:
-            return f"step {record.step}: {spoken(record)} {record.state} by {record.actor}"
+            return f"step {record.step}: {spoken(record)} {record.state} by {record.by}"
         case _:
             return event_line(record)
 

@@ -53,7 +53,7 @@ def event_line(record: Record) -> str | None:
 
 
 def _command_line(record: CommandChanged) -> str:
-    said = f"step {record.step}: {spoken(record)} {record.state} by {record.actor}"
+    said = f"step {record.step}: {spoken(record)} {record.state} by {record.by}"
     if record.state is CommandState.APPLIED:
         change = f" ({record.before} -> {record.after})" if record.after is not None else ""
         return said + change

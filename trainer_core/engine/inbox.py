@@ -206,7 +206,7 @@ class Inbox:
     def _apply(self, command: AcceptedCommand) -> bool:
         self.end(command, CommandState.APPLYING)
         try:
-            before, after = self._carry(command.request.command, command.actor)
+            before, after = self._carry(command.request.command, command.by)
         except Refused as refused:
             self.end(command, CommandState.REJECTED, refusal=Refusal.PRECONDITION, detail=str(refused))
             return False
@@ -260,5 +260,6 @@ class Inbox:
                 refusal=refusal,
                 detail=detail,
                 reason=command.request.reason,
+                on_behalf_of=command.request.on_behalf_of,
             )
         )

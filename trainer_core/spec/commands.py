@@ -248,6 +248,11 @@ MOST_STEPS = 2**53
 """Largest step that a command may wait for: the largest that every format here holds exactly."""
 
 
+def spoken_for(actor: str, on_behalf_of: str) -> str:
+    """``operator``, or ``operator for WHOM`` where the holder of the key says whom it acts for."""
+    return f"{actor} for {on_behalf_of}" if on_behalf_of else actor
+
+
 class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One operator command as it travels. The actor is not in it: that is the authenticated key's name."""
 
@@ -262,6 +267,8 @@ class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 60.0
     """Seconds after which an unapplied command expires."""
     reason: Text = ""
+    on_behalf_of: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """Whom the holder of the key says it acts for, e.g. somebody at a dashboard. Its word; no right comes of it."""
 
 
 class AcceptedCommand(msgspec.Struct, frozen=True):
@@ -271,3 +278,8 @@ class AcceptedCommand(msgspec.Struct, frozen=True):
     actor: str
     received_at: float
     """Unix seconds."""
+
+    @property
+    def by(self) -> str:
+        """The actor, and for whom it acts."""
+        return spoken_for(self.actor, self.request.on_behalf_of)

@@ -5,7 +5,7 @@ Absence has a meaning everywhere: ``None`` is "not measured", NaN is "measured, 
 
 import msgspec
 
-from trainer_core.spec.commands import Command, CommandState, Refusal
+from trainer_core.spec.commands import Command, CommandState, Refusal, spoken_for
 from trainer_core.spec.knobs import KnobDeclared as KnobDeclared
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.severity import Severity
@@ -283,6 +283,13 @@ class CommandChanged(JournalRecord, frozen=True, tag="command"):
     """Why it was refused, failed or expired; one sentence."""
     reason: str = ""
     """The operator's own reason."""
+    on_behalf_of: str = ""
+    """Whom the actor says it acts for; its word, not checked."""
+
+    @property
+    def by(self) -> str:
+        """The actor, and for whom it acts."""
+        return spoken_for(self.actor, self.on_behalf_of)
 
 
 class CheckpointSaved(JournalRecord, frozen=True, tag="checkpoint"):

@@ -73,6 +73,8 @@ class CommandLine(msgspec.Struct, frozen=True):
     """Why it was refused, failed or expired; empty when it was not."""
     reason: str
     """The operator's own reason."""
+    on_behalf_of: str = ""
+    """Whom the actor says it acts for."""
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -321,4 +323,5 @@ def command_line(record: CommandChanged) -> CommandLine:
         actor=record.actor,
         why=why,
         reason=record.reason,
+        on_behalf_of=record.on_behalf_of,
     )

@@ -257,6 +257,7 @@ class Reporter:
             refusal=decision.refusal,
             detail=decision.detail,
             reason=request.reason,
+            on_behalf_of=request.on_behalf_of,
         )
 
     def _tell_of_set_aside(self) -> None:
