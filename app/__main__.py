@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app.access import read_policy
-from app.login import possible
+from app.login import check
 from app.server import Asked, PortInUse, free_port, run
 from trainer_core.spec.errors import UserError
 
@@ -29,8 +29,8 @@ def main() -> int:
     try:
         port = free_port(asked.port)
         policy = read_policy(asked.access) if asked.access is not None else None
-        if policy is not None and not possible():
-            raise UserError("--access needs Authlib for the login: pip install 'hybrid-predictive-trainer[login]'")
+        if policy is not None:
+            check()
     except (PortInUse, UserError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -4,18 +4,27 @@ import importlib.util
 import json
 from collections.abc import Mapping
 
-from streamlit.auth_util import get_cookie_with_chunks
+from streamlit.auth_util import get_cookie_with_chunks, validate_auth_credentials
+from streamlit.errors import StreamlitAuthError
 from streamlit.web.server.server_util import get_cookie_secret
 from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value
 
 from app.access import Gate, Login, Right
+from trainer_core.spec.errors import UserError
 
 USER_COOKIE = "_streamlit_user"
 
 
-def possible() -> bool:
-    """Whether ``st.login`` can work here: it needs Authlib."""
-    return importlib.util.find_spec("authlib") is not None
+def check() -> None:
+    """Raise UserError where ``st.login`` cannot work: it needs Authlib, and a provider in ``secrets.toml``."""
+    if importlib.util.find_spec("authlib") is None:
+        raise UserError("--access needs Authlib for the login: pip install 'hybrid-predictive-trainer[login]'")
+    try:
+        validate_auth_credentials("default")
+    except StreamlitAuthError as error:
+        raise UserError(
+            f"--access needs a provider for the login (docs/access.md): {' '.join(str(error).split())}"
+        ) from None
 
 
 def login_of(cookies: Mapping[str, str], secret: str) -> Login | None:

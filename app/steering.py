@@ -55,17 +55,18 @@ def _form(name: str, label: str, held: bool) -> None:
 
 
 def looking() -> bool:
-    """Whether anything may be shown; otherwise the login, and nothing else."""
+    """Whether anything may be shown; otherwise the login, and nothing else. Where there are logins: whose it is."""
     held = gate()
     if held is None or held.policy is None:
         return True
     mine = right()
-    if mine.looks:
-        return True
-    st.subheader("Log in to look")
-    st.write(mine.why)
+    if not mine.looks:
+        st.subheader("Log in to look")
+        st.write(mine.why)
+        if not st.user.get("is_logged_in"):
+            st.button("Log in", type="primary", on_click=st.login)
     if st.user.get("is_logged_in"):
-        st.button("Log out", on_click=st.logout)
-    else:
-        st.button("Log in", type="primary", on_click=st.login)
-    return False
+        with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small"):
+            st.caption(f"{st.user.get('email')} · {mine.role}", width="content")
+            st.button("Log out", key="log_out", type="tertiary", on_click=st.logout)
+    return mine.looks

@@ -20,6 +20,7 @@ from trainer_core.telemetry.journal import JournalError, JournalWriter
 from trainer_core.telemetry.rundir import status
 
 T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_ARGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -42,10 +43,12 @@ class Process:
 
     def __init__(self, words: list[str], log: Path, cwd: Path) -> None:
         self.log = log
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as out:
             self.child = subprocess.Popen(
-                words, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, stdin=subprocess.DEVNULL
-            )
+                words, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path},
+            )  # fmt: skip
 
     @property
     def output(self) -> str:
@@ -64,10 +67,9 @@ class Process:
 class Dashboard(Process):
     """``python -m app`` on a free port."""
 
-    def __init__(self, runs_dir: Path, log: Path, port: int = 0, flags: tuple[str, ...] = ()) -> None:
-        root = Path(__file__).resolve().parents[2]
+    def __init__(self, runs_dir: Path, log: Path, port: int = 0, flags: tuple[str, ...] = (), cwd: Path = ROOT) -> None:
         words = [sys.executable, "-m", "app", str(runs_dir), "--port", str(port), "--no-browser", *flags]
-        super().__init__(words, log, root)
+        super().__init__(words, log, cwd)
         self.url = until(self._said, 30, "the dashboard says its address")
         self.port = int(self.url.rsplit(":", 1)[1])
 
