@@ -342,8 +342,9 @@ class HybridTrainer:
 
     def _start_agent(self, listen: str | None) -> AgentProcess:
         assert self._reporter is not None
-        reporter = self._reporter
-        return start_agent(self.run_dir, queued=lambda: reporter.queued, listen=listen)
+        reporter, engine = self._reporter, self.engine
+        say, step = (lambda record: self._say_of_machine(record, engine.attempt)), (lambda: engine.step_count)
+        return start_agent(self.run_dir, queued=lambda: reporter.queued, listen=listen, say=say, step=step)
 
     def _watch_system(self) -> SystemWatch:
         engine = self.engine
@@ -373,7 +374,7 @@ class HybridTrainer:
             self._on_record(record, attempt)
 
     def _say_of_machine(self, record: Record, attempt: int) -> None:
-        """From the machine's thread: into the journal now, to ``on_record`` when the step's thread says something."""
+        """From another thread: into the journal now, to ``on_record`` when the step's thread says something."""
         if self._reporter is not None:
             self._reporter.report(record, attempt)
         if self._on_record is not None:

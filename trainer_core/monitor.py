@@ -292,8 +292,11 @@ class Monitor:
 
     def _start_agent(self, listen: str | None) -> AgentProcess:
         assert self._reporter is not None
-        reporter = self._reporter
-        return start_agent(self.run_dir, queued=lambda: reporter.queued, listen=listen)
+        reporter, loop = self._reporter, self._loop
+        return start_agent(
+            self.run_dir, queued=lambda: reporter.queued, listen=listen,
+            say=lambda record: self._say_of_machine(record, loop.attempt), step=lambda: loop.step_count,
+        )  # fmt: skip
 
     def _watch_system(self) -> SystemWatch:
         loop = self._loop

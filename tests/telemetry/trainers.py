@@ -41,7 +41,7 @@ class Trainer:
         rows, kept = segments or (SEGMENT_ROWS, KEPT_ROWS)
         self.reporter = Reporter(run_dir, segment_rows=rows, kept_rows=kept)
         self.say(RunStarted(0, "r", "test", {}, ("a", "b"), 2, None, "cpu", {}, 1), RunState(0, "running", "begins"))
-        self.agent = start_agent(run_dir, listen=listen) if serves else None
+        self.agent = start_agent(run_dir, listen=listen, say=self.say, step=lambda: self.step) if serves else None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._obey, name="obeying trainer") if obeys else None
         if self._thread is not None:

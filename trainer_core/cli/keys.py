@@ -66,6 +66,30 @@ def list_(run_dir: RunDir, as_json: AsJson = False) -> None:
             created = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(key.created))
             table.add_row(key.name, key.role, created, key.fingerprint)
         out().print(table)
+    if why := _nobody_elsewhere(run_dir):
+        err().print(f"note: {why}")
+
+
+def _nobody_elsewhere(run_dir: Path) -> str:
+    """The run's own alert that nobody on another machine is let in any more; empty when there is none."""
+    from contextlib import closing
+
+    from trainer_core.spec.records import AlertRaised, AlertResolved
+    from trainer_core.telemetry.agent_process import ACCESS
+    from trainer_core.telemetry.journal import JournalReader
+    from trainer_core.telemetry.rundir import held
+
+    if not held(run_dir):  # it has ended, and lets nobody in
+        return ""
+    with closing(JournalReader(run_dir)) as reader:
+        rows = sorted([*reader.events("alert-raised"), *reader.events("alert-resolved")], key=lambda row: row.seq)
+    said = ""
+    for row in rows:
+        if isinstance(row.record, AlertRaised) and row.record.rule == ACCESS:
+            said = row.record.message
+        elif isinstance(row.record, AlertResolved) and row.record.rule == ACCESS:
+            said = ""
+    return said
 
 
 def revoke(run_dir: RunDir, name: Name, as_json: AsJson = False) -> None:
@@ -79,6 +103,8 @@ def revoke(run_dir: RunDir, name: Name, as_json: AsJson = False) -> None:
         print_json(as_keys(gone))
     else:
         out().print(f"{gone.role} key {name} is revoked (fingerprint {gone.fingerprint})")
+    if not keys.listed(run_dir):
+        err().print("note: that was the last named key: nobody on another machine is let in now")
 
 
 def as_keys(key: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from trainer_core.telemetry.endpoint import Endpoint, withdraw_endpoint, write_e
 from trainer_core.telemetry.journal import JournalError, JournalReader
 from trainer_core.telemetry.keys import Holder, make_keys, read_key
 from trainer_core.telemetry.learning_rate import present_learning_rate
-from trainer_core.telemetry.listening import permitted
+from trainer_core.telemetry.listening import permitted_meanwhile
 from trainer_core.telemetry.pace import Pace
 from trainer_core.telemetry.rundir import AGENT_LOCK, RunInUse, RunLock, claim, held, holder_of, status_from
 from trainer_core.telemetry.sockets import Sockets
@@ -63,7 +63,7 @@ class Agent:
         listen: str | None = None,
     ) -> None:
         self.run_dir, self._child, self._linger_s, self._clock = Path(run_dir), child, linger_s, clock
-        place = permitted(self.run_dir, listen)
+        place, self._waits_for_key = permitted_meanwhile(self.run_dir, listen, child)
         self._lock = _lock_of(self.run_dir, child)
         self._journal = JournalReader(self.run_dir)
         make_keys(self.run_dir)
@@ -290,6 +290,8 @@ class Agent:
             self._read_pipe()
         if holder != self._trainer_nonce and self._trainer_alive:
             self.stopping = True  # another trainer: it starts its own agent
+        if self._waits_for_key and self.gate.named():
+            self.stopping = True  # the trainer starts the next one, which listens where it was asked to
         if self._trainer_alive:
             self._gone_since = None
         elif not self._journal.in_place():

@@ -74,6 +74,10 @@ class Gate:
         holder = self._keyring.holder(public)
         return holder if holder is not None and may_use(holder.role, socket) else None
 
+    def named(self) -> bool:
+        """Whether anybody but the run's own keys is let in."""
+        return any(holder.name not in ROLES for holder in self._keyring.holders().values())
+
     def revoked(self) -> list[Holder]:
         """Who was let in before and would not be any more; told once."""
         known = self._keyring.holders()

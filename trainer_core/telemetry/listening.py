@@ -21,6 +21,10 @@ _WRITTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/\s]+)(?::(?P<port>[0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
+class NoNamedKey(UserError):
+    """Others could reach the run, and nobody among them would be let in."""
+
+
 class Place(msgspec.Struct, frozen=True):
     """One machine's address and the first of three ports; 0: any three in a row that are free."""
 
@@ -73,16 +77,28 @@ def _resolved(host: str, what: str) -> str:
 
 
 def permitted(run_dir: Path, listen: str | None) -> Place:
-    """Where an agent of ``run_dir`` may listen. Raises UserError when others could reach it and no key was made."""
+    """Where an agent of ``run_dir`` may listen. Raises NoNamedKey when others could reach it and there is no key."""
     if listen is None:
         return LOOPBACK
     wanted = place(listen, "--listen")
     if wanted.remote and not listed(run_dir):
-        raise UserError(
-            f"--listen {listen}: other machines could reach this run, and it has no named key yet: "
+        raise NoNamedKey(
+            f"--listen {listen}: other machines could reach this run, and it has no named key: "
             f"make one first with: hybrid keys create {run_dir} NAME --role viewer"
         )
     return wanted
+
+
+def permitted_meanwhile(run_dir: Path, listen: str | None, child: bool) -> tuple[Place, bool]:
+    """As ``permitted``, and whether it is only for now: an agent whose run goes on after its last named key was revoked
+    (``child``) listens on this machine alone until there is another key.
+    """
+    try:
+        return permitted(run_dir, listen), False
+    except NoNamedKey:
+        if not child:
+            raise
+        return LOOPBACK, True
 
 
 def check(run_dir: Path, listen: str | None) -> None:

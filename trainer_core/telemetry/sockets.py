@@ -113,7 +113,7 @@ class Sockets:
         if name == NEWS:
             socket.setsockopt(zmq.XPUB_WELCOME_MSG, wire.TOPIC_WELCOME)
             socket.sndhwm = 2000
-        else:
+        elif name == QUESTIONS:  # whose replies are large
             socket.sndhwm = _MOST_UNREAD
         secure_server(socket, self._server, name)
         return socket
