@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trainer_core.cli.knobs import meant
-from trainer_core.cli.output import a_run, out, print_json
+from trainer_core.cli.output import a_run, err, out, print_json
 from trainer_core.cli.remote import Connect, KeyFile, Listen, Target, checked, target
 from trainer_core.cli.verbs import VERBS
 from trainer_core.spec.commands import (
@@ -29,10 +29,12 @@ from trainer_core.spec.commands import (
 from trainer_core.spec.errors import UserError
 
 if TYPE_CHECKING:  # zmq is loaded by the commands that need it, so that --help is quick
+    from trainer_core.telemetry.client import Client
     from trainer_core.telemetry.wire import CommandStatus
 
 SHORT_WAIT_S = 10.0
 """How long ``send`` waits for the end of a command without ``--wait``."""
+FIRST_ANSWER_S = 2.0
 GRACE_S = 5.0
 """How much longer than the command's own lifetime ``--wait`` waits: what expires must be seen to expire."""
 ENDED = ("finished", "stopped", "failed", "crashed")
@@ -85,7 +87,10 @@ def send(
 ) -> None:
     """Tell a run what to do, and say what became of it. A knob of the run's own is a command, too: dropout 0.3.
 
-    Exit code: 0 applied; 2 bad input; 3 refused, failed or expired; 4 unknown (no answer, or not applied yet).
+    A run whose agent is not up yet is waited for, 10 s (with --wait as long as the command may live), and told then.
+
+    Exit code: 0 applied; 2 bad input; 3 refused, failed, expired or never sent; 4 unknown (no answer, or not applied
+    yet).
     """
     words = [*([command] if command is not None else []), *(arguments or [])]
     if connect is not None:  # then there is no RUN_DIR among the words
@@ -108,7 +113,8 @@ def send(
         reason=reason,
     )
     ask = partial(_confirmed, command, run.where, yes=yes)
-    status = delivered(checked(run), request, confirmed, ttl + GRACE_S if wait else SHORT_WAIT_S, ask)
+    patience_s = ttl + GRACE_S if wait else SHORT_WAIT_S
+    status = delivered(checked(run), request, confirmed, patience_s, ask, again=command_id is not None)
     if as_json:
         print_json(as_keys(status, command, reason))
     else:
@@ -128,31 +134,63 @@ def _confirmed(word: str, run: Path | str, why: str, yes: bool) -> bool:
 
 
 def delivered(
-    run: Target, request: CommandRequest, confirmed: bool, patience_s: float, ask: Callable[[str], bool]
+    run: Target,
+    request: CommandRequest,
+    confirmed: bool,
+    patience_s: float,
+    ask: Callable[[str], bool],
+    again: bool = False,
 ) -> "CommandStatus":
     """Send ``request`` and follow it to its end, or for ``patience_s``; refuse it here where nobody is left to ask.
 
     ``ask(why)``: whether a person confirms what the run itself finds dangerous (another learning rate).
+    ``again``: it may have been sent before under its id.
     """
-    from trainer_core.telemetry import rundir
     from trainer_core.telemetry.client import Client
 
-    if run.run_dir is not None:
-        now = rundir.status(run.run_dir)
-        if now.state in ENDED and not now.agent_alive:
-            return refused_here(request, f"the run has ended: {now.state} at step {now.step} ({now.because})")
-    ends = time.monotonic() + patience_s
-    client = Client(run.where, role="operator", key_file=run.key_file)
-    try:
+    with Client(run.where, role="operator", key_file=run.key_file) as client:
+        if (unsent := _unsent(client, run, request, patience_s, again)) is not None:
+            return unsent
+        ends = time.monotonic() + patience_s
         status = client.send(request, confirm=confirmed)
         if status.state is CommandState.RECEIVED and ask(status.detail.removeprefix(UNCONFIRMED)):
             ends = time.monotonic() + patience_s
             status = client.confirm(request.command_id)
         if status.state is None or not status.state.final:
             status = client.wait(request.command_id, max(0.0, ends - time.monotonic()))
-    finally:
-        client.close()
-    return status
+        return status
+
+
+def _unsent(
+    client: "Client", run: Target, request: CommandRequest, patience_s: float, again: bool
+) -> "CommandStatus | None":
+    """Wait for the run's agent, no longer than the command may live; the answer when there is none to send it to."""
+    begun = time.monotonic()
+    may_wait_s = min(patience_s, request.ttl_s)
+    told = False
+    while (ended := _ended(run)) is None and not client.reach(FIRST_ANSWER_S):
+        waited_s = time.monotonic() - begun
+        if not waited_s < may_wait_s:  # also for a lifetime of NaN, which is the agent's to refuse
+            earlier = client.status(request.command_id) if again else None
+            if earlier is not None and (earlier.state is not None or run.run_dir is None):
+                return earlier
+            return refused_here(request, f"no agent of {run.where} answered for {waited_s:.0f} s; nothing was sent")
+        if not told:
+            err().print(f"no agent of {run.where} answers yet; it is waited for, up to {may_wait_s:g} s")
+            told = True
+    return None if ended is None else refused_here(request, ended)
+
+
+def _ended(run: Target) -> str | None:
+    """Why nobody will ever answer, where the run's files say so; else None."""
+    from trainer_core.telemetry import rundir
+
+    if run.run_dir is None:
+        return None
+    now = rundir.status(run.run_dir)
+    if now.state not in ENDED or now.agent_alive:
+        return None
+    return f"the run has ended: {now.state} at step {now.step} ({now.because})"
 
 
 def refused_here(request: CommandRequest, why: str) -> "CommandStatus":
@@ -206,7 +244,7 @@ def sentence(status: "CommandStatus", word: str) -> str:
     why = status.detail or (status.refusal.value if status.refusal is not None else "no reason given")
     match status.state:
         case None:
-            return f"{word}: unknown: no answer from the run; it may still be applied ({status.command_id})"
+            return f"{word}: unknown: {status.detail or 'no answer'}; it may still be applied ({status.command_id})"
         case CommandState.APPLIED:
             change = f": {status.before} -> {status.after}" if status.after is not None else ""
             phase = f" in {status.phase}" if status.phase is not None else ""

@@ -139,6 +139,18 @@ class Client:
         reply = self._questions.ask(wire.AskHello())
         return reply.hello if reply else None
 
+    def reach(self, timeout_s: float) -> bool:
+        """Wait until an agent answers, up to ``timeout_s`` seconds; whether one did. Commands nothing.
+
+        An answer that refuses the key is one: what is sent next is refused with the reason.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._questions.ask(wire.AskHello(), max(_ASK_AGAIN_S, min(_REPLY_S, timeout_s))) is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_ASK_AGAIN_S)
+        return True
+
     def send(self, request: CommandRequest, confirm: bool = False) -> CommandStatus:
         """Give a command; ``confirm`` also sends the second message that dangerous ones need."""
         kind = kind_of(request.command)
