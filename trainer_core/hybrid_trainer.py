@@ -24,7 +24,8 @@ from trainer_core.engine.shared_checkpoints import SharedCheckpoints
 from trainer_core.learning.loss import Batch, LossFn
 from trainer_core.learning.predictors import Predictor
 from trainer_core.resuming import History, Opened, open_run, unfinished_business
-from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed
+from trainer_core.spec.counts import steps_or_none
+from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, WrongRun
 from trainer_core.spec.loading import ConfigLike, as_config, to_toml
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
@@ -73,13 +74,13 @@ class HybridTrainer:
         listen: str | None = None,
     ) -> None:
         refuse_wrapped(model)
-        self.config = as_config(config)
+        self.config, total_steps = as_config(config), steps_or_none("total_steps", total_steps)
         self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
         self._on_record = on_record
         self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
         self._reporter: Reporter | None = None
         self._opened: Opened | None = None
-        # Whatever is wrong with model, optimizer, config or baseline is found before anything is written.
+        # Whatever is wrong with what was given is found before anything is written.
         self._ranks = Ranks.joined(model, optimizer, self.config, {
             "total_steps": total_steps, "plain": plain, "resume": resume, "task": task,
         })  # fmt: skip
@@ -140,7 +141,7 @@ class HybridTrainer:
         nominal step reached.
         """
         if steps is not None:
-            self.engine.total_steps = steps
+            self.engine.total_steps = steps_or_none("steps", steps)
         self._begin()
         one_pass = self.engine.total_steps is None
         source = stream(batches, self.engine.batches, one_pass)
@@ -312,12 +313,12 @@ class HybridTrainer:
         """A resumed run stays plain or hybrid, and keeps its baseline unless it is given another."""
         size = self.world_size
         if history.world_size != size:
-            raise RunError(
+            raise WrongRun(
                 f"{self.run_dir} was begun by {history.world_size} ranks and cannot be resumed by {size}: "
                 f"torchrun --nproc-per-node={history.world_size}"
             )
         if self._plain and not history.plain:
-            raise RunError(f"{self.run_dir} was not begun as a plain baseline and cannot go on as one")
+            raise WrongRun(f"{self.run_dir} was not begun as a plain baseline and cannot go on as one")
         self._plain = history.plain
         self._baseline = self._baseline or history.baseline
 
@@ -393,8 +394,7 @@ class HybridTrainer:
     def _release(self) -> None:
         if self._reporter is not None:
             self._reporter.close()
-        agent = getattr(self, "_agent", None)
-        if agent is not None:
+        if (agent := getattr(self, "_agent", None)) is not None:
             agent.close()
         if self._opened is not None:
             self._opened.lock.close()

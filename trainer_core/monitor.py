@@ -22,7 +22,8 @@ from trainer_core.engine.own_loop import Optimizer, OwnLoop
 from trainer_core.resuming import History, open_run, unfinished_business
 from trainer_core.spec.commands import CommandState, SetKnob
 from trainer_core.spec.config import SETTINGS, Config
-from trainer_core.spec.errors import ConfigError, RunError
+from trainer_core.spec.counts import steps_or_none
+from trainer_core.spec.errors import ConfigError, RunError, WrongRun
 from trainer_core.spec.loading import as_config, tables_of
 from trainer_core.spec.records import (
     AlertResolved,
@@ -90,10 +91,10 @@ class Monitor:
         self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
         self._reporter: Reporter | None = None
         self._closed = False
-        if step is not None and (step < 0 or not resume):
-            raise ConfigError(f"step = {step}: says where a resumed run goes on; at least 0, and only with resume=True")
-        if total_steps is not None and total_steps < 1:
-            raise ConfigError(f"total_steps = {total_steps}: must be at least 1, or None where the end is not known")
+        step = steps_or_none("step", step, least=0)
+        if step is not None and not resume:
+            raise ConfigError(f"step = {step}: says where a resumed run goes on, and goes only with resume=True")
+        total_steps = steps_or_none("total_steps", total_steps)
         self._loop = OwnLoop(
             as_config(config),
             self._say,
@@ -222,7 +223,7 @@ class Monitor:
 
     def _goes_on_as(self, history: History) -> None:
         if not history.own_loop:
-            raise RunError(f"{self.run_dir} is a run of HybridTrainer: a Monitor cannot go on with it")
+            raise WrongRun(f"{self.run_dir} is a run of HybridTrainer: a Monitor cannot go on with it")
 
     def _start(self, history: History | None, step: int | None, task: str, model: Model | None) -> None:
         loop = self._loop

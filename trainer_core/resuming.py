@@ -15,7 +15,7 @@ import msgspec
 
 from trainer_core.engine.inbox import Inbox
 from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState, Pause, Resume, Stop
-from trainer_core.spec.errors import RunError
+from trainer_core.spec.errors import WrongRun
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
@@ -76,12 +76,17 @@ def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], list
     when the run's agent could not ``listen`` there.
     """
     check_listen(run_dir, listen)
+    if run_dir.exists() and not run_dir.is_dir():
+        raise WrongRun(f"{run_dir}: is a file; give a run directory, or the name of one to be made")
     has_run = (run_dir / "journal.db").exists()
     if has_run and not resume:
-        raise RunError(f"{run_dir} already holds a run: resume it, or choose another directory")
+        raise WrongRun(f"{run_dir} already holds a run: resume it, or choose another directory")
     if resume and not has_run:
-        raise RunError(f"{run_dir} holds no run to resume: there is no journal.db")
-    run_dir.mkdir(parents=True, exist_ok=True)
+        raise WrongRun(f"{run_dir} holds no run to resume: there is no journal.db")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongRun(f"{run_dir}: cannot be made: {error.strerror}") from None
     lock = claim(run_dir)
     try:
         history = read_history(run_dir) if resume else None

@@ -15,7 +15,7 @@ from trainer_core.engine.launching import as_first, launched, own_gpu, seed_rank
 from trainer_core.hybrid_trainer import HybridTrainer
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.config import Config
-from trainer_core.spec.errors import ConfigError, RunError, TrainingFailed
+from trainer_core.spec.errors import ConfigError, TrainingFailed, UserError, WrongRun
 from trainer_core.spec.loading import Loaded, Tables, load, read_toml
 from trainer_core.spec.records import Record
 from trainer_core.tasks import Task, make_task, task_defaults
@@ -60,7 +60,7 @@ def train(
     Raises UserError for anything a person can mend.
     """
     if resume and run_dir is None:
-        raise RunError("say which run to resume: --resume needs --run-dir DIR")
+        raise UserError("say which run to resume: --resume needs --run-dir DIR")
     overrides = dict(overrides or {})
     if steps is not None:
         overrides["max_steps"] = str(steps)
@@ -149,7 +149,7 @@ def _configuration(
 def _stored(run_dir: Path) -> Tables:
     file = run_dir / "config.toml"
     if not file.exists():
-        raise RunError(f"{run_dir} holds no run to resume: there is no config.toml")
+        raise WrongRun(f"{run_dir} holds no run to resume: there is no config.toml")
     return {k: v for k, v in read_toml(file).items() if isinstance(v, dict)}
 
 

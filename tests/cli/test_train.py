@@ -118,7 +118,7 @@ def test_a_run_directory_that_cannot_be_made_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-file").touch()
     said = here("train", "digits", "--steps", 5, "--run-dir", where)
-    assert said.returncode == 1
+    assert said.returncode == 2
     assert len(said.stderr.strip().splitlines()) == 1
     assert where.split("/")[-2 if where.startswith("/") else 0] in said.stderr
 

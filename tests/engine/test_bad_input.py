@@ -1,10 +1,12 @@
 """Claims about input nobody hopes for: it trains, or is refused in one sentence before a weight moves."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -140,6 +142,14 @@ def test_sparse_gradients_are_refused_before_the_run_where_it_does_not(tmp_path:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_an_optimizer_that_climbs_the_loss_is_refused_before_the_run(tmp_path: Path, name: str) -> None:
+    """It trained, and silently kept no prediction: lower is better in every test."""
+    with pytest.raises(UserError, match=f"{name} with maximize = True climbs the loss") as caught:
+        Rig(tmp_path, optimizer=lambda ps: getattr(torch.optim, name)(ps, 0.01, maximize=True))
+    assert "\n" not in str(caught.value)
+
+
 def test_sparse_gradients_nobody_announced_are_refused_before_a_weight_moves(tmp_path: Path) -> None:
     refused(Rig(tmp_path, model=Hidden()).begin(), batch_of(0), "AdamW cannot take sparse gradients")
 
@@ -208,6 +218,21 @@ def test_data_shorter_than_warmup_trains_and_says_that_it_never_left_it(tmp_path
     with HybridTrainer(model, optimizer, per_sample, settings, tmp_path / "over and over", serve=False) as trainer:
         assert trainer.run(batches, steps=300) == 300
         assert trainer.engine.predictions_entered > 0, "the data is taken from its start again, so WARMUP does end"
+
+
+@pytest.mark.parametrize("steps", [1.5, 3.0, 0, -1, math.nan, math.inf, True, "10", 2**53 + 1, [5]])
+def test_steps_that_are_no_number_of_steps_are_refused_by_name_and_value(tmp_path: Path, steps: Any) -> None:
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    allowed = r"must be a whole number from 1 to 2\*\*53, or None"
+    with pytest.raises(UserError, match=f"^total_steps = {re.escape(repr(steps))}: {allowed}$"):
+        HybridTrainer(model, optimizer, per_sample, EAGER, tmp_path / "run", serve=False, total_steps=steps)
+    assert not (tmp_path / "run").exists()
+    with HybridTrainer(model, optimizer, per_sample, EAGER, tmp_path / "run", serve=False) as trainer:
+        with pytest.raises(UserError, match=f"^steps = {re.escape(repr(steps))}: {allowed}$"):
+            trainer.run([batch_of(0)], steps=steps)
+        assert trainer.step_count == 0 and not trainer.stopped
+        assert trainer.run([batch_of(0), batch_of(1)], steps=np.int64(2)) == 2, "any integer type is one"
 
 
 def test_no_data_at_all_is_refused(tmp_path: Path) -> None:

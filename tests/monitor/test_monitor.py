@@ -178,7 +178,9 @@ def test_without_a_with_block_a_stop_is_an_exception_of_its_own(run_dir: Path) -
         (lambda d: Monitor(d, optimizer=object(), serve=False), "no param_groups"),  # type: ignore[arg-type]
         (lambda d: Monitor(d, resume=True, serve=False), "holds no run to resume"),
         (lambda d: Monitor(d, step=5, serve=False), "only with resume=True"),
-        (lambda d: Monitor(d, total_steps=0, serve=False), "total_steps = 0: must be at least 1"),
+        (lambda d: Monitor(d, total_steps=0, serve=False), "total_steps = 0: must be a whole number from 1"),
+        (lambda d: Monitor(d, total_steps=1.5, serve=False), "total_steps = 1.5: must be a whole number from 1"),  # type: ignore[arg-type]
+        (lambda d: Monitor(d, step=-1, resume=True, serve=False), "step = -1: must be a whole number from 0"),
         (lambda d: Monitor(d, config={"health": {"plateau_steps": -1}}, serve=False), "plateau_steps"),
     ],
 )

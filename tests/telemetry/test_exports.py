@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from tests.telemetry.examples import ONE_OF_EACH, step_record
-from trainer_core.spec.errors import RunError
+from trainer_core.spec.errors import UserError
 from trainer_core.telemetry.codec import STEP_FIELDS
 from trainer_core.telemetry.exports import export, frame
 from trainer_core.telemetry.journal import JournalWriter
@@ -47,7 +47,7 @@ def test_csv_has_a_header_and_a_line_a_step(journal: Path, tmp_path: Path) -> No
 
 
 def test_another_ending_is_refused(journal: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"\.parquet or \.csv"):
+    with pytest.raises(UserError, match=r"\.parquet or \.csv"):
         export(journal, tmp_path / "steps.xlsx")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.telemetry.examples import ONE_OF_EACH, step_record
 from trainer_core import read_run
-from trainer_core.spec.errors import RunError
+from trainer_core.spec.errors import UserError
 from trainer_core.spec.records import AlertRaised, CommandChanged, MetricsMeasured, SystemMeasured, kind_of
 from trainer_core.telemetry.as_json import strict
 from trainer_core.telemetry.exports import frame
@@ -78,7 +78,7 @@ def test_metrics_are_columns_of_their_own_names(journal: Path) -> None:
 
 def test_an_unknown_kind_and_an_empty_run(run_dir: Path) -> None:
     JournalWriter(run_dir).close()
-    with pytest.raises(RunError, match="no such kind of record; one of all, step"):
+    with pytest.raises(UserError, match="no such kind of record; one of all, step"):
         read_run(run_dir, "nonsense")
     assert read_run(run_dir, "all").height == read_run(run_dir, "metrics").height == 0
 
@@ -111,7 +111,7 @@ def test_tensorboard_reads_every_value_of_every_attempt(journal: Path, tmp_path:
     assert found == written == sum(1 for r in (*ONE_OF_EACH, MetricsMeasured(1, {"a": 1, "b": 2})) for _ in scalars(r))
     (accuracy,) = events.Scalars("metrics/accuracy")[-1:]
     assert (accuracy.step, accuracy.value, accuracy.wall_time) == (28, 0.75, 99.0)
-    with pytest.raises(RunError, match="already holds"):
+    with pytest.raises(UserError, match="already holds"):
         export_events(journal, tmp_path / "tb")
 
 

@@ -142,6 +142,8 @@ def _export_table(run_dir: Path, file: Path, kind: str) -> None:
         raise UserError(f"{file}: the name must end in .parquet or .csv")
     if kind not in (tables.ALL, *tables.KINDS):
         raise UserError(f"--kind {kind}: one of {', '.join(tables.KINDS)}")
+    if file.is_dir():
+        raise UserError(f"{file}: is a folder; give the name of a file")
     if not file.absolute().parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.absolute().parent}")
     rows = tables.export_table(run_dir, file, kind)

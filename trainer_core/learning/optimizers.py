@@ -138,6 +138,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """Raises UserError for an optimizer that cannot train ``model`` one step at a time."""
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS needs a closure and several evaluations a step: use a first-order torch.optim optimizer")
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise UserError(
+            f"{type(optimizer).__name__} with maximize = True climbs the loss, and lower is better in every test and "
+            "alert here: have loss_fn return the negative, and leave maximize out"
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     sparse = [m for m in model.modules() if getattr(m, "sparse", False) is True]
     if any(id(p) in held and p.requires_grad for m in sparse for p in m.parameters(recurse=False)):

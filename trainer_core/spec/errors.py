@@ -1,4 +1,8 @@
-"""The errors a person can mend: one clear sentence and an exit code. Knows nothing of where it is shown."""
+"""The errors a person can mend: one clear sentence and an exit code. Knows nothing of where it is shown.
+
+Exit code 2: what was given (a flag, a value, a file, a directory) is missing, or is not what is needed. 1: it is what
+is needed, and it or the machine failed.
+"""
 
 
 class UserError(Exception):
@@ -12,9 +16,15 @@ class ConfigError(UserError):
 
 
 class RunError(UserError):
-    """A run directory that cannot be used as asked."""
+    """A run that fails what was asked of it: in use, damaged, of another version, or it does not answer."""
 
     exit_code = 1
+
+
+class WrongRun(RunError):
+    """A directory that holds no run, or another than what was asked for goes with."""
+
+    exit_code = 2
 
 
 class CheckpointError(UserError):

@@ -9,8 +9,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from trainer_core.spec.errors import RunError
-from trainer_core.telemetry.keys import ROLES, Holder, Key, Keyring, make_keys, read_key
+from trainer_core.telemetry.keys import ROLES, Holder, Key, KeyFileError, Keyring, make_keys, read_key
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
 NEWS, QUESTIONS, COMMANDS = "news", "questions", "commands"
@@ -94,13 +93,13 @@ def secure_server(socket: "zmq.Socket[bytes]", server: Key, domain: str) -> None
 
 
 def secure_client(socket: "zmq.Socket[bytes]", server_public: str, own: Key) -> None:
-    """Make a socket about to connect a CURVE client. Raises RunError for text that is no key."""
+    """Make a socket about to connect a CURVE client. Raises KeyFileError for text that is no key."""
     try:
         socket.curve_serverkey = server_public.encode()
         socket.curve_secretkey = own.secret.encode()
         socket.curve_publickey = own.public.encode()
     except (zmq.ZMQError, ValueError) as error:
-        raise RunError(f"a key in the key file is not a CURVE key: {error}") from None
+        raise KeyFileError(f"a key in the key file is not a CURVE key: {error}") from None
 
 
 __all__ = ["ROLES", "Gate", "Key", "make_keys", "may_use", "read_key", "secure_client", "secure_server"]

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from trainer_core.spec.errors import RunError
 from trainer_core.telemetry.codec import PROTOCOL
 from trainer_core.telemetry.endpoint import Endpoint, read_endpoint
-from trainer_core.telemetry.keys import HeldKey, Key, read_held, read_key
+from trainer_core.telemetry.keys import HeldKey, Key, KeyFileError, read_held, read_key
 from trainer_core.telemetry.listening import place
 
 
@@ -29,7 +28,7 @@ class Door:
             return self._there
         endpoint = read_endpoint(self.run_dir)
         if endpoint is not None and self._held is not None and endpoint.server_key != self._held.server:
-            raise RunError(f"key {self._held.name} is not for {self.where}: its server has another key")
+            raise KeyFileError(f"key {self._held.name} is not for {self.where}: its server has another key")
         return endpoint
 
     def key(self) -> Key:

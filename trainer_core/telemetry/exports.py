@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from trainer_core.spec.errors import RunError
+from trainer_core.spec.errors import RunError, UserError
 from trainer_core.telemetry.columns import steps_table, typed
 from trainer_core.telemetry.history import chunks
 from trainer_core.telemetry.journal import JournalReader
@@ -22,9 +22,9 @@ def frame(run_dir: Path | str) -> pl.DataFrame:
 
 
 def export(run_dir: Path, out: Path) -> int:
-    """Write the step records to a .parquet or .csv file; returns how many. Raises RunError for another name."""
+    """Write the step records to a .parquet or .csv file; returns how many. Raises UserError for another name."""
     if out.suffix not in (".parquet", ".csv"):
-        raise RunError(f"{out}: the name must end in .parquet or .csv")
+        raise UserError(f"{out}: the name must end in .parquet or .csv")
     table = frame(run_dir)
     try:
         if out.suffix == ".parquet":

@@ -57,6 +57,12 @@ class JournalError(RunError):
     """A journal that is missing, of another version, or damaged; one sentence."""
 
 
+class NoJournal(JournalError):
+    """A directory that is no run's."""
+
+    exit_code = 2
+
+
 class JournalWriter:
     """Appends to ``run_dir/journal.db``. Only the trainer makes one, under the run's lock."""
 
@@ -167,7 +173,7 @@ class JournalReader:
     def __init__(self, run_dir: Path) -> None:
         self.path = Path(run_dir) / FILE
         if not self.path.is_file():
-            raise JournalError(f"{run_dir} is not a run directory: it has no {FILE}")
+            raise NoJournal(f"{run_dir} is not a run directory: it has no {FILE}")
         try:
             self._db = _connect_read_only(self.path)
         except sqlite3.Error as error:

@@ -15,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from trainer_core.spec.errors import RunError
+from trainer_core.spec.errors import RunError, WrongRun
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import PhaseChanged, RunStarted, RunState, StepRecord
 from trainer_core.telemetry.journal import FILE, JournalError, JournalReader
@@ -230,7 +230,7 @@ def _refuse_network_disk(run_dir: Path) -> None:
         return
     kind = network_disk(run_dir.resolve(), mounts)
     if kind is not None:
-        raise RunError(
+        raise WrongRun(
             f"{run_dir} is on a network file system ({kind}), where locks and the journal are not safe: "
             "choose a run directory on a local disk, and copy it when the run has ended"
         )

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import polars as pl
 
-from trainer_core.spec.errors import RunError
+from trainer_core.spec.errors import RunError, UserError
 from trainer_core.spec.records import Record, Row, StepRecord, kind_of
 from trainer_core.telemetry.as_json import json_text
 from trainer_core.telemetry.codec import STEP_FIELDS
@@ -35,7 +35,7 @@ def read_run(run_dir: Path | str, kind: str = "step") -> pl.DataFrame:
     """The records of one kind, or of all, in the order they were said: seq, time (Unix seconds), attempt, kind, fields.
 
     null is "not measured", NaN is NaN. What holds more than one value (a command, the lines of a checklist) is JSON.
-    Works on live and finished runs. Raises RunError for what is no run or no kind.
+    Works on live and finished runs. Raises UserError for what is no run or no kind.
     """
     if kind == "step":
         return frame(run_dir)
@@ -43,15 +43,15 @@ def read_run(run_dir: Path | str, kind: str = "step") -> pl.DataFrame:
         parts = [_everything(page) for page in _pages(Path(run_dir))]
         return pl.concat(parts) if parts else _everything([])
     if kind not in KINDS:
-        raise RunError(f"{kind}: no such kind of record; one of {', '.join((ALL, *KINDS))}")
+        raise UserError(f"{kind}: no such kind of record; one of {', '.join((ALL, *KINDS))}")
     rows = [row for page in _pages(Path(run_dir)) for row in page if kind_of(row.record) == kind]
     return _one_kind(kind, rows)
 
 
 def export_table(run_dir: Path, out: Path, kind: str = "step") -> int:
-    """Write ``read_run``'s table to a .parquet or .csv file; returns its rows. Raises RunError for another name."""
+    """Write ``read_run``'s table to a .parquet or .csv file; returns its rows. Raises UserError for another name."""
     if out.suffix not in ENDINGS:
-        raise RunError(f"{out}: the name must end in .parquet or .csv")
+        raise UserError(f"{out}: the name must end in .parquet or .csv")
     table = read_run(run_dir, kind)
     try:
         if out.suffix == ".parquet":

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from trainer_core.spec.errors import RunError, UserError
+from trainer_core.spec.errors import UserError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import MetricsMeasured, Record, Row, StepRecord, SystemMeasured, ValidationMeasured
 from trainer_core.telemetry.codec import STEP_FIELDS
@@ -21,8 +21,10 @@ _NOT_CHARTED = ("step", "batch", "phase")
 
 def export_events(run_dir: Path, out: Path) -> int:
     """Write event files under ``out``; returns the number of values. Raises UserError without the package."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give a folder")
     if any(out.glob("attempt-*")):
-        raise RunError(f"{out}: already holds exported attempts; choose another folder")
+        raise UserError(f"{out}: already holds exported attempts; choose another folder")
     with closing(JournalReader(run_dir)) as reader:
         return _Events(out).write(_rows(reader))
 
