@@ -89,7 +89,7 @@ class Engine:
         self.residuals = ResidualStore(self.parameters.count, config.predictor_config.residual_memory_mb)
         self.confidence, self.lengths, self.budget = Confidence(), Lengths(config), Budget()
         self.curve, self.grad_baseline, self.update_baseline = LossCurve(), Baseline(), Baseline()
-        self.work_P = self.parameters.empty()
+        self.work_P = self.parameters.work()
         """In a full step the weights before it, then their change; between two full steps the predictor's."""
         if isinstance(self.predictor, Borrower):
             self.predictor.borrow(self.work_P)

@@ -28,14 +28,19 @@ class Gradients(msgspec.Struct, frozen=True):
 
     loss: Tensor
     """Mean over the batch, of no dimension, on the device."""
-    norms_J: Tensor
-    """L2 norm of each parameter's gradient."""
-    total_norm: Tensor
+    norms: list[Tensor]
+    """L2 norm of each parameter's gradient, no dimension."""
     noise: Tensor | None
     """Trace of the gradient's covariance over its squared norm; None with a single micro-batch."""
     micro_batches: int
     forward_seconds: float
     backward_seconds: float
+
+    @property
+    def total_norm(self) -> Tensor:
+        """L2 norm of the gradient, of no dimension, on the device."""
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(self.norms))
+        return norm
 
 
 def gradients(engine: "Engine", batch: Batch) -> Gradients:
@@ -62,7 +67,7 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
         engine.precision.backward(loss)
         losses.append(loss.detach().float())
         if len(pieces) > 1 or engine.ranks is not None:
-            squares.append(parameters.gradient_norms().square().sum() / piece.share)
+            squares.append(_square(parameters.gradient_norms()) / piece.share)
         if len(pieces) > 1:
             sums = _moved_into(sums, parameters.tensors)
     if sums is not None:
@@ -75,15 +80,14 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
     if engine.ranks is not None and square is not None:
         loss, square = _averaged(engine, engine.ranks, loss, square, spent)
         count *= engine.ranks.size
-    norms_J = parameters.gradient_norms()
-    noise = None if square is None else _noise(square, norms_J.square().sum(), count)
+    norms = parameters.gradient_norms()
+    noise = None if square is None else _noise(square, _square(norms), count)
     if engine.precision.scales:
         engine.precision.unscale(engine.optimizer)
-        norms_J = parameters.gradient_norms()
+        norms = parameters.gradient_norms()
     return Gradients(
         loss=loss,
-        norms_J=norms_J,
-        total_norm=torch.linalg.vector_norm(norms_J),
+        norms=norms,
         noise=noise,
         micro_batches=count,
         forward_seconds=forward,
@@ -97,6 +101,10 @@ def _averaged(engine: "Engine", ranks: "Ranks", loss: Tensor, square: Tensor, sp
     means = ranks.average(engine.parameters.tensors, torch.stack([loss, square]))
     ranks.share_buffers(engine.model)
     return means[0], means[1]
+
+
+def _square(norms: list[Tensor]) -> Tensor:
+    return torch.stack(norms).square().sum()
 
 
 def _noise(square: Tensor, total_square: Tensor, count: int) -> Tensor:

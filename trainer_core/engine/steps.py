@@ -6,6 +6,7 @@ PREDICT                 w <- w + d, then a forward pass to see what it did
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ import torch
 from trainer_core.engine.gradients import gradients
 from trainer_core.engine.observing import residual_state
 from trainer_core.learning.loss import Batch
+from trainer_core.learning.parameters import whole_norm
 from trainer_core.learning.predictors import checked_observation
 from trainer_core.spec.phases import Phase
 
@@ -63,34 +65,34 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     optimizer_done = clock()
 
     delta_P = parameters.change_since(before_P)
-    numbers = [found.loss, found.total_norm, torch.linalg.vector_norm(delta_P), parameters.norm()]
+    measured = [found.loss, torch.linalg.vector_norm(delta_P), *found.norms, *parameters.norms()]
     observation = checked_observation(engine.predictor.observe(delta_P, engine.state), engine.predictor, delta_P)
     confidence = engine.muon.confidence if engine.muon else None
-    error = observation.relative_error
-    absent = numbers[0] * 0
-    measured = torch.stack([*numbers, *(absent if x is None else x.float() for x in (error, confidence, found.noise))])
+    perhaps = (observation.relative_error, confidence, found.noise)
     # One intended synchronisation a step: the transition table needs these numbers before the next batch.
-    loss_, grad_norm, update_norm, param_norm, relative, cosine, noise, *layers = torch.cat(
-        [measured, parameters.layer_norms(found.norms_J)]
-    ).tolist()
+    numbers = iter(torch.stack([*measured, *(x.float() for x in perhaps if x is not None)]).tolist())
+    loss_, update_norm = next(numbers), next(numbers)
+    grad_norms, param_norms = (list(islice(numbers, len(found.norms))) for _ in range(2))
+    relative, cosine, noise = (None if x is None else next(numbers) for x in perhaps)
+    grad_norm = whole_norm(grad_norms)
     if observation.residual_P is not None:
         engine.residuals.push(observation.residual_P, residual_state(engine, loss_, grad_norm, update_norm))
-    if engine.muon and confidence is not None:
+    if engine.muon and cosine is not None:
         engine.muon.trust(cosine)
     end = clock()
     return Outcome(
         loss=loss_,
         learning_rate=rate,
         update_norm=update_norm,
-        param_norm=param_norm,
-        orthogonaliser_confidence=None if confidence is None else cosine,
+        param_norm=whole_norm(param_norms),
+        orthogonaliser_confidence=cosine,
         orthogonaliser_predicted=int(engine.muon.predicted) if engine.muon else None,
         grad_norm=grad_norm,
-        layer_grad_norms=tuple(layers),
-        relative_error=None if error is None else relative,
+        layer_grad_norms=parameters.layer_norms(grad_norms),
+        relative_error=relative,
         micro_batches=found.micro_batches,
-        micro_grad_variance=None if found.noise is None else noise * grad_norm**2,
-        micro_grad_snr=None if found.noise is None else 1.0 / noise if noise else math.inf,
+        micro_grad_variance=None if noise is None else noise * grad_norm**2,
+        micro_grad_snr=None if noise is None else 1.0 / noise if noise else math.inf,
         forward_seconds=found.forward_seconds,
         backward_seconds=backward_done - copied - found.forward_seconds,
         optimizer_seconds=optimizer_done - backward_done,
@@ -110,7 +112,7 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     moved = clock()
     with torch.no_grad(), engine.precision.forward():
         loss = engine.loss.mean(engine.model, batch, engine.config.training.accumulate)
-    loss_, param_norm = torch.stack([loss.float(), engine.parameters.norm()]).tolist()
+    loss_, *param_norms = torch.stack([loss.float(), *engine.parameters.norms()]).tolist()
     if engine.ranks is not None:
         engine.ranks.ready_seconds = clock() - start
         loss_ = engine.ranks.mean(loss_)
@@ -121,7 +123,7 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
         loss=loss_,
         learning_rate=rate,
         update_norm=flight.proposal.norm_at(flight.taken),
-        param_norm=param_norm,
+        param_norm=whole_norm(param_norms),
         forward_seconds=end - moved,
         predict_seconds=moved - start,
         step_seconds=end - start,

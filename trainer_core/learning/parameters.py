@@ -3,7 +3,8 @@
 Shapes: P is the number of trainable scalars (tied parameters counted once).
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class Parameters:
 
     _moving: int | None = None
     """Trainable tensors that the optimizer held at the beginning."""
+    _work: tuple[Tensor, list[Tensor]] | None = None
+    """The vector that ``work`` gave, and its views: to make them anew takes longer than a pass over a small model."""
 
     def __init__(self, model: nn.Module, held: Iterable[Tensor] | None = None) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -45,8 +48,7 @@ class Parameters:
         self.count = sum(self.sizes)
         self.device = self.tensors[0].device
         self._wide = any(p.dtype is torch.float64 for p in self.tensors)
-        self.layers, layer_of = _layers(self.names)
-        self._layer_of = torch.tensor(layer_of, device=self.device)
+        self.layers, self._layer_of = _layers(self.names)
 
     def check_same(self, held: Iterable[Tensor]) -> None:
         """Raises UserError when the optimizer moves other tensors than at the beginning: some were frozen, or added.
@@ -64,8 +66,17 @@ class Parameters:
         """A vector of P zeros on the parameters' device."""
         return torch.zeros(self.count, dtype=torch.float32, device=self.device)
 
+    def work(self) -> Tensor:
+        """The vector of P zeros that lives as long as the parameters, for those who move weights every step."""
+        if self._work is None:
+            vector_P = self.empty()
+            self._work = vector_P, self.views(vector_P)
+        return self._work[0]
+
     def views(self, vector_P: Tensor) -> list[Tensor]:
         """``vector_P`` seen as one tensor per parameter; writing to a view writes to the vector."""
+        if self._work is not None and self._work[0] is vector_P:
+            return self._work[1]
         return [v.view(p.shape) for v, p in zip(vector_P.split(self.sizes), self.tensors, strict=True)]
 
     @torch.no_grad()
@@ -88,11 +99,9 @@ class Parameters:
         return before_P
 
     @torch.no_grad()
-    def norm(self) -> Tensor:
-        """L2 norm of the weights, a scalar on their device, float32."""
-        norms = torch.stack([n.float() for n in torch._foreach_norm(self.tensors)])
-        norm: Tensor = torch.linalg.vector_norm(norms)
-        return norm
+    def norms(self) -> list[Tensor]:
+        """L2 norm of each parameter, scalars on their device, float32."""
+        return [n.float() for n in torch._foreach_norm(self.tensors)]
 
     def state(self) -> list[tuple[int, int]]:
         """Where each weight tensor lives and how often it was written in place: equal states mean equal weights."""
@@ -109,21 +118,28 @@ class Parameters:
         torch._foreach_copy_(self.tensors, self.views(weights_P))
 
     @torch.no_grad()
-    def gradient_norms(self) -> Tensor:
-        """L2 norm of each parameter's gradient, shape (number of parameters,); 0 where it has none."""
+    def gradient_norms(self) -> list[Tensor]:
+        """L2 norm of each parameter's gradient, scalars on their device, float32; 0 where it has none."""
         grads = [p.grad for p in self.tensors]
         if all(g is not None and not g.is_sparse for g in grads):
-            return torch.stack([n.float() for n in torch._foreach_norm(grads)])  # type: ignore[arg-type]
+            return [n.float() for n in torch._foreach_norm(grads)]  # type: ignore[arg-type]
         zero = torch.zeros((), device=self.device)
-        return torch.stack([zero if g is None else _norm(g) for g in grads])
+        return [zero if g is None else _norm(g) for g in grads]
 
-    def layer_norms(self, norms: Tensor) -> Tensor:
-        """Parameter norms -> norms of the layers (``self.layers``): sqrt of the sum of squares."""
-        squares = torch.zeros(len(self.layers), device=norms.device)
-        return squares.index_add_(0, self._layer_of, norms.square()).sqrt()
+    def layer_norms(self, norms: Sequence[float]) -> tuple[float, ...]:
+        """Norms of the parameters -> norms of the layers (``self.layers``)."""
+        squares = [0.0] * len(self.layers)
+        for layer, norm in zip(self._layer_of, norms, strict=True):
+            squares[layer] += norm * norm
+        return tuple([math.sqrt(square) for square in squares])
 
     def _pairs(self, vector_P: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         return zip(self.views(vector_P), self.tensors, strict=True)
+
+
+def whole_norm(norms: Sequence[float]) -> float:
+    """L2 norm of a vector from those of its parts."""
+    return math.sqrt(sum([norm * norm for norm in norms]))
 
 
 def _held(
