@@ -15,7 +15,7 @@ from trainer_core.spec.records import (
     ReliabilityBin,
     StepRecord,
 )
-from trainer_core.spec.transitions import explain
+from trainer_core.spec.transitions import explain, holding
 
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine, Sink
@@ -139,11 +139,11 @@ class Recorder:
     def _explain(self) -> None:
         """The checklist of guards, when one flips and every 20 steps."""
         e = self._engine
-        lines = explain(e.phase, e.signals(), e.config)
-        holds = tuple(line.holds for line in lines)
+        signals = e.signals()
+        holds = holding(e.phase, signals, e.config)
         self._since_explained += 1
         if holds != self._explained or self._since_explained >= _EXPLAIN_EVERY:
-            self.say(Explained(e.step_count, e.phase, lines))
+            self.say(Explained(e.step_count, e.phase, explain(e.phase, signals, e.config)))
             self._explained, self._since_explained = holds, 0
 
     def forget_phase(self) -> None:

@@ -143,15 +143,17 @@ def _inputs_and_targets(batch: Batch) -> tuple[Any, Any]:
 
 def batch_size(batch: Batch) -> int | None:
     """The first dimension that most of its tensors share, of equals the first; None when no tensor has a dimension."""
-    lengths = Counter(int(tensor.shape[0]) for tensor in _tensors(batch) if tensor.dim() > 0)
-    return lengths.most_common(1)[0][0] if lengths else None
+    lengths = [int(tensor.shape[0]) for tensor in _tensors(batch) if tensor.dim() > 0]
+    if not lengths:
+        return None
+    return lengths[0] if lengths.count(lengths[0]) == len(lengths) else Counter(lengths).most_common(1)[0][0]
 
 
 def checked_batch(batch: Batch, device: torch.device) -> Batch:
     """The batch on ``device``. Raises UserError for an empty one."""
     if batch_size(batch) == 0:
         raise UserError("the batch is empty (0 samples): give at least one sample per step")
-    return _map(batch, lambda t: t.to(device, non_blocking=True))
+    return _map(batch, lambda t: t if t.device == device else t.to(device, non_blocking=True))
 
 
 def _slice(batch: Batch, start: int, stop: int, size: int) -> Batch:
@@ -160,14 +162,10 @@ def _slice(batch: Batch, start: int, stop: int, size: int) -> Batch:
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    _map(batch, note)
-    return found
+    if isinstance(batch, Tensor):
+        return [batch]
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _map(batch: Batch, f: Callable[[Tensor], Tensor]) -> Batch:

@@ -11,10 +11,15 @@ from trainer_core.spec.signals import Signals
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Whether the guard holds, and the comparison in words."""
+    """Whether the guard holds, and the comparison in words, which are put together when somebody reads them."""
 
     holds: bool
-    detail: str
+    words: str | Callable[[], str]
+
+    @property
+    def detail(self) -> str:
+        """The comparison in words."""
+        return self.words if isinstance(self.words, str) else self.words()
 
 
 Guard = Callable[[Signals, Config], Answer]
@@ -23,22 +28,22 @@ Guard = Callable[[Signals, Config], Answer]
 def above(value: float | None, limit: float) -> Answer:
     """``value > limit``, strictly; an unmeasured or NaN value is not above anything."""
     if value is None:
-        return Answer(False, f"not measured yet, needs > {limit:g}")
+        return Answer(False, lambda: f"not measured yet, needs > {limit:g}")
     holds = value > limit
-    return Answer(holds, f"{_shown(value, limit)} {'>' if holds else 'is not >'} {limit:g}")
+    return Answer(holds, lambda: f"{_shown(value, limit)} {'>' if holds else 'is not >'} {limit:g}")
 
 
 def below(value: float | None, limit: float) -> Answer:
     """``value < limit``, strictly."""
     if value is None:
-        return Answer(False, f"not measured yet, needs < {limit:g}")
+        return Answer(False, lambda: f"not measured yet, needs < {limit:g}")
     holds = value < limit
-    return Answer(holds, f"{_shown(value, limit)} {'<' if holds else 'is not <'} {limit:g}")
+    return Answer(holds, lambda: f"{_shown(value, limit)} {'<' if holds else 'is not <'} {limit:g}")
 
 
 def at_least(value: int, limit: int) -> Answer:
     """``value >= limit`` for counts of steps."""
-    return Answer(value >= limit, f"{value} of {limit} steps")
+    return Answer(value >= limit, lambda: f"{value} of {limit} steps")
 
 
 def _shown(value: float, limit: float) -> str:
@@ -84,7 +89,7 @@ def calm(s: Signals, c: Config) -> Answer:
         return Answer(True, "no divergence so far")
     return Answer(
         s.since_divergence >= window,
-        f"last divergence {s.since_divergence} steps ago, needs {window}",
+        lambda: f"last divergence {s.since_divergence} steps ago, needs {window}",
     )
 
 

@@ -89,6 +89,14 @@ TRANSITIONS: tuple[Transition, ...] = (
 )
 
 
+_FROM = {phase: tuple(row for row in TRANSITIONS if row.source is phase) for phase in Phase}
+_EXPLAINED = {
+    phase: tuple((row, guard) for row in rows if row.cause != "operator" for guard in row.guards)
+    for phase, rows in _FROM.items()
+}
+"""By phase: the rows out of it, and the guards that its checklist shows."""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """A transition that is due, with the guards that say so."""
 
@@ -103,11 +111,9 @@ def guard_name(guard: g.Guard) -> str:
 
 def decide(phase: Phase, signals: Signals, config: Config) -> Decision | None:
     """The first row out of ``phase`` whose guards all hold, or None to stay."""
-    for row in TRANSITIONS:
-        if row.source is not phase:
-            continue
+    for row in _FROM[phase]:
         answers = [guard(signals, config) for guard in row.guards]
-        if all(answer.holds for answer in answers):
+        if all([answer.holds for answer in answers]):
             lines = tuple(
                 f"{guard_name(guard)} ({answer.detail})" for guard, answer in zip(row.guards, answers, strict=True)
             )
@@ -119,11 +125,14 @@ def explain(phase: Phase, signals: Signals, config: Config) -> tuple[GuardLine, 
     """Every guard of every row out of ``phase`` with its numbers: the "why not predicting yet?" checklist."""
     return tuple(
         GuardLine(row.target, guard_name(guard), answer.holds, answer.detail)
-        for row in TRANSITIONS
-        if row.source is phase and row.cause != "operator"
-        for guard in row.guards
+        for row, guard in _EXPLAINED[phase]
         for answer in [guard(signals, config)]
     )
+
+
+def holding(phase: Phase, signals: Signals, config: Config) -> tuple[bool, ...]:
+    """Which lines of ``explain`` hold, without their words."""
+    return tuple([guard(signals, config).holds for _, guard in _EXPLAINED[phase]])
 
 
 def refusal(phase: Phase, asked: Phase, signals: Signals, config: Config) -> str | None:
