@@ -214,6 +214,7 @@ class Answers(Own):
         (Observation(0.5, None), "relative_error is a float instead of a Tensor or None"),  # type: ignore[arg-type]
         (Observation(torch.zeros(2), None), r"relative_error has shape \(2,\) instead of \(\)"),
         (Observation(torch.zeros((), device="meta"), None), "relative_error is on meta instead of cpu"),
+        (Observation(None, None, torch.zeros(2)), r"residual_norm has shape \(2,\) instead of \(\)"),
         (Observation(None, torch.zeros(3)), r"residual_P has shape \(3,\) instead of \(195,\)"),
         (Observation(None, torch.zeros(195, device="meta")), "residual_P is on meta instead of cpu"),
         (None, "returned NoneType instead of an Observation"),

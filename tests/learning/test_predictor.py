@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.predictors import make_predictor
+from trainer_core.learning.predictors import directions, make_predictor
 from trainer_core.learning.predictors.directions import adam_direction
 from trainer_core.learning.predictors.linear import Linear
 from trainer_core.learning.residuals import ResidualStore
@@ -34,7 +34,7 @@ def linear(config: PredictorConfig) -> tuple[Linear, Parameters]:
 def test_a_linear_trajectory_is_recovered_exactly() -> None:
     predictor, parameters = linear(PredictorConfig())
     slope = torch.linspace(-1, 1, parameters.count)
-    errors = [predictor.observe(slope.clone(), STATE).relative_error for _ in range(12)]
+    errors = [predictor.observe(slope.clone(), STATE).residual_norm for _ in range(12)]
     assert errors[0] is None
     assert all(e is not None and float(e) < 1e-6 for e in errors[1:])
     proposal = predictor.propose(STATE)
@@ -76,9 +76,28 @@ def test_the_residual_is_actual_minus_predicted() -> None:
     first, second = torch.ones(parameters.count), torch.full((parameters.count,), 3.0)
     assert predictor.observe(first, STATE).residual_P is None
     seen = predictor.observe(second, STATE)
-    assert seen.residual_P is not None and seen.relative_error is not None
+    assert seen.residual_P is not None and seen.residual_norm is not None
     assert torch.equal(seen.residual_P, second - first)
-    assert float(seen.relative_error) == pytest.approx(2 / 3)
+    assert float(seen.residual_norm) == pytest.approx(float(torch.linalg.vector_norm(second)) * 2 / 3)
+
+
+def test_what_is_observed_in_pieces_is_what_is_observed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole, parameters), (cut, _) = (
+        linear(PredictorConfig(direction="optimizer")),
+        linear(PredictorConfig(direction="optimizer")),
+    )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        delta = torch.randn(parameters.count, generator=generator)
+        expected = whole.observe(delta.clone(), STATE)
+        with monkeypatch.context() as patch:
+            patch.setattr(directions, "_PIECE", 3)
+            seen = cut.observe(delta.clone(), STATE)
+    assert seen.residual_P is not None and expected.residual_P is not None
+    assert torch.equal(seen.residual_P, expected.residual_P)
+    assert seen.residual_norm is not None and expected.residual_norm is not None
+    assert float(seen.residual_norm) == pytest.approx(float(expected.residual_norm), rel=1e-6)
+    assert torch.equal(cut.state_dict()["slope"], whole.state_dict()["slope"])
 
 
 def test_a_predictor_goes_on_from_its_saved_state() -> None:

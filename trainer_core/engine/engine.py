@@ -124,7 +124,7 @@ class Engine:
 
         Raises UserError for a batch that cannot be used, TrainingFailed when NaN or Inf outlast every rollback.
         """
-        self.parameters.check_same(p for group in self.optimizer.param_groups for p in group["params"])
+        self.parameters.check_same([p for group in self.optimizer.param_groups for p in group["params"]])
         batch = self.last_batch = checked_batch(batch, self.parameters.device)
         start = self.clock()
         self._boundary(batch)

@@ -136,7 +136,7 @@ def _check_loss(loss: Tensor, device: torch.device) -> None:
 
 
 def _check_sparse(engine: "Engine") -> None:
-    if any(p.grad is not None and p.grad.is_sparse for p in engine.parameters.tensors):
+    if any((grad := p.grad) is not None and grad.is_sparse for p in engine.parameters.tensors):
         if engine.ranks is not None:
             raise UserError("sparse gradients cannot be averaged over several ranks: use sparse=False")
         refusal = sparse_refusal(engine.optimizer)

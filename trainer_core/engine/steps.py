@@ -68,12 +68,14 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     measured = [found.loss, torch.linalg.vector_norm(delta_P), *found.norms, *parameters.norms()]
     observation = checked_observation(engine.predictor.observe(delta_P, engine.state), engine.predictor, delta_P)
     confidence = engine.muon.confidence if engine.muon else None
-    perhaps = (observation.relative_error, confidence, found.noise)
+    perhaps = (observation.relative_error, observation.residual_norm, confidence, found.noise)
     # One intended synchronisation a step: the transition table needs these numbers before the next batch.
     numbers = iter(torch.stack([*measured, *(x.float() for x in perhaps if x is not None)]).tolist())
     loss_, update_norm = next(numbers), next(numbers)
     grad_norms, param_norms = (list(islice(numbers, len(found.norms))) for _ in range(2))
-    relative, cosine, noise = (None if x is None else next(numbers) for x in perhaps)
+    relative, residual_norm, cosine, noise = (None if x is None else next(numbers) for x in perhaps)
+    if relative is None and residual_norm is not None:
+        relative = residual_norm / update_norm if update_norm else math.nan
     grad_norm = whole_norm(grad_norms)
     if observation.residual_P is not None:
         engine.residuals.push(observation.residual_P, residual_state(engine, loss_, grad_norm, update_norm))

@@ -106,7 +106,7 @@ class Baseline:
         if n < 2:
             return None
         mean = sum(self._recent) / n
-        return sum((x - mean) ** 2 for x in self._recent) / (n - 1)
+        return sum([(x - mean) ** 2 for x in self._recent]) / (n - 1)
 
     def update(self, value: float) -> None:
         """Take one finite value: an arithmetic mean at first, then an exponential one."""

@@ -5,6 +5,7 @@ Shapes: P is the number of trainable scalars (tied parameters counted once).
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import is_
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ class Parameters:
     ``held``: only these are moved by the optimizer; None means all. The rest stays as it is and is not watched.
     """
 
-    _moving: int | None = None
-    """Trainable tensors that the optimizer held at the beginning."""
+    _moving: Sequence[Tensor] = ()
+    """Trainable tensors that the optimizer held at the beginning, in its order."""
     _work: tuple[Tensor, list[Tensor]] | None = None
     """The vector that ``work`` gave, and its views: to make them anew takes longer than a pass over a small model."""
 
@@ -30,7 +31,7 @@ class Parameters:
         if held is not None:
             moved = list(held)
             named = _held(model, named, moved)
-            self._moving = sum(p.requires_grad for p in moved)
+            self._moving = [p for p in moved if p.requires_grad]
         uninitialized = [name for name, p in named if isinstance(p, nn.parameter.UninitializedParameter)]
         if uninitialized:
             raise UserError(f"{uninitialized[0]} has no shape yet: run one forward pass before training starts")
@@ -47,6 +48,7 @@ class Parameters:
         self.sizes = [p.numel() for p in self.tensors]
         self.count = sum(self.sizes)
         self.device = self.tensors[0].device
+        self._single = all(p.dtype is torch.float32 for p in self.tensors)
         self._wide = any(p.dtype is torch.float64 for p in self.tensors)
         self.layers, self._layer_of = _layers(self.names)
 
@@ -55,11 +57,12 @@ class Parameters:
 
         What is predicted, undone and saved was settled then.
         """
-        now = sum([p.requires_grad for p in held])
-        if now != self._moving or not all(p.requires_grad for p in self.tensors):
+        now = [p for p in held if p.requires_grad]
+        if len(now) != len(self._moving) or not all(map(is_, now, self._moving)):
             raise UserError(
-                f"the optimizer moved {self._moving} trainable tensors when the run began and other ones ({now}) now: "
-                "freeze, unfreeze or add parameters before the trainer is made, and make a new one for each stage"
+                f"the optimizer moved {len(self._moving)} trainable tensors when the run began and other ones "
+                f"({len(now)}) now: freeze, unfreeze or add parameters before the "
+                "trainer is made, and make a new one for each stage"
             )
 
     def empty(self) -> Tensor:
@@ -101,7 +104,7 @@ class Parameters:
     @torch.no_grad()
     def norms(self) -> list[Tensor]:
         """L2 norm of each parameter, scalars on their device, float32."""
-        return [n.float() for n in torch._foreach_norm(self.tensors)]
+        return self._norms(self.tensors)
 
     def state(self) -> list[tuple[int, int]]:
         """Where each weight tensor lives and how often it was written in place: equal states mean equal weights."""
@@ -122,7 +125,7 @@ class Parameters:
         """L2 norm of each parameter's gradient, scalars on their device, float32; 0 where it has none."""
         grads = [p.grad for p in self.tensors]
         if all(g is not None and not g.is_sparse for g in grads):
-            return [n.float() for n in torch._foreach_norm(grads)]  # type: ignore[arg-type]
+            return self._norms(grads)  # type: ignore[arg-type]
         zero = torch.zeros((), device=self.device)
         return [zero if g is None else _norm(g) for g in grads]
 
@@ -132,6 +135,10 @@ class Parameters:
         for layer, norm in zip(self._layer_of, norms, strict=True):
             squares[layer] += norm * norm
         return tuple([math.sqrt(square) for square in squares])
+
+    def _norms(self, tensors: list[Tensor]) -> list[Tensor]:
+        norms = torch._foreach_norm(tensors)
+        return list(norms) if self._single else [n.float() for n in norms]
 
     def _pairs(self, vector_P: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         return zip(self.views(vector_P), self.tensors, strict=True)

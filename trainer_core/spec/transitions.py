@@ -113,7 +113,7 @@ def decide(phase: Phase, signals: Signals, config: Config) -> Decision | None:
     """The first row out of ``phase`` whose guards all hold, or None to stay."""
     for row in _FROM[phase]:
         answers = [guard(signals, config) for guard in row.guards]
-        if all([answer.holds for answer in answers]):
+        if all(answer.holds for answer in answers):
             lines = tuple(
                 f"{guard_name(guard)} ({answer.detail})" for guard, answer in zip(row.guards, answers, strict=True)
             )

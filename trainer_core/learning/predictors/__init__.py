@@ -31,6 +31,8 @@ class Observation(msgspec.Struct, frozen=True):
     """norm(actual - predicted) / norm(actual), no dimension; None when nothing had been predicted yet."""
     residual_P: Tensor | None
     """actual - predicted, shape (P,); valid until the next call, and no longer than until the next full step."""
+    residual_norm: Tensor | None = None
+    """norm(actual - predicted), no dimension, instead of the relative error: the engine has norm(actual) already."""
 
 
 class Predictor(Protocol):
@@ -106,7 +108,12 @@ def checked_observation(observation: object, predictor: object, like_P: Tensor) 
     if not isinstance(observation, Observation):
         raise UserError(f"{name}: observe() returned {type(observation).__name__} instead of an Observation")
     error, residual_P = observation.relative_error, observation.residual_P
-    for what, value, shape in (("relative_error", error, torch.Size()), ("residual_P", residual_P, like_P.shape)):
+    norm, number = observation.residual_norm, torch.Size()
+    for what, value, shape in (
+        ("relative_error", error, number),
+        ("residual_norm", norm, number),
+        ("residual_P", residual_P, like_P.shape),
+    ):
         if value is None:
             continue
         if not isinstance(value, Tensor):
@@ -117,6 +124,8 @@ def checked_observation(observation: object, predictor: object, like_P: Tensor) 
             raise UserError(f"{name}: {what} is on {value.device} instead of {like_P.device}")
     if error is not None and (error.dim() or error.requires_grad):
         observation = msgspec.structs.replace(observation, relative_error=error.detach().reshape(()))
+    if norm is not None and (norm.dim() or norm.requires_grad):
+        observation = msgspec.structs.replace(observation, residual_norm=norm.detach().reshape(()))
     if residual_P is not None and residual_P.requires_grad:
         observation = msgspec.structs.replace(observation, residual_P=residual_P.detach())
     return observation

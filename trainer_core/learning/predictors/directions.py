@@ -7,8 +7,10 @@ from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
 
-_PIECE = 1 << 20
-"""Scalars worked on at once."""
+_PIECE = 1 << 18
+"""Scalars worked on at once on a CPU: what is computed on the way stays in its cache."""
+_LARGE_PIECE = 1 << 22
+"""On another device, which a small piece would not fill."""
 
 
 def has_moments(parameters: Parameters, optimizer: torch.optim.Optimizer) -> list[bool]:
@@ -40,7 +42,7 @@ def adam_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.Opti
         beta1, beta2 = group["betas"]
         count, rate = _count(state["step"]), _rate(group["lr"])
         square = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-        for out, m, v in _pieces(view, state["exp_avg"], square):
+        for out, m, v in pieces(view, state["exp_avg"], square):
             mean = m.float() / (1 - beta1**count)
             rms = (v.float() / (1 - beta2**count)).sqrt_()
             torch.div(mean, rms + group["eps"], out=out)
@@ -50,11 +52,15 @@ def adam_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.Opti
     return written
 
 
-def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors, which have one shape, cut alike: what is computed on the way is then never as large as a tensor."""
-    if not all(t.is_contiguous() for t in tensors):
+def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors, which have one shape, cut alike: what is computed on the way is then never as large as a tensor.
+
+    Of two types, the narrower one is widened on the way, on a CPU into a copy.
+    """
+    piece = _PIECE if tensors[0].device.type == "cpu" else _LARGE_PIECE
+    if tensors[0].numel() <= piece or not all(t.is_contiguous() for t in tensors):
         return iter([tensors])
-    return zip(*(t.view(-1).split(_PIECE) for t in tensors), strict=True)
+    return zip(*(t.view(-1).split(piece) for t in tensors), strict=True)
 
 
 @torch.no_grad()

@@ -79,15 +79,14 @@ class Learned:
         known = basis.blocks > 0
         if state.step > 0:
             self._during.append(state)
-        length = torch.linalg.vector_norm(delta_P)
         residual_P, raw = basis.observe(delta_P)
-        error = torch.linalg.vector_norm(residual_P) / length if known else None
+        norm = torch.linalg.vector_norm(residual_P) if known else None
         if basis.in_block == 0:
             if raw is not None:
                 self._pending.append((raw, self._before, self._during))
             self._before, self._during = self._during, []
             self._expect()
-        return Observation(error, residual_P if known else None)
+        return Observation(None, residual_P if known else None, norm)
 
     def _expect(self) -> None:
         """What one step of the block that has just begun should do, on average over the block."""

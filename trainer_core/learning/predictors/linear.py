@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
-from trainer_core.learning.predictors.directions import adam_into, has_moments
+from trainer_core.learning.predictors.directions import adam_into, has_moments, pieces
 from trainer_core.spec.config import PredictorConfig
 
 
@@ -48,14 +48,19 @@ class Linear:
     @torch.no_grad()
     def observe(self, delta_P: Tensor, state: TrainingState) -> Observation:
         slope_P = self._slope()
-        length = torch.linalg.vector_norm(delta_P)
         if self._seen:
             self._learn_shrinkage(delta_P, slope_P)
-        residual_P = torch.sub(delta_P, slope_P, out=self._work_P)
-        error = torch.linalg.vector_norm(residual_P) / length if self._seen else None
+        residual_P = torch.empty_like(delta_P) if self._work_P is None else self._work_P
         self._seen += 1
-        slope_P.add_(residual_P, alpha=1.0 / min(self._seen, self._config.window))
-        return Observation(error, residual_P if self._seen > 1 else None)
+        rate, norms = 1.0 / min(self._seen, self._config.window), []
+        for delta, slope, residual in pieces(delta_P, slope_P, residual_P):
+            torch.sub(delta, slope, out=residual)
+            norms.append(torch.linalg.vector_norm(residual))
+            slope.add_(residual, alpha=rate)
+        if self._seen == 1:
+            return Observation(None, None)
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        return Observation(None, residual_P, norm)
 
     def _slope(self) -> Tensor:
         """The running mean (P,), as coarse as its use allows now."""
