@@ -22,7 +22,9 @@ MOST_AT_ONCE = 100_000
 def compare_page() -> None:
     """The whole page."""
     frame()
-    feed = choose_run()
+    top = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    with top:
+        feed = choose_run()
     if feed is None:
         return
     names = [run.name for run in watch().runs() if run.name != feed.run_dir.name]
@@ -30,10 +32,11 @@ def compare_page() -> None:
     given = Path(started.baseline).name if started is not None and started.baseline else None
     asked = [name for name in (st.query_params.get("with") or "").split(",") if name in names]
     usual = [given] if given in names else names[:1]
-    chosen = st.multiselect(
-        "Beside it", names, default=asked or usual, max_selections=MOST_COMPARED, width=700,
-        placeholder="choose runs to compare with", key=f"with_{feed.run_dir.name}",
-    )  # fmt: skip
+    with top:
+        chosen = st.multiselect(
+            "Beside it", names, default=asked or usual, max_selections=MOST_COMPARED, width=560,
+            placeholder="choose runs to compare with", key=f"with_{feed.run_dir.name}",
+        )  # fmt: skip
     st.query_params["with"] = ",".join(chosen)
     mount(feed, "compare", chosen)
     st.markdown("#### Did prediction pay?")

@@ -21,7 +21,7 @@ ASKING = "asking"
 """Session key: a dialog is open, which a redraw of the whole page would close."""
 FIRST_READ_S = 3.0
 FRAME = """<style>
-[data-testid="stMainBlockContainer"] { padding: 4.4rem 1.6rem 2rem; }
+[data-testid="stMainBlockContainer"] { padding: 3.9rem 1.6rem 2rem; }
 @media (max-width: 1150px) {
   .st-key-wide > * > [data-testid="stHorizontalBlock"],
   .st-key-wide > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }

@@ -18,6 +18,9 @@ TONES = {
 }
 """Bars by what is wrong with them: colour and words, never colour alone."""
 
+MOST_NAMED = 26
+"""Rows up to which each has room for its name."""
+
 
 def bars(seen: LayersView) -> Figure:
     """The newest norms, in model order, on a log axis; those beyond a limit say so."""
@@ -29,7 +32,7 @@ def bars(seen: LayersView) -> Figure:
         "barmode": "overlay",
         "bargap": 0.25,
         "hovermode": "closest",
-        "margin": {"l": 46, "r": 30, "t": 6, "b": 38},
+        "margin": {"l": 46, "r": 44, "t": 6, "b": 38},
     }
     columns, traces = {}, []
     for key, (severity, colour, words) in TONES.items():
@@ -93,8 +96,9 @@ def _bar(key: str, colour: str, rows: tuple[str, ...]) -> Json:
         "orientation": "h",
         "categories": list(rows),
         "marker": {"color": colour},
-        "textposition": "auto",
-        "insidetextanchor": "start",
+        "textposition": "outside",
+        "constraintext": "none",
+        "textfont": {"size": 10, "color": "$muted"},
         "cliponaxis": False,
         "hovertemplate": "%{y}: %{text}<extra></extra>",
     }
@@ -102,7 +106,11 @@ def _bar(key: str, colour: str, rows: tuple[str, ...]) -> Json:
 
 def _rows(seen: LayersView) -> Json:
     """The layers from the first to the last, downwards."""
-    return {"type": "category", "autorange": "reversed", "categoryarray": list(seen.rows), "showgrid": False}
+    names = list(seen.rows)
+    axis: Json = {"type": "category", "autorange": "reversed", "categoryarray": names, "showgrid": False}
+    if len(names) > MOST_NAMED:
+        return axis
+    return {**axis, "dtick": 1, "tickfont": {"color": "$muted", "size": 9.5}}
 
 
 def _sharing(seen: LayersView) -> str:

@@ -13,7 +13,7 @@ from app.views.series import Series
 def figure(seen: RateView) -> Figure:
     """The drawing of a view, from the first step to the end of the plan."""
     top = _top(seen)
-    shape = layout(0.0, seen.high * 1.02, {"range": [0, top], "tickformat": ".1e", "nticks": 5})
+    shape = layout(0.0, seen.high * 1.02, {"range": [0, top], "tickformat": ".2~g", "nticks": 5})
     shape |= {"margin": {"l": 60, "r": 14, "t": 18, "b": 38}, "shapes": _edges(seen), "annotations": _names(seen)}
     shape["xaxis"] |= {"nticks": 7}
     kept = seen.applied.kept

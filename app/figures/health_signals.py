@@ -1,6 +1,7 @@
 """One measured signal over steps between the limits of its ladder, small: ratio, variance, noise. Pure."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from app.views.series import Line, Look, Series, line
 from trainer_core.spec.severity import Ladder, Severity
 
 Axis = tuple[float, float]
+CLOSE = 0.09
+"""Share of an axis below which the labels of two limits would cover one another."""
 
 
 def signal(
@@ -62,7 +65,17 @@ def limits(ladder: Ladder | None, ends: Axis, log: bool) -> tuple[list[Json], li
                 shape, label = limit_line(limit, f"{limit:g}", severity)
                 shapes.append(shape)
                 labels.append({**label, "y": math.log10(limit) if log else limit})
-    return shapes, labels
+    span = math.log10(ends[1] / ends[0]) if log else ends[1] - ends[0]
+    return shapes, _apart(labels, span)
+
+
+def _apart(labels: list[Json], span: float) -> list[Json]:
+    """Labels whose limits lie closer than a line of text are moved away from one another."""
+    ordered = sorted(labels, key=lambda label: float(label["y"]))
+    for lower, upper in pairwise(ordered):
+        if upper["y"] - lower["y"] < CLOSE * span:
+            lower["yshift"], upper["yshift"] = lower.get("yshift", 0) - 7, 7
+    return ordered
 
 
 def _values(found: Line) -> F64:

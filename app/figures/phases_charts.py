@@ -229,7 +229,7 @@ def reliability(found: Trust) -> Figure:
             _line("honest", "honest", "$muted", 1.2, dash="dash", hover=False),
             _line("interval", "interval", "$phase_predict@0.6", 2, hover=False),
             {"series": "tenths", "name": "outcomes", "type": "scatter", "mode": "markers+text",
-             "textposition": "bottom right", "textfont": {"size": 10.5, "color": "$muted"}, "cliponaxis": False,
+             "textposition": "top right", "textfont": {"size": 10.5, "color": "$muted"}, "cliponaxis": False,
              "marker": {"size": 10, "color": "$phase_predict", "line": {"width": 1, "color": "$surface"}},
              "hovertemplate": "stated %{x:.3f}, happened %{y:.3f}: %{text}<extra></extra>"},
         ],

@@ -135,7 +135,7 @@ def limit_line(y: float, text: str, severity: Severity) -> tuple[Json, Json]:
 
 def zone(low: float, high: float, severity: Severity) -> Json:
     """A pale zone between two values, over the whole width."""
-    colour = f"${theme.severity_token(severity)}@{'0.16' if severity is Severity.CRITICAL else '0.09'}"
+    colour = f"${theme.severity_token(severity)}@{'0.10' if severity is Severity.CRITICAL else '0.07'}"
     box = {"xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high}
     return {"type": "rect", **box, "fillcolor": colour, "line": {"width": 0}, "layer": "below"}
 

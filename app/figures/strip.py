@@ -23,7 +23,8 @@ def html() -> str:
         '<span class="hy-phase" data-phase-of="strip.phase" data-bind="strip.phase"></span>'
         '<span class="hy-lock" data-on="strip.locked">🔒 prediction locked</span>'
         '<span class="hy-because" data-bind="strip.because"></span>'
-        '<span class="hy-via" data-bind="feed.via"></span></div>'
+        '<span class="hy-via" data-bind="feed.via"></span>'
+        '<button type="button" class="hy-again">Replay the recording</button></div>'
         f'<div class="hy-cells">{cells}'
         '<div class="hy-cell hy-alerts" data-tone="strip.alerts_tone"><span>Alerts</span>'
         '<b data-bind="strip.alerts"></b></div></div>'
@@ -56,5 +57,7 @@ def binds(seen: Strip) -> Binds:
 
 
 def _cell(label: str, key: str, extra: str) -> str:
-    more = f'<small data-bind="{extra}"></small>' if extra else ""
-    return f'<div class="hy-cell"><span>{label}</span><b data-bind="{key}"></b>{more}</div>'
+    if not extra:
+        return f'<div class="hy-cell"><span>{label}</span><b data-bind="{key}"></b></div>'
+    value = f'<b data-bind="{key}"></b> <small data-bind="{extra}"></small>'
+    return f'<div class="hy-cell hy-wide"><span>{label}</span><div>{value}</div></div>'

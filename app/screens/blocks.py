@@ -21,7 +21,6 @@ def page(*parts: str) -> str:
     return (
         '<div class="hy-banner" role="alert"></div>'
         '<div class="hy-replay" data-on="replay.on">'
-        '<button type="button" class="hy-again">Replay the recording</button>'
         '<span class="hy-replaying"><button type="button" class="hy-play" aria-pressed="true">Hold replay</button>'
         f'<label>speed <select class="hy-speed">{speeds}</select></label>'
         '<input type="range" class="hy-at" min="0" max="1" step="0.001" value="0" aria-label="Place in the recording">'
@@ -72,7 +71,7 @@ def facts(*pairs: tuple[str, str]) -> str:
 def listing(name: str, empty: str, kind: str = "feed", css: str = "") -> str:
     """A list filled by name. Kinds and the keys of their items:
 
-    ``feed``: severity, icon, message, detail, step, standing, open · ``checks``: met (true, false, null), text, detail
+    ``feed``: severity, icon, message, detail, step, open · ``checks``: met (true, false, null), text, detail
     (and flash: any value that changes when the line should light up) · ``bars``: label, share (0 to 1), value, and
     optionally tone or phase · ``lines``: text and optionally tone.
     """

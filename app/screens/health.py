@@ -90,7 +90,7 @@ def html() -> str:
             ),
         ),
         blocks.heading("Machine"),
-        f'<div class="hy-metrics">{"".join(_machine(name) for name in MACHINE)}</div>',
+        f'<div class="hy-metrics hy-four">{"".join(_machine(name) for name in MACHINE)}</div>',
         blocks.card(
             "Where this run comes from",
             blocks.live_table("health.environment", ("What", "Value"), "The run has not said where it comes from."),
@@ -238,7 +238,7 @@ def lists(moment: Moment) -> Lists:
             for one in health_curve.characteristics(snapshot, config)
         ],
         "health.fails": [
-            {"text": text, "tone": "warning" if health_checks.failing(snapshot) else "muted"}
+            {"text": text, "tone": "" if health_checks.failing(snapshot) else "muted"}
             for text in health_checks.IF_A_CHECK_FAILS
         ],
         "health.environment": [{"cells": [what, value], "tone": ""} for what, value in machine.environment(snapshot)],

@@ -62,10 +62,9 @@ def _alert_item(alert: Alert) -> Json:
     return {
         "severity": alert.severity.name.lower(),
         "icon": ICON[alert.severity],
-        "message": alert.message,
-        "detail": alert.detail,
+        "message": alert.said,
+        "detail": " · ".join(part for part in (alert.standing, alert.detail) if part not in ("", "open")),
         "step": alert.step,
-        "standing": alert.standing,
         "open": alert.resolved_step is None,
     }
 
@@ -77,7 +76,6 @@ def _happening_item(happening: Happening) -> Json:
         "message": happening.text,
         "detail": "",
         "step": happening.step,
-        "standing": "",
         "open": False,
     }
 

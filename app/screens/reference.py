@@ -50,7 +50,7 @@ TABLES = {
     ),
     "transitions": Card(
         "Transitions",
-        ("From", "To", "This way taken", "Cause", "Conditions", "Now"),
+        ("From", "To", "Taken, any cause", "Cause", "Conditions", "Now"),
         NO_PHASES,
         "The first row out of the present phase whose conditions all hold is taken.",
     ),

@@ -10,7 +10,7 @@ const KINDS = {
     li.dataset.toneIs = item.severity;
     li.append(make("span", "hy-icon", item.icon), make("span", "hy-what", item.message),
       make("span", "hy-when", `step ${item.step.toLocaleString("en-US")}`),
-      ...(item.detail ? [make("span", "hy-detail", `${item.detail} · ${item.standing}`)] : []));
+      ...(item.detail ? [make("span", "hy-detail", item.detail)] : []));
     return li;
   },
 

@@ -28,9 +28,10 @@ class Alert:
 
     alert_id: str
     severity: Severity
-    message: str
+    said: str
+    """What is wrong, with the number and its limit."""
     detail: str
-    """The value, the limit it passed, and what its remedy would send."""
+    """Likely causes, and what its remedy would send."""
     step: int
     resolved_step: int | None
     acknowledged: bool
@@ -64,7 +65,7 @@ def _alert(life: Life) -> Alert:
     return Alert(
         alert_id=raised.alert_id,
         severity=Severity(raised.severity),
-        message=raised.message,
+        said=_said(raised),
         detail=_detail(raised),
         step=raised.step,
         resolved_step=life.resolved.step if life.resolved is not None else None,
@@ -77,13 +78,11 @@ def _seen(life: Life) -> bool:
 
 
 def _detail(raised: AlertRaised) -> str:
-    """The numbers, and what the remedy would send."""
-    numbers = raised.signal if raised.value is None else f"{raised.signal} {words.number(raised.value)}"
-    if raised.limit is not None:
-        numbers += f", limit {words.number(raised.limit)}"
-    if raised.remedy is None or not raised.commands:
-        return numbers
-    return f"{numbers}; remedy {raised.remedy}: {', '.join(title(command).lower() for command in raised.commands)}"
+    """Why, and what to do."""
+    parts = [f"likely: {raised.causes}"] if raised.causes else []
+    if raised.remedy is not None and raised.commands:
+        parts.append(f"remedy: {', '.join(title(command).lower() for command in raised.commands)}")
+    return " · ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -189,5 +188,6 @@ def _holds(rule: str) -> str:
     found = BY_NAME.get(rule)
     if found is None:
         return ""
-    unit = "readings" if found in SYSTEM_RULES else "steps"
-    return f"raised after {found.hold} {unit} past its limit, resolved after {found.recovery} healthy {unit}"
+    unit = "reading" if found in SYSTEM_RULES else "step"
+    hold, recovery = words.several(found.hold, unit), words.several(found.recovery, f"healthy {unit}")
+    return f"raised after {hold} past its limit, resolved after {recovery}"

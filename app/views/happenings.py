@@ -61,7 +61,11 @@ def _said(record: Record) -> tuple[str, str]:
             accuracy = f", accuracy {100 * record.accuracy:.1f} %" if record.accuracy is not None else ""
             return "≈", f"validation loss {words.number(record.loss)}{accuracy}"
         case PredictionEnded():
-            return ("✓", f"{record.steps} predicted steps kept") if record.kept else ("✕", f"undone: {record.because}")
+            return (
+                ("✓", f"{record.steps} predicted steps kept")
+                if record.kept
+                else ("✕", f"undone: {words.reason(record.because)}")
+            )
         case ProgressCompared(paused_steps=0):
             return "≈", f"predictions go on: for their cost not slower than full steps (z = {record.z:.1f})"
         case ProgressCompared():

@@ -95,7 +95,7 @@ def _position(
 def _cause(newest: PhaseChanged | None) -> str:
     if newest is None:
         return "No phase change yet."
-    because = "; ".join(newest.because) or "no reason given"
+    because = "; ".join(newest.because).replace("_", " ") or "no reason given"
     return f"{newest.from_phase.value} → {newest.to_phase.value} at step {newest.step:,}: {because}"
 
 

@@ -107,7 +107,7 @@ def _verdict(found: Flight | None) -> tuple[str, str]:
     if found.ended is None:
         return "Under way: no verdict yet.", "muted"
     kept = found.ended.kept
-    return f"{'✓ Kept' if kept else '✕ Undone'}: {found.ended.because}", "healthy" if kept else "caution"
+    return f"{'✓ Kept' if kept else '✕ Undone'}: {words.reason(found.ended.because)}", "healthy" if kept else "caution"
 
 
 def _exits_said(exits: Standing, found: Flight | None) -> str:
@@ -146,6 +146,6 @@ def _row(ended: PredictionEnded) -> tuple[tuple[str, ...], str]:
         loss,
         f"{ended.mean_error:.1%}" if ended.mean_error is not None else words.ABSENT,
         "✓ kept" if ended.kept else "✕ undone",
-        ended.because,
+        words.reason(ended.because),
     )
     return cells, "healthy" if ended.kept else "caution"

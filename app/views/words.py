@@ -44,6 +44,16 @@ def count(value: float | None) -> str:
     return ABSENT if value is None else f"{value:,.0f}"
 
 
+def several(number_: int, unit: str) -> str:
+    """``1 step``, ``20 steps``."""
+    return f"{number_:,} {unit}{'' if number_ == 1 else 's'}"
+
+
+def reason(because: str) -> str:
+    """The first of several reasons, which is what was measured; the state machine shows the guards behind it."""
+    return because.split("; ")[0].replace("->", "→")
+
+
 def share(part: float, whole: float) -> str:
     """A percentage, or a dash where there is no whole."""
     return f"{100 * part / whole:.0f} %" if whole else ABSENT

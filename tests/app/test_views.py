@@ -117,7 +117,7 @@ def test_open_alerts_come_first_and_the_worst_of_them_on_top() -> None:
     script.say(AlertResolved(20, "c", "rule", "recovered"))
     found = alerts(seen(script))
     assert [alert.alert_id for alert in found] == ["b", "a", "c"]
-    assert found[0].detail == "grad_norm 12, limit 10"
+    assert found[0].said == "rule: 12, past its critical limit 10"
     assert found[2].standing == "resolved at step 20"
     assert len(open_alerts(seen(script))) == 2
 
@@ -129,7 +129,7 @@ def test_an_alert_says_what_its_remedy_would_send() -> None:
         10, "a", "rule", Severity.WARNING, "grad_norm", 12.0, 10.0, "it explodes", "gradient_explosion", commands
     )
     script.say(raised)
-    said = "grad_norm 12, limit 10; remedy gradient_explosion: set gradient clip to 1, scale learning rate by 0.5"
+    said = "remedy: set gradient clip to 1, scale learning rate by 0.5"
     assert alerts(seen(script))[0].detail == said
 
 
