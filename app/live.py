@@ -23,6 +23,7 @@ from app.entrance import same_origin
 from app.exports import Exports
 from app.feed import Feed, Watch
 from app.ranges import serve_range
+from app.replay import Wish
 from app.screen import Ask, Screen, check
 from app.screens import blocks
 from app.screens.page import LivePage
@@ -30,7 +31,7 @@ from app.screens.registry import PAGES
 from app.theme import tokens
 from trainer_core.spec.errors import RunError
 
-GLANCE_S, LEAST_S = 0.2, 0.05
+GLANCE_S, LEAST_S = 0.2, 0.03
 """Values are sent when something has happened, or after so long; but not more often than every LEAST_S."""
 DRAW_S = 0.5
 """Shortest time between two drawings; a browser that is slow to draw gets fewer."""
@@ -185,10 +186,12 @@ async def _push(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked)
         while not asked.over:
             try:
                 asked.news.clear()
+                begun = loop.time()
                 await _push_once(websocket, screen, asked)
-                await asyncio.sleep(LEAST_S)
+                await asyncio.sleep(max(0.0, begun + LEAST_S - loop.time()))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asked.news.wait(), GLANCE_S)
+                    async with asyncio.timeout(GLANCE_S):
+                        await asked.news.wait()
             except (ArithmeticError, LookupError, TypeError, ValueError, RunError) as error:
                 text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
                 await _send(websocket, {"t": "trouble", "text": text})
@@ -203,8 +206,7 @@ async def _push(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked)
 
 
 async def _push_once(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
-    await asyncio.to_thread(screen.show, asked.ask.replay, time.monotonic())
-    for message in await asyncio.to_thread(screen.glance, time.time()):
+    for message in await asyncio.to_thread(_looked, screen, asked.ask.replay):
         await _send(websocket, message)
     waited = time.monotonic() - asked.sent_at
     ready = asked.ask.drawn >= asked.sent and waited >= DRAW_S
@@ -216,6 +218,11 @@ async def _push_once(websocket: WebSocket, screen: Screen, asked: _Asked) -> Non
         asked.sent += 1
         await _send(websocket, {"t": "draw", "number": asked.sent, "figures": drawn})
     asked.sent_at = time.monotonic()
+
+
+def _looked(screen: Screen, wish: Wish | None) -> list[dict[str, Any]]:
+    screen.show(wish, time.monotonic())
+    return screen.glance(time.time())
 
 
 async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from app.figures.axis import Axis
 from app.figures.lifecycle import Binds
 from app.figures.spec import Json
 from app.replay import Replay, Source, Wish
-from app.screens.page import LivePage, Moment
+from app.screens.page import Lists, LivePage, Moment
 from app.views.alerts import critical_news
 from app.views.series import Look, Window
 from app.views.strip import strip as strip_view
@@ -80,6 +80,9 @@ class Screen:
         self.sent = Sent()
         self.replay: Replay | None = None
         self._tables_at = -math.inf
+        self._glanced: object = None
+        self._drawn: object = None
+        """What was known when the values, and the figures, were last worked out: the same again is not worked out."""
 
     def show(self, wish: Wish | None, clock: float) -> None:
         """Show the run as it is, or a replay of it. ``clock``: monotonic seconds. Raises JournalError."""
@@ -97,10 +100,15 @@ class Screen:
             self.replay = None
 
     def glance(self, now: float) -> list[Json]:
-        """Bound values and lists: cheap, ten times a second; tables once."""
+        """Bound values and lists; those of the page itself only when something has happened, tables once a second."""
         moment = self._moment(now)
         common = _common(moment) | self._replaying(moment)
-        binds, lists = self.page.binds(moment), self.page.lists(moment)
+        binds: Binds = {}
+        lists: Lists = {}
+        known = _known(moment)
+        if known != self._glanced:
+            self._glanced = known
+            binds, lists = self.page.binds(moment), self.page.lists(moment)
         if not 0.0 <= now - self._tables_at < TABLES_S:
             self._tables_at = now
             slow_binds, slow_lists = self.page.tables(moment)
@@ -112,6 +120,10 @@ class Screen:
     def drawings(self, ask: Ask, now: float) -> list[Json]:
         """The figures the browser can see, as far as they changed."""
         moment = self._moment(now)
+        known = (_known(moment), msgspec.structs.replace(ask, drawn=0))
+        if known == self._drawn:
+            return []
+        self._drawn = known
         axis = Axis(moment.snapshot, ask.look, ask.zone)
         look = axis.wanted()
         wanted = self.page.figures if ask.visible is None else ask.visible
@@ -136,6 +148,12 @@ class Screen:
 def _moment(source: Source, now: float, others: tuple[Moment, ...] = (), first: tuple[str, ...] = ()) -> Moment:
     status = source.status if source.status is not None else NOT_READ
     return Moment(source.snapshot(), status, source.connection, str(source.run_dir), now, others, first)
+
+
+def _known(moment: Moment) -> tuple[object, ...]:
+    """All that a page's own values and figures are made from; equal until something has happened."""
+    status = moment.status
+    return (moment.snapshot, status.state, status.because, moment.connection, *map(_known, moment.others))
 
 
 def _common(moment: Moment) -> Binds:

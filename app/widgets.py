@@ -66,8 +66,14 @@ def choose_run() -> Feed | None:
     st.session_state["chosen_run"] = st.query_params["run"] = chosen
     feed = watched.feed(chosen)
     if feed is not None and not feed.wait(FIRST_READ_S):
-        st.caption("Reading the journal…")
+        _reading(feed)
     return feed
+
+
+@st.fragment(run_every=1.0)
+def _reading(feed: Feed) -> None:
+    if not feed.wait(0.0):
+        st.caption("Reading the journal…")
 
 
 def _no_runs(runs_dir: Path) -> None:

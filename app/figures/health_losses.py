@@ -3,8 +3,17 @@
 import numpy as np
 
 from app.figures.confidence import alone_trace
-from app.figures.loss import envelope
-from app.figures.spec import Figure, Json, band_columns, band_letters, band_shapes, layout, nan_series, nan_trace
+from app.figures.spec import (
+    Figure,
+    Json,
+    band_columns,
+    band_letters,
+    band_shapes,
+    layout,
+    nan_series,
+    nan_trace,
+    outline_trace,
+)
 from app.store import Snapshot
 from app.table import F64
 from app.views.bands import bands
@@ -31,8 +40,7 @@ def curve(snapshot: Snapshot, look: Look) -> Figure:
         title="This run's curve",
         caption="the whole run, smoothed · predicted ± 5 %",
         traces=[
-            {"series": "close", "name": "predicted ± 5 %", "type": "scatter", "mode": "lines", "hoverinfo": "skip",
-             "line": {"width": 0}, "fill": "toself", "fillcolor": "$phase_predict@0.28"},
+            outline_trace("close", "predicted ± 5 %", 0.28),
             _thin("faint", "loss", "$measured@0.25", 1),
             _thin("smooth", "loss, smoothed", "$measured", 2),
             {**_thin("predicted", "predicted", "$phase_predict", 2), "line": {
@@ -49,7 +57,7 @@ def curve(snapshot: Snapshot, look: Look) -> Figure:
             annotations=[*band_letters(found), *(_note(stage, i, low, high) for i, stage in enumerate(named))],
         ),
         columns={
-            "close": envelope(close),
+            "close": close,
             "faint": _bare(measured),
             "smooth": measured.smoothed,
             "predicted": Series({"x": path["x"], "y": path["y"]}, seq=predicted.seq),

@@ -6,8 +6,7 @@ import numpy as np
 
 from app.figures.confidence import alone_trace
 from app.figures.health_losses import validation
-from app.figures.loss import envelope
-from app.figures.spec import DECADES, Figure, Json, layout, limit_line, nan_series, nan_trace
+from app.figures.spec import DECADES, Figure, Json, layout, limit_line, nan_series, nan_trace, outline_trace
 from app.store import Snapshot
 from app.table import F64
 from app.views.series import Line, Look, Series, Window, line
@@ -31,15 +30,14 @@ def divergence(snapshot: Snapshot, look: Look, _config: Config) -> Figure:
     path = line(snapshot, snapshot.path, "loss", look.window, piece="cycle").kept
     measured = line(snapshot, snapshot.steps, "loss", look.window)
     x, y = path.columns["x"], path.columns["y"]
-    outline = envelope(Series({"x": x, "low": y * (1 - FAR), "high": y * (1 + FAR)}))
+    near = Series({"x": x, "low": y * (1 - FAR), "high": y * (1 + FAR)}, seq=path.seq)
     traces = [
-        {"series": "near", "name": "predicted ± 10 %", "type": "scatter", "mode": "lines", "hoverinfo": "skip",
-         "line": {"width": 0}, "fill": "toself", "fillcolor": "$phase_predict@0.25"},
+        outline_trace("near", "predicted ± 10 %", 0.25),
         _line("measured", "actual", "$measured@0.7", 1.2),
         _line("predicted", "predicted", "$phase_predict", 2, "4px,3px"),
         alone_trace("predicted_alone", "$phase_predict"),
     ]  # fmt: skip
-    columns = {"near": outline, "measured": _bare(measured), "predicted": Series({"x": x, "y": y}, seq=path.seq)}
+    columns = {"near": near, "measured": _bare(measured), "predicted": Series({"x": x, "y": y}, seq=path.seq)}
     columns["predicted_alone"] = line(snapshot, snapshot.path, "loss", look.window, piece="cycle").alone
     caption = "actual loss · predicted ± 10 %" if len(x) else "nothing was predicted in these steps"
     return _figure("divergence", "Loss, predicted and actual", caption, traces, low, high, _scale(look), columns)

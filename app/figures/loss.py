@@ -16,6 +16,7 @@ from app.figures.spec import (
     mark_trace,
     nan_series,
     nan_trace,
+    outline_trace,
 )
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
@@ -83,7 +84,6 @@ def figure(loss: LossView) -> Figure:
             "predicted": predicted.kept,
             "predicted_alone": predicted.alone,
             "predicted_abandoned": predicted.abandoned,
-            "error_band": envelope(predicted.kept),
             "ema": _smooth(measured),
             **{f"mark_{kind}": _mark_series(found) for kind, found in vars(loss.marks).items()},
             "mark_nan": nan_series(loss.not_finite, "loss", loss.low, loss.high),
@@ -100,8 +100,7 @@ def _traces() -> list[Json]:
          "line": {"color": "$abandoned", "width": 1}},
         {"series": "predicted_abandoned", "name": "abandoned prediction", **quiet, "mode": "lines",
          "line": {"color": "$abandoned", "width": 1, "dash": "dot"}},
-        {"series": "error_band", "name": "error band", **quiet, "mode": "lines", "line": {"width": 0}, "fill": "toself",
-         "fillcolor": "$phase_predict@0.28"},
+        outline_trace("predicted", "error band", 0.28),
         {"series": "measured", "name": "measured", "type": "scatter", "mode": "lines", "hovertemplate": "%{y:.4g}",
          "line": {"color": "$measured@0.75", "width": 1.1}},
         alone_trace(),
@@ -125,20 +124,6 @@ def _smooth(measured: Line) -> Series:
         return measured.smoothed
     kept = measured.kept
     return Series({"x": kept.columns["x"], "y": kept.columns["loss_ema"]}, seq=kept.seq)
-
-
-def envelope(path: Series) -> Series:
-    """The error band as one closed outline a stretch: along the upper edge, back along the lower one."""
-    x, low, high = path.columns["x"], path.columns["low"], path.columns["high"]
-    pieces = np.split(np.arange(len(x)), np.flatnonzero(np.isnan(x)))
-    outline_x, outline_y = [], []
-    for piece in pieces:
-        inside = piece[np.isfinite(x[piece]) & np.isfinite(low[piece]) & np.isfinite(high[piece])]
-        if len(inside):
-            outline_x += [x[inside], x[inside][::-1], [np.nan]]
-            outline_y += [high[inside], low[inside][::-1], [np.nan]]
-    empty = np.empty(0)
-    return Series({"x": np.concatenate([empty, *outline_x]), "y": np.concatenate([empty, *outline_y])})
 
 
 def _mark_series(found: list[Mark]) -> Series:

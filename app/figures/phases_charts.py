@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.figures import confidence
-from app.figures.loss import envelope
-from app.figures.spec import Figure, Json, layout
+from app.figures.spec import Figure, Json, layout, outline_trace
 from app.store import PHASES, Snapshot
 from app.table import F64
 from app.theme import phase_token
@@ -145,8 +144,7 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
         title="Actual and predicted loss",
         caption=_flight_caption(found, bool((path.columns["high"] > path.columns["low"]).any())),
         traces=[
-            {"series": "error_band", "name": "error band", "type": "scatter", "mode": "lines", "line": {"width": 0},
-             "fill": "toself", "fillcolor": "$phase_predict@0.26", "hoverinfo": "skip"},
+            outline_trace("predicted", "error band", 0.26),
             _line("measured", "measured", "$measured@0.5", 1.0, hover=False),
             *[_dots(phase, size=6) for phase in PHASES],
             _line("predicted", "predicted", "$phase_predict", 2.2, dash="4px,3px"),
@@ -158,10 +156,9 @@ def prediction(snapshot: Snapshot, found: Flight | None) -> Figure:
             low, high, {"nticks": 6}, [], shapes=_inside(found)
         ),
         columns={
-            "error_band": envelope(path),
             "measured": Series({"x": measured.columns["x"], "y": measured.columns["y"]}),
             **by_phase,
-            "predicted": Series({"x": path.columns["x"], "y": path.columns["y"]}),
+            "predicted": path,
             **_single(path),
         },
         steps=False,

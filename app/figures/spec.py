@@ -154,6 +154,20 @@ def zones(ladder: Ladder, floor: float, ceiling: float) -> list[Json]:
     return found
 
 
+def outline_trace(series: str, name: str, opacity: float) -> Json:
+    """A filled band between the columns ``low`` and ``high`` of a series, in the hue of predictions; x breaks it."""
+    fill = {"fill": "toself", "fillcolor": f"$phase_predict@{opacity}", "line": {"width": 0}}
+    return {
+        "series": series,
+        "outline": True,
+        "name": name,
+        "type": "scatter",
+        "mode": "lines",
+        "hoverinfo": "skip",
+        **fill,
+    }
+
+
 def mark_trace(kind: str, symbol: str, colour: str, height: float) -> Json:
     """Event marks that ride at a height (0 to 1) of the chart, whatever the values; the pointer reads their text."""
     return {

@@ -1,6 +1,7 @@
 """The status strip as HTML, drawn once, and the values bound to it by name. Pure."""
 
 from app.figures.lifecycle import Binds
+from app.views import words
 from app.views.strip import Strip
 
 CELLS = (
@@ -43,7 +44,7 @@ def binds(seen: Strip) -> Binds:
         "strip.phase": f"{seen.phase.letter} {seen.phase.value}" if seen.phase else "",
         "strip.locked": seen.locked,
         "strip.step": seen.step,
-        "strip.total": f"of {seen.total}",
+        "strip.total": f"of {seen.total}" if seen.total != words.ABSENT else "",
         "strip.progress": round(seen.progress, 3),
         "strip.rate": seen.rate,
         "strip.eta": seen.eta,

@@ -70,8 +70,8 @@ def no_tables(_moment: Moment) -> tuple[Binds, Lists]:
 class LivePage:
     """One page. ``html`` is drawn once (see ``blocks``); all that moves is named in it.
 
-    ``binds`` and ``lists`` are asked up to twenty times a second, ``tables`` once; none of them may grow with the
-    history. Of ``figures`` only those that the reader can see are drawn, once or twice a second.
+    While something happens ``binds`` and ``lists`` are asked up to thirty times a second, ``figures`` that are on the
+    reader's screen once or twice, ``tables`` once. None may grow with the history or depend on ``Moment.now``.
     """
 
     name: str

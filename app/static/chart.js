@@ -39,6 +39,25 @@ function bandPath(edges, [y0, y1]) {
   return edges.x.map((x0, i) => `M${x0},${y0}L${edges.y[i]},${y0}L${edges.y[i]},${y1}L${x0},${y1}Z`).join("");
 }
 
+// A filled band as one closed line a stretch: along the upper edge, back along the lower one.
+export function outline({ x = [], low = [], high = [] }) {
+  const line = { x: [], y: [] };
+  let stretch = [];
+  const add = (at, value) => { line.x.push(at); line.y.push(value); };
+  const close = () => {
+    for (const i of stretch) add(x[i], high[i]);
+    for (const i of stretch.reverse()) add(x[i], low[i]);
+    if (stretch.length) add(null, null);
+    stretch = [];
+  };
+  x.forEach((at, i) => {
+    if (at === null) close();
+    else if (low[i] !== null && high[i] !== null) stretch.push(i);
+  });
+  close();
+  return line;
+}
+
 // ---- one plotly figure ---------------------------------------------------------------------------------------------
 export class Chart {
   constructor(section) {
@@ -47,6 +66,7 @@ export class Chart {
     this.columns = {};
     this.revision = 0;
     this.drawn = false;
+    this.stale = false;
   }
 
   take(message) {
@@ -62,11 +82,15 @@ export class Chart {
       }
       if (change.text) held.text = change.text;
     }
+    return this;
   }
+
+  measure() { this.size = [this.div.clientWidth, this.div.clientHeight]; }
 
   async draw(Plotly, screen) {
     if (!this.layout) return;
-    const data = this.traces.map(({ series, height, categories, rows, ...trace }) => {
+    const data = this.traces.map(({ series, height, categories, rows, outline: filled, ...trace }) => {
+      if (filled) return { ...themed(screen.colours, trace), ...outline(this.columns[series] ?? {}) };
       const { x = [], y, text, ...more } = this.columns[series] ?? {};
       const z = rows?.map((row) => more[row] ?? []);  // a heatmap's rows are columns of log10
       const cells = z && { z, customdata: z.map((row) => row.map((v) => (v === null ? null : 10 ** v))) };
@@ -83,8 +107,8 @@ export class Chart {
     layout.font.family = screen.font;
     layout.uirevision = screen.uirevision;
     layout.datarevision = ++this.revision;
-    layout.width = this.div.clientWidth;
-    layout.height = this.div.clientHeight;
+    [layout.width, layout.height] = this.size;
+    this.stale = false;
     await Plotly.react(this.div, data, layout, CONFIG);
     this.section.querySelector("h3").textContent = this.title;
     this.section.querySelector("small").textContent = this.caption;

@@ -1,5 +1,6 @@
 // One live screen in the browser: applies messages, keeps the figures, reconnects. Knows nothing of training.
 
+import { Bound } from "./bound.js";
 import { Chart, loadPlotly } from "./chart.js";
 import { fill } from "./lists.js";
 import { filter, pressed, wireFilters } from "./press.js";
@@ -8,6 +9,8 @@ import { Toasts } from "./toasts.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000];
 
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
 class Screen {
   constructor(parent, data) {
     window.hybridMounts = (window.hybridMounts ?? 0) + 1;
@@ -15,6 +18,7 @@ class Screen {
     this.root.className = "hy-root";
     this.root.innerHTML = data.html;
     parent.append(this.root);
+    this.bound = new Bound(this.root);
     this.page = data.page;
     this.others = data.others;
     this.tokens = data.tokens;
@@ -105,46 +109,41 @@ class Screen {
   }
 
   async draw(message) {
-    for (const figure of message.figures) this.charts[figure.name].take(figure);
-    const began = performance.now();
-    const Plotly = await loadPlotly(this.plotlyUrl);
-    for (const figure of message.figures) await this.charts[figure.name].draw(Plotly, this);
-    this.offerData();
-    const took = this.root.dataset.drawMs = Math.round(performance.now() - began);
-    await new Promise((done) => setTimeout(done, Math.min(1000, took)));  // drawing takes at most half the time
+    const charts = message.figures.map((figure) => this.charts[figure.name].take(figure));
+    if (message.figures.some((figure) => "signals" in figure)) this.offerData();
+    const took = this.root.dataset.drawMs = Math.round(await this.paint(charts));
+    await pause(Math.min(1000, took));  // drawing takes at most half the time
     this.drawnNumber = message.number;
     this.ask();
   }
 
-  async redraw() {
+  // Draws charts one by one, so that the strip moves between them; gives the milliseconds of drawing.
+  async paint(charts) {
     const Plotly = await loadPlotly(this.plotlyUrl);
-    for (const chart of Object.values(this.charts)) await chart.draw(Plotly, this);
+    for (const chart of charts) chart.measure();  // all before the first is drawn: each look at a size lays out the page anew
+    let took = 0;
+    for (const chart of charts) {
+      const began = performance.now();
+      await chart.draw(Plotly, this);
+      took += performance.now() - began;
+      await pause(0);
+    }
+    return took;
+  }
+
+  // All charts look otherwise now. Those out of sight wait until they are seen.
+  redraw() {
+    const inSight = (chart) => this.visible.has(chart.section.dataset.figure);
+    for (const chart of Object.values(this.charts)) chart.stale = !inSight(chart);
+    return this.paint(Object.values(this.charts).filter(inSight));
   }
 
   // -- bound values --
   bind(values) {
-    const root = this.root;
-    for (const [key, value] of Object.entries(values)) {
-      for (const el of root.querySelectorAll(`[data-bind="${key}"]`)) el.textContent = value;
-      for (const el of root.querySelectorAll(`[data-on="${key}"]`)) el.classList.toggle("on", value);
-      for (const el of root.querySelectorAll(`[data-scale="${key}"]`)) el.style.transform = `scaleX(${value})`;
-      for (const el of root.querySelectorAll(`[data-tone="${key}"]`)) el.dataset.toneIs = value;
-      for (const el of root.querySelectorAll(`[data-phase-of="${key}"]`)) el.dataset.phase = String(value).split(" ")[1] ?? "";
-      for (const el of root.querySelectorAll(`[data-flash="${key}"]`)) this.flash(el, value);
-    }
+    this.bound.show(values);
     if ("replay.at" in values) this.replay.stands(values["replay.at"]);
     if ("feed.critical" in values) this.toasts.heard(values["feed.critical"]);
     if ("feed.error" in values) this.banner(values["feed.error"] && `Watching is troubled: ${values["feed.error"]}`);
-  }
-
-  flash(el, value) {
-    const first = el.dataset.flashed === undefined;
-    el.dataset.flashed = value;
-    if (value < 0 || first) return;  // what was so before the page was opened is no news
-    el.classList.remove("flash");
-    el.getBoundingClientRect();  // so that the animation begins again
-    el.classList.add("flash");
-    el.onanimationend = () => el.classList.remove("flash");
   }
 
   list(name, items) {
@@ -333,10 +332,13 @@ class Screen {
 
   watchVisibility() {
     this.seen = new IntersectionObserver((entries) => {
+      const waited = [];
       for (const { target, isIntersecting } of entries) {
         const name = target.dataset.figure;
         isIntersecting ? this.visible.add(name) : this.visible.delete(name);
+        if (isIntersecting && this.charts[name].stale) waited.push(this.charts[name]);
       }
+      if (waited.length) this.paint(waited);
       this.ask();
     }, { rootMargin: "100px" });
     this.sized = new ResizeObserver(() => {

@@ -19,7 +19,7 @@ from app.store import Snapshot, Store
 from app.theme import TOKENS, tokens
 from app.views.commands import Life
 from app.views.lifecycle import lifecycle as lifecycle_view
-from app.views.series import Look, Series, Window
+from app.views.series import Look, Window
 from app.views.settings import present_config
 from app.wire import Sent, overlap
 from tests.app.rows import Script, cycled
@@ -48,7 +48,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, dict):
-        kept = {k: plain(v) for k, v in value.items() if k not in ("series", "height", "band", "yspan")}
+        kept = {k: plain(v) for k, v in value.items() if k not in ("series", "outline", "height", "band", "yspan")}
         return {**kept, "path": "M0,0"} if "band" in value else kept
     return value
 
@@ -90,20 +90,6 @@ def test_nan_losses_are_marked() -> None:
     drawn = loss.figure(loss.view(seen(script), Look(Window()))).columns["mark_nan"]
     assert drawn.columns["x"].tolist() == [11.0]
     assert drawn.texts == ("loss is NaN or infinite for 3 steps from 11",)
-
-
-def test_the_error_band_is_one_closed_outline_a_stretch() -> None:
-    path = Series(
-        {
-            "x": np.array([1, 2, np.nan, 9.0]),
-            "low": np.array([0, 0, np.nan, 5.0]),
-            "high": np.array([1, 1, np.nan, 6.0]),
-        }
-    )
-    outline = loss.envelope(path).columns
-    assert outline["x"].tolist()[:4] == [1, 2, 2, 1]
-    assert outline["y"].tolist()[:4] == [1, 1, 0, 0]
-    assert np.isnan(outline["x"]).sum() == 2
 
 
 def test_a_down_sampled_chart_says_how_much_it_shows() -> None:

@@ -91,7 +91,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, dict):
-        own = ("series", "height", "band", "yspan", "categories", "rows")
+        own = ("series", "outline", "height", "band", "yspan", "categories", "rows")
         kept = {k: plain(v) for k, v in value.items() if k not in own}
         return {**kept, "path": "M0,0"} if "band" in value else kept
     return value

@@ -54,10 +54,10 @@ CELLS: dict[str, dict[str, dict[str, object]]] = {
         "started": {"figure:loss": "measured 0 points", "life.WARMUP.on": False, "list:happenings": "[]"},
         "live": {"figure:loss": "measured 72 points · predicted 8", "life.CORRECT.on": True, "list:alerts": "[]",
                  "life.CORRECT.progress": "step 3 of 3", "list:happenings": "checkpoint step-120"},
-        "diverged": {"list:alerts": "loss is NaN", "marks:gradient:mark_nan": 1, "marks:loss:mark_nan": 1},
+        "diverged": {"list:alerts": "not finite: NaN", "marks:gradient:mark_nan": 1, "marks:loss:mark_nan": 1},
         "finished": {"list:happenings": "finished: all steps done", "figure:loss": "measured 72 points"},
         "recorded": {"figure:loss": "measured 37 points", "life.FULL.progress": "step 4 of 10", "list:alerts": "[]"},
-        "read-only": {"info": READ_ONLY, "list:alerts": "loss is NaN"},
+        "read-only": {"info": READ_ONLY, "list:alerts": "not finite: NaN"},
     },
     "phases": {
         "empty": {"button": {}},

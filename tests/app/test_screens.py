@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from app.bench.ticks import Still
 from app.feed import Feed
+from app.figures import loss
+from app.figures.lifecycle import Binds
+from app.figures.spec import Figure
 from app.screen import Ask, Screen, check
+from app.screens.page import LivePage, Moment
 from app.screens.registry import PAGES
+from app.store import Store
+from app.views.series import Look
 from tests.app.rows import Script, cycled
 from tests.app.test_own_loops import own_loop
 from tests.app.test_phases_page import full_cycle
@@ -58,3 +65,28 @@ def test_a_figure_that_a_page_does_not_have_is_refused() -> None:
     check(Ask(visible=("loss",)), PAGES["live"])
     with pytest.raises(ValueError, match=r"visible = \['nothing'\]: must be of loss"):
         check(Ask(visible=("nothing",)), PAGES["live"])
+
+
+def test_nothing_is_worked_out_again_until_something_happens() -> None:
+    asked: list[str] = []
+
+    def binds(_moment: Moment) -> Binds:
+        asked.append("binds")
+        return {"key": len(asked)}
+
+    def figure(moment: Moment, look: Look) -> Figure:
+        asked.append("figure")
+        return loss.figure(loss.view(moment.snapshot, look))
+
+    script, store = Script().start().steps(5), Store()
+    store.append(script.rows)
+    screen = Screen(Still(store), LivePage("page", str, binds, figures={"loss": figure}))
+    for drawn in range(3):
+        screen.glance(1000.0 + drawn)
+        screen.drawings(Ask(drawn=drawn), 1000.0)
+    assert asked == ["binds", "figure"]
+    screen.drawings(Ask(last=2, drawn=4), 1000.0)
+    assert asked.pop() == "figure", "the reader wants something else"
+    store.append(script.steps(1).rows)
+    assert screen.glance(1004.0) and screen.drawings(Ask(last=2, drawn=4), 1000.0)
+    assert asked == ["binds", "figure", "binds", "figure"]

@@ -164,8 +164,8 @@ def spread(layout: Mapping[str, Any]) -> dict[str, Any]:
 
 def spec(figure: Figure) -> str:
     head = {"title": figure.title, "caption": figure.caption, "steps": figure.steps, "signals": list(figure.signals)}
-    traces = {str(trace["series"]): trace for trace in figure.traces}
-    assert len(traces) == len(figure.traces), "every trace has a column of its own"
+    traces = {f"{trace['series']}{' outline' * trace.get('outline', False)}": trace for trace in figure.traces}
+    assert len(traces) == len(figure.traces), "every trace has columns of its own, but for the outline of one"
     parts = [block("head", head), block("traces", traces), block("layout", spread(figure.layout))]
     return "{\n" + ",\n".join([*parts, block("columns", {k: column(v) for k, v in figure.columns.items()})]) + "\n}\n"
 
