@@ -74,6 +74,7 @@ BAD_INPUT: list[str] = [
     "export run folder.csv",
     "export run out.csv --kind nonsense",
     "export run --tensorboard file",
+    "export run out.csv --journal nonsense",
     "keys create run ann --role nonsense",
     "keys create file ann --role viewer",
     "keys create run operator --role operator",

@@ -121,6 +121,22 @@ def test_a_directory_without_a_journal_is_no_run(run_dir: Path) -> None:
         JournalReader(run_dir)
 
 
+@pytest.mark.parametrize("said", ["{}", "[1]", '["loss"]', '["phase"', None])
+def test_a_journal_that_no_longer_says_how_its_rows_are_laid_out_is_refused_and_set_aside(
+    run_dir: Path, said: str | None
+) -> None:
+    written(run_dir, step_record(1)).close()
+    with contextlib.closing(sqlite3.connect(run_dir / "journal.db", isolation_level=None)) as db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'step_fields'", (said,)) if said is not None else db.execute(
+            "DELETE FROM meta WHERE key = 'journal_id'"
+        )
+    with pytest.raises(JournalError, match="is damaged: it does not say any more how its rows are laid out"):
+        JournalReader(run_dir)
+    writer = JournalWriter(run_dir)
+    assert writer.set_aside is not None and writer.next_seq == 1
+    writer.close()
+
+
 @pytest.mark.parametrize("damage", ["garbage", "a damaged page", "emptied"])
 def test_a_corrupt_journal_is_set_aside_and_an_alert_says_so(run_dir: Path, damage: str) -> None:
     old = written(run_dir, *(step_record(i) for i in range(1, 2000))).journal_id

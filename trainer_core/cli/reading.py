@@ -83,6 +83,7 @@ def report(
     from trainer_core.telemetry.baselines import chosen
     from trainer_core.telemetry.journal import JournalReader
     from trainer_core.telemetry.rundir import status
+    from trainer_core.telemetry.salvage import set_aside
 
     with closing(JournalReader(a_run(run_dir))) as reader:
         base, note = chosen(run_dir, baseline)
@@ -97,6 +98,11 @@ def report(
             out().print(session_log(rows(reader), figures, everything))
         if reader.damaged:
             err().print(f"note: {len(reader.damaged)} damaged rows were left out (their checksums fail)")
+    for one in set_aside(run_dir):
+        err().print(
+            "note: an earlier journal of this run was damaged and set aside and is not in these figures; what is good "
+            f"of it: hybrid export {run_dir} OUT.parquet --journal {one.name}"
+        )
 
 
 def rows(reader: "JournalReader") -> Iterator[Row]:
@@ -116,26 +122,44 @@ def export(
     tensorboard: Annotated[
         Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard event files into DIR.")
     ] = None,
+    journal: Annotated[
+        str | None,
+        typer.Option("--journal", metavar="ID", help="What is good of a journal that was damaged and set aside."),
+    ] = None,
 ) -> None:
     """Write the records of a run, all attempts included, to a Parquet or CSV file; or its numbers for TensorBoard.
 
     Without --all or --kind: every step record. With --all the fields of steps are columns, and every other record is
-    JSON in the column "record". In Parquet null is "not measured" and NaN is NaN; in CSV an empty cell and NaN.
+    JSON in the column "record". In Parquet null is "not measured" and NaN is NaN; in CSV an empty cell and NaN. With
+    --journal (its id, or the name of the journal.db.corrupt- file) every row is one whose checksum holds; seq begins at
+    1 in every journal, so two of them never share a file.
     """
     if (file is None) == (tensorboard is None):
         raise UserError("export: give OUT.parquet, OUT.csv, or --tensorboard DIR")
     if everything and kind is not None:
         raise UserError("--all --kind: give one of the two")
+    if journal is not None:
+        _say_what_is_good(a_run(run_dir), journal)
     if file is not None:
-        _export_table(a_run(run_dir), file, "all" if everything else kind or "step")
+        _export_table(a_run(run_dir), file, "all" if everything else kind or "step", journal)
     elif tensorboard is not None:
         from trainer_core.telemetry.tensorboard import export_events
 
-        written = export_events(a_run(run_dir), tensorboard)
+        written = export_events(a_run(run_dir), tensorboard, journal)
         print(f"{tensorboard}: {written:,} values  (look: tensorboard --logdir {tensorboard})")
 
 
-def _export_table(run_dir: Path, file: Path, kind: str) -> None:
+def _say_what_is_good(run_dir: Path, journal: str) -> None:
+    """How much of a journal that was set aside can be read. Raises UserError when there is none of that name."""
+    from trainer_core.telemetry.salvage import opened
+
+    with closing(opened(run_dir, journal)) as reader:
+        good = sum(1 for _ in rows(reader))
+        lost = f"; {len(reader.damaged)} among them are lost" if reader.damaged else ""
+        err().print(f"note: {journal} was set aside: {good:,} rows up to {reader.last_seq():,} are good{lost}")
+
+
+def _export_table(run_dir: Path, file: Path, kind: str, journal: str | None) -> None:
     from trainer_core.telemetry import tables
 
     if file.suffix not in tables.ENDINGS:
@@ -146,5 +170,5 @@ def _export_table(run_dir: Path, file: Path, kind: str) -> None:
         raise UserError(f"{file}: is a folder; give the name of a file")
     if not file.absolute().parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.absolute().parent}")
-    rows = tables.export_table(run_dir, file, kind)
+    rows = tables.export_table(run_dir, file, kind, journal=journal)
     print(f"{file}: {rows:,} records, {file.stat().st_size:,} bytes")

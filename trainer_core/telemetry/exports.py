@@ -11,12 +11,15 @@ import polars as pl
 from trainer_core.spec.errors import RunError, UserError
 from trainer_core.telemetry.columns import steps_table, typed
 from trainer_core.telemetry.history import chunks
-from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.salvage import opened
 
 
-def frame(run_dir: Path | str) -> pl.DataFrame:
-    """All intact step records: seq, time, attempt, kind, and every scalar field; null is "not measured", NaN is NaN."""
-    with closing(JournalReader(Path(run_dir))) as reader:
+def frame(run_dir: Path | str, journal: str | None = None) -> pl.DataFrame:
+    """All intact step records: seq, time, attempt, kind, and every scalar field; null is "not measured", NaN is NaN.
+
+    ``journal``: one that was set aside (``salvage``) instead of the run's.
+    """
+    with closing(opened(Path(run_dir), journal)) as reader:
         parts = [chunk.steps for chunk in chunks(reader, frozenset())]
         return pl.concat([typed(part, reader.layout) for part in (steps_table([], reader.layout), *parts)])
 

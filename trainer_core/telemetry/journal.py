@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ from trainer_core.telemetry.codec import (
     decode_row,
     encode,
 )
+from trainer_core.telemetry.damage import fields_in, move_aside, sound
 from trainer_core.telemetry.segments import BULK, KEPT_ROWS, Segment, SegmentDamaged, Segments
 
 FILE = "journal.db"
 _CHECKPOINT_EVERY = 200
 """Batches between WAL checkpoints (10 s at one batch every 50 ms)."""
-_CHECKED_AT_START = 200
 _RARE = "kind NOT IN ('step', 'stretch')"
 _SEALED = f"kind IN ({', '.join(repr(kind) for kind in BULK)})"
 _COMPACTED = "compacted_through"
@@ -49,8 +49,6 @@ CREATE INDEX IF NOT EXISTS events ON rows(kind, seq) WHERE {_RARE};
 
 
 _FAR = 2**62
-_NO_JOURNAL = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""What SQLite says of a file that is damaged, is no database, or lacks the tables."""
 
 
 class JournalError(RunError):
@@ -76,15 +74,14 @@ class JournalWriter:
             raise JournalError(f"{self.path} cannot be written: {error}; nothing in it was changed") from None
 
     def _open(self, run_dir: Path) -> None:
-        if self.path.exists() and not _sound(self.path):
-            self.set_aside = _move_aside(self.path)
+        if self.path.exists() and not sound(self.path):
+            self.set_aside = move_aside(self.path)
         if not self.path.exists():
             _create(self.path)
         self._db = _connect(self.path)
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
-        self.journal_id = stored["journal_id"]
-        self._layout = StepLayout(json.loads(stored["step_fields"]))
+        self.journal_id, self._layout = _identity_in(stored, self.path)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA wal_autocheckpoint=0")
@@ -175,13 +172,29 @@ class JournalReader:
         if not self.path.is_file():
             raise NoJournal(f"{run_dir} is not a run directory: it has no {FILE}")
         try:
-            self._db = _connect_read_only(self.path)
+            db = _connect_read_only(self.path)
         except sqlite3.Error as error:
             raise JournalError(f"{self.path} cannot be read: {error}") from None
+        self._begin(run_dir, db)
+
+    @classmethod
+    def recovered(cls, run_dir: Path, meta: Mapping[str, str], rows: Iterable[RawRow]) -> "JournalReader":
+        """A journal that is no file any more: rows that were saved, held in memory, and its segments on the disk."""
+        db = _connect(Path(":memory:"))
+        db.executescript(_SCHEMA)
+        db.executemany("INSERT INTO meta VALUES(?, ?)", meta.items())
+        values = ((row.seq, row.time, row.attempt, row.kind, row.body, row.crc) for row in rows)
+        db.executemany(f"INSERT INTO rows({_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?)", values)
+        reader = cls.__new__(cls)
+        reader.path = Path(run_dir) / FILE
+        reader._begin(run_dir, db)
+        return reader
+
+    def _begin(self, run_dir: Path, db: sqlite3.Connection) -> None:
+        self._db = db
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
-        self.journal_id = stored["journal_id"]
-        self.layout = StepLayout(json.loads(stored["step_fields"]))
+        self.journal_id, self.layout = _identity_in(stored, self.path)
         self._file = _identity(self.path)
         self.sealed = Segments(run_dir, self.journal_id, self.layout)
         self.damaged: set[int] = set()
@@ -325,12 +338,31 @@ def _create(path: Path) -> None:
     unfinished.rename(path)
 
 
+def meta_in(db: sqlite3.Connection) -> dict[str, str]:
+    """What a journal says of itself. Raises sqlite3.Error."""
+    return dict(db.execute("SELECT key, value FROM meta"))
+
+
+def rows_between(db: sqlite3.Connection, first: int, last: int) -> list[RawRow]:
+    """The stored rows of a range, both ends included, unchecked. Raises sqlite3.Error."""
+    query = f"SELECT {_COLUMNS} FROM rows WHERE seq BETWEEN ? AND ? ORDER BY seq"
+    return [RawRow(*row) for row in db.execute(query, (first, last))]
+
+
 def _meta_of(db: sqlite3.Connection, path: Path) -> dict[str, str]:
     try:
-        return dict(db.execute("SELECT key, value FROM meta"))
+        return meta_in(db)
     except sqlite3.Error as error:
         db.close()
         raise JournalError(f"{path} cannot be read: {error}") from None
+
+
+def _identity_in(meta: Mapping[str, str], path: Path) -> tuple[str, StepLayout]:
+    """The journal's id and how its steps are laid out. Raises JournalError when it no longer says so."""
+    try:
+        return meta["journal_id"], StepLayout(fields_in(meta))
+    except (KeyError, ValueError):
+        raise JournalError(f"{path} is damaged: it does not say any more how its rows are laid out") from None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -356,29 +388,3 @@ def _check_version(meta: dict[str, str], path: Path) -> None:
     found = meta.get("protocol", "none")
     if found != str(PROTOCOL):
         raise JournalError(f"{path} was written by protocol version {found}; this program reads version {PROTOCOL}")
-
-
-def _sound(path: Path) -> bool:
-    """Whether SQLite finds the file whole and the newest rows have their checksums."""
-    try:
-        db = _connect(path)
-        try:
-            if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                return False
-            newest = db.execute(f"SELECT {_COLUMNS} FROM rows ORDER BY seq DESC LIMIT ?", (_CHECKED_AT_START,))
-            return all(RawRow(*row).intact for row in newest)
-        finally:
-            db.close()
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_JOURNAL:
-            return False
-        raise  # a full disk or a lock says nothing about the file
-
-
-def _move_aside(path: Path) -> Path:
-    target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
-    for suffix in ("-wal", "-shm"):
-        if (extra := path.with_name(path.name + suffix)).exists():
-            extra.rename(target.with_name(target.name + suffix))
-    path.rename(target)
-    return target

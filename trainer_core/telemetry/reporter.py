@@ -263,7 +263,10 @@ class Reporter:
     def _tell_of_set_aside(self) -> None:
         aside = self._journal.set_aside
         if aside is not None:
-            alert = _alert(f"the journal was damaged and set aside as {aside.name}; a new one begins here")
+            alert = _alert(
+                f"the journal was damaged and set aside as {aside.name}; a new one begins here. What is good of it: "
+                f"hybrid export {aside.parent} OUT.parquet --journal {aside.name}"
+            )
             self._events.append((next(self._order), self._clock(), 0, alert))
         for loss in self._journal.losses:
             alert = _alert(

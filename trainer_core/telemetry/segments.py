@@ -27,6 +27,8 @@ KEPT_ROWS = 20_000
 """The newest rows are never sealed: a live reader, the agent and a resume find them in journal.db."""
 BULK = ("step", "stretch", "explained", "system", "metrics", "health")
 """Kinds that leave journal.db once they are sealed; the rare ones stay there too, where they are found by kind."""
+FOLDER = "segments-"
+"""Before the journal's id."""
 ENVELOPE = ("seq", "time", "attempt", "kind", "crc", "body")
 VECTOR = "layer_grad_norms"
 _NAME = re.compile(r"(\d{12,})-(\d{12,})-([0-9a-f]{32})\.(parquet|parquet\.damaged)")
@@ -152,7 +154,7 @@ class Segments:
 
 def folder_of(run_dir: Path, journal_id: str) -> Path:
     """Where the segments of a journal are."""
-    return Path(run_dir) / f"segments-{journal_id}"
+    return Path(run_dir) / f"{FOLDER}{journal_id}"
 
 
 def listed(folder: Path, ending: str = "parquet") -> tuple[Segment, ...]:

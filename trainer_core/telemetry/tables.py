@@ -21,7 +21,7 @@ from trainer_core.spec.records import Record, Row, StepRecord, kind_of
 from trainer_core.telemetry.as_json import json_text
 from trainer_core.telemetry.codec import STEP_FIELDS
 from trainer_core.telemetry.exports import frame
-from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.salvage import opened
 
 ALL = "all"
 KINDS: tuple[str, ...] = tuple(str(kind.__struct_config__.tag) for kind in get_args(Record))
@@ -31,28 +31,29 @@ _HEAD = {"seq": pl.Int64, "time": pl.Float64, "attempt": pl.Int64, "kind": pl.St
 _VECTOR = "layer_grad_norms"
 
 
-def read_run(run_dir: Path | str, kind: str = "step") -> pl.DataFrame:
+def read_run(run_dir: Path | str, kind: str = "step", *, journal: str | None = None) -> pl.DataFrame:
     """The records of one kind, or of all, in the order they were said: seq, time (Unix seconds), attempt, kind, fields.
 
     null is "not measured", NaN is NaN. What holds more than one value (a command, the lines of a checklist) is JSON.
-    Works on live and finished runs. Raises UserError for what is no run or no kind.
+    Works on live and finished runs. ``journal``: the id of one that was damaged and set aside; what is good of it, with
+    seq of its own. Raises UserError for what is no run, no kind or no journal.
     """
     if kind == "step":
-        return frame(run_dir)
+        return frame(run_dir, journal)
     if kind == ALL:
-        parts = [_everything(page) for page in _pages(Path(run_dir))]
+        parts = [_everything(page) for page in _pages(Path(run_dir), journal)]
         return pl.concat(parts) if parts else _everything([])
     if kind not in KINDS:
         raise UserError(f"{kind}: no such kind of record; one of {', '.join((ALL, *KINDS))}")
-    rows = [row for page in _pages(Path(run_dir)) for row in page if kind_of(row.record) == kind]
+    rows = [row for page in _pages(Path(run_dir), journal) for row in page if kind_of(row.record) == kind]
     return _one_kind(kind, rows)
 
 
-def export_table(run_dir: Path, out: Path, kind: str = "step") -> int:
+def export_table(run_dir: Path, out: Path, kind: str = "step", *, journal: str | None = None) -> int:
     """Write ``read_run``'s table to a .parquet or .csv file; returns its rows. Raises UserError for another name."""
     if out.suffix not in ENDINGS:
         raise UserError(f"{out}: the name must end in .parquet or .csv")
-    table = read_run(run_dir, kind)
+    table = read_run(run_dir, kind, journal=journal)
     try:
         if out.suffix == ".parquet":
             table.write_parquet(out, compression="zstd")
@@ -63,8 +64,8 @@ def export_table(run_dir: Path, out: Path, kind: str = "step") -> int:
     return table.height
 
 
-def _pages(run_dir: Path) -> Iterator[list[Row]]:
-    with closing(JournalReader(run_dir)) as reader:
+def _pages(run_dir: Path, journal: str | None) -> Iterator[list[Row]]:
+    with closing(opened(run_dir, journal)) as reader:
         page = reader.rows(0, _PAGE)
         while page:
             yield page

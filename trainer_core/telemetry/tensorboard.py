@@ -13,19 +13,20 @@ from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import MetricsMeasured, Record, Row, StepRecord, SystemMeasured, ValidationMeasured
 from trainer_core.telemetry.codec import STEP_FIELDS
 from trainer_core.telemetry.journal import JournalReader
+from trainer_core.telemetry.salvage import opened
 
 MISSING = "this needs tensorboard, which is not installed: pip install 'hybrid-predictive-trainer[tensorboard]'"
 _PAGE = 20_000
 _NOT_CHARTED = ("step", "batch", "phase")
 
 
-def export_events(run_dir: Path, out: Path) -> int:
+def export_events(run_dir: Path, out: Path, journal: str | None = None) -> int:
     """Write event files under ``out``; returns the number of values. Raises UserError without the package."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a folder")
     if any(out.glob("attempt-*")):
         raise UserError(f"{out}: already holds exported attempts; choose another folder")
-    with closing(JournalReader(run_dir)) as reader:
+    with closing(opened(run_dir, journal)) as reader:
         return _Events(out).write(_rows(reader))
 
 
