@@ -8,12 +8,13 @@ import streamlit as st
 from app import control, steering
 from app.feed import Feed
 from app.figures import whatif as whatif_figure
+from app.slider import slider, standing
 from app.views import words
 from app.views.commands import COMPARED, STEERABLE, asks_first, expected_rev, state_rev
 from app.views.knobs import KnobView
 from app.views.measured import newest
 from app.views.remedy import plan
-from app.views.settings import LiveSetting, nearest, notches, present_config
+from app.views.settings import LiveSetting, notches, present_config
 from app.views.strip import step_rate
 from app.views.whatif import what_if
 from app.watching import watch
@@ -102,44 +103,22 @@ def command_button(feed: Feed, label: str, command: Command, *, key: str, help: 
 @st.fragment
 def setting_card(feed: Feed, live: LiveSetting) -> None:
     """A slider and a number for one setting, what its new value would have led to, and the button that sends it."""
-    name, places = live.setting.name, notches(live)
-    place = f"{feed.run_dir.name}_{name}"
-    slider, number, base = f"slider_{place}", f"number_{place}", f"base_{place}"
-    kind = int if live.setting.type in ("int", "bool") else float
-    if st.session_state.get(base) != live.value or slider not in st.session_state:
-        st.session_state[base], st.session_state[number] = live.value, kind(live.value)
-        st.session_state[slider] = nearest(places, live.value)
-
-    def slid() -> None:
-        st.session_state[number] = kind(st.session_state[slider])
-
-    def typed() -> None:
-        st.session_state[slider] = nearest(places, float(st.session_state[number]))
-
-    low, high = (kind(bound) for bound in live.bounds)
+    name, whole = live.setting.name, live.setting.type in ("int", "bool")
+    key = f"setting_{feed.run_dir.name}_{name}"
     with st.container(border=True):
-        st.select_slider(
-            live.title, places, key=slider, on_change=slid, help=live.setting.meaning, format_func=lambda at: f"{at:g}"
-        )
-        left, right = st.columns([3, 2], vertical_alignment="bottom")
-        left.number_input(
-            f"Exactly, {_plain(low)} to {_plain(high)}", low, high, key=number, on_change=typed,
-            step=1 if kind is int else None, format="%d" if kind is int else "%g",
-        )  # fmt: skip
-        wanted = float(st.session_state[number])
+        left, right = st.columns([3, 1], vertical_alignment="bottom")
+        with left.container(key=f"card_{feed.run_dir.name}_{name}"):
+            wanted = slider(key, live.title, notches(live), live.value, live.bounds, whole, live.setting.meaning)
         right.button(
             "Apply", key=f"apply_{name}", width="stretch", on_click=press,
             disabled=wanted == live.value or bool(closed(feed)),
-            args=(feed.run_dir.name, control.mint(), lambda: SetThreshold(name, float(st.session_state[number]))),
+            args=(feed.run_dir.name, control.mint(),
+                  lambda: SetThreshold(name, standing(key, live.value, live.bounds, whole))),
         )  # fmt: skip
         if wanted == live.value:
             st.caption(f"In force: **{live.value:g}** · default {live.setting.default:g}. Move it to see what if.")
         else:
             _what_if(feed, name, wanted)
-
-
-def _plain(bound: float) -> str:
-    return f"{bound:,.0f}" if abs(bound) >= 1000 else f"{bound:g}"
 
 
 def _what_if(feed: Feed, name: str, wanted: float) -> None:

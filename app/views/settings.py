@@ -78,11 +78,6 @@ def notches(live: LiveSetting) -> list[float]:
     return sorted(value for value in rounded if not whole or value == round(value))
 
 
-def nearest(places: Sequence[float], value: float) -> float:
-    """The place of a slider closest to ``value``."""
-    return min(places, key=lambda place: abs(place - value))
-
-
 def present_config(snapshot: Snapshot) -> Config | None:
     """The configuration in force, or None when the run has not said one that this version can read.
 

@@ -139,7 +139,7 @@ def test_a_threshold_moved_by_the_slider_is_applied_and_the_journal_agrees(
     slider = page.get_by_role("slider", name="Confidence threshold")
     expect(page.get_by_test_id("stTabs")).to_be_visible()  # the last part of the page: nothing is drawn anew now
     slider.focus()
-    exactly = page.locator(".st-key-number_live_confidence_threshold input")
+    exactly = page.locator(".st-key-card_live_confidence_threshold input[type=number]")
     slider.press("ArrowRight")
     expect(exactly).to_have_value("0.86")
     page.get_by_role("button", name="Apply").first.click()

@@ -1,5 +1,6 @@
 """Every page on every kind of run: what Streamlit lays out and what the live component is told, one claim a cell."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -182,11 +183,13 @@ def laid_out(page: str, kind: str) -> dict[str, object]:
     assert not test.exception
     texts = {name: str([element.value for element in test.get(name)])
              for name in ("subheader", "code", "info", "caption", "markdown", "table")}  # fmt: skip
+    components = [element.proto for element in test.get("bidi_component")]
+    sliders = [proto.json for proto in components if proto.component_name == "hybrid_slider"]
     return texts | {
         "run": str([box.options for box in test.selectbox[:1]]),
         "button": {button.label: "off" if button.disabled else "on" for button in test.button},
         "multiselect": {box.label: "off" if box.disabled else "on" for box in test.multiselect},
-        "slider": {slider.label: slider.value for slider in test.select_slider},
+        "slider": {told["title"]: told["value"] for told in map(json.loads, sliders)},
         "expander": str([box.label for box in test.expander]),
         "now": str([html.proto.body for html in test.get("html")]),
         "sent": test.session_state["sent"] if "sent" in test.session_state else {},  # noqa: SIM401 (it has no get)

@@ -6,6 +6,7 @@ import io
 import pytest
 
 from app.figures import commands as figure
+from app.slider import said
 from app.store import Snapshot, Store
 from app.views.audit import as_csv, audit
 from app.views.commands import (
@@ -19,7 +20,7 @@ from app.views.commands import (
     title,
 )
 from app.views.effects import effect
-from app.views.settings import LiveSetting, nearest, notches
+from app.views.settings import LiveSetting, notches
 from tests.app.rows import Script, cycled
 from trainer_core.spec.commands import (
     Annotate,
@@ -59,7 +60,27 @@ def test_every_live_setting_has_a_slider_between_its_bounds(setting: object) -> 
     assert live.value in places and 2 <= len(places) <= 200
     if setting.type == "int":  # type: ignore[attr-defined]
         assert all(place == int(place) for place in places)
-    assert nearest(places, live.value * 1.001) in places
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stands"),
+    [
+        ({"base": 3.0, "value": 4.25}, 4.25),
+        ({"base": 3.0, "value": 1e9}, 100.0),
+        ({"base": 2.5, "value": 4.25}, 3.0),
+        ({"base": 3.0, "value": float("nan")}, 3.0),
+        ({"base": 3.0, "value": "4"}, 3.0),
+        ({"base": 3.0, "value": True}, 3.0),
+        ({"value": 4.25}, 3.0),
+        (None, 3.0),
+        ("4", 3.0),
+    ],
+)
+def test_a_slider_stands_where_the_browser_says_within_the_bounds_and_beside_the_value_in_force(
+    wanted: object, stands: float
+) -> None:
+    assert said(wanted, 3.0, (0.1, 100.0), whole=False) == stands
+    assert said({"base": 3.0, "value": 4.6}, 3.0, (1.0, 100.0), whole=True) == 5.0
 
 
 def test_a_value_between_the_notches_gets_one_of_its_own() -> None:
