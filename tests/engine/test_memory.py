@@ -1,11 +1,17 @@
 """Claims about what hybrid training keeps beside weights, gradients and optimizer state; decision 30."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from tests.engine.rig import Rig, batch_of
 from trainer_core.bench.memory import Census, measure_memory, only_new_tensors
+from trainer_core.engine.engine import Engine
 from trainer_core.learning.coarse import CoarseWeights
 from trainer_core.learning.parameters import Parameters
+from trainer_core.spec.phases import Phase
 
 
 def test_the_linear_predictor_keeps_five_models_at_most() -> None:
@@ -13,6 +19,54 @@ def test_the_linear_predictor_keeps_five_models_at_most() -> None:
     measured = measure_memory("digits", "Linear", 40)
     assert measured.failed is None and measured.models is not None
     assert 4.0 < measured.models < 5.1
+
+
+class ByPhase(Census):
+    """The most that was kept while each phase lasted."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.model, engine.optimizer)
+        self._engine = engine
+        self.found: dict[Phase, float] = {}
+
+    def look(self, *_: Any) -> None:
+        self.most = 0
+        super().look()
+        phase = self._engine.phase
+        self.found[phase] = max(self.found.get(phase, 0.0), self.models)
+
+
+def test_three_models_are_kept_until_a_full_step_moves_what_the_optimizer_keeps(tmp_path: Path) -> None:
+    """Looks and PREDICT: work 1, snapshot 1, mean slope 1/2, the guard's anchor 1/2. The moments are CORRECT's."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 500), torch.nn.Tanh(), torch.nn.Linear(500, 3))
+    settings = {"policy": "adaptive", "warmup_stability": 10.0, "confidence_threshold": 0.0, "residual_memory_mb": 0.0}
+    batches = [batch_of(i) for i in range(40)]
+    with only_new_tensors():
+        rig = Rig(tmp_path, model=model, **settings)
+        census = ByPhase(rig.engine)
+        with census.watching():
+            rig.begin()
+            for batch in batches:
+                rig.engine.step(batch)
+    assert rig.engine.predictions_entered > 3
+    assert census.found[Phase.FULL] < 3.05
+    assert 4.0 < census.found[Phase.CORRECT] < 5.05
+
+
+def test_a_correction_is_tried_before_the_moments_are_kept(tmp_path: Path) -> None:
+    """Else it would lie in memory together with them: 6 models."""
+    rig = Rig(tmp_path, similarity_threshold=0.0).begin()
+    engine, kept = rig.engine, []
+
+    def note(*_: Any) -> None:
+        if engine.phase is Phase.CORRECT and not engine.corrected and engine.snapshot is not None:
+            kept.append(engine.snapshot.optimizer is not None)
+
+    rig.model.register_forward_pre_hook(note)
+    rig.until_phase(Phase.CORRECT)
+    assert kept and not any(kept), "the forward passes that try a correction"
+    assert engine.snapshot is not None and engine.snapshot.optimizer is not None
 
 
 def test_the_census_sees_a_tensor_more() -> None:

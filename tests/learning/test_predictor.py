@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from trainer_core.learning import pieces
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.predictors import directions, make_predictor
+from trainer_core.learning.predictors import make_predictor
 from trainer_core.learning.predictors.directions import adam_direction
 from trainer_core.learning.predictors.linear import Linear
 from trainer_core.learning.residuals import ResidualStore
@@ -91,7 +92,7 @@ def test_what_is_observed_in_pieces_is_what_is_observed_at_once(monkeypatch: pyt
         delta = torch.randn(parameters.count, generator=generator)
         expected = whole.observe(delta.clone(), STATE)
         with monkeypatch.context() as patch:
-            patch.setattr(directions, "_PIECE", 3)
+            patch.setattr(pieces, "_PIECE", 3)
             seen = cut.observe(delta.clone(), STATE)
     assert seen.residual_P is not None and expected.residual_P is not None
     assert torch.equal(seen.residual_P, expected.residual_P)

@@ -232,9 +232,8 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, star
 
 
 def _ahead_of_full_steps(engine: "Engine", flight: Flight, snapshot: Snapshot) -> None:
-    """The steps of CORRECT need the memory that the proposal lies in, and they move what the optimizer keeps."""
+    """The steps of CORRECT move what the optimizer keeps."""
     start = engine.clock()
-    flight.proposal = flight.proposal.followed()
     snapshot.keep_optimizer(engine.optimizer)
     if flight.snapshot_seconds is not None:
         flight.snapshot_seconds += engine.clock() - start
@@ -247,7 +246,9 @@ def phase_entered(engine: "Engine", phase: Phase, batch: Batch | None) -> None:
         engine.probe_at = engine.full_needed
     if phase is not Phase.CORRECT:
         return
-    if engine.flight is not None and engine.snapshot is not None:
-        _ahead_of_full_steps(engine, engine.flight, engine.snapshot)
+    if engine.flight is not None:  # the probe of a correction and full steps need the memory that the path lies in
+        engine.flight.proposal = engine.flight.proposal.followed()
     if batch is not None:
         correct(engine, batch)
+    if engine.flight is not None and engine.snapshot is not None:  # last: no correction lies in memory any more
+        _ahead_of_full_steps(engine, engine.flight, engine.snapshot)

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from trainer_core.learning.pieces import pieces
 from trainer_core.spec.records import ResidualWeight
 
 _MOST = 2000
@@ -76,10 +77,10 @@ class ResidualStore:
         if not selection.weights:
             return None
         first = self._ids[0]
-        total_P: Tensor | None = None
+        total_P = torch.zeros_like(self._residuals[0], dtype=torch.float32)
         for chosen in selection.weights:
-            part_P = self._residuals[chosen.residual_id - first].float() * chosen.weight
-            total_P = part_P if total_P is None else total_P.add_(part_P)
+            for total, residual in pieces(total_P, self._residuals[chosen.residual_id - first]):
+                total.add_(residual, alpha=chosen.weight)
         return total_P
 
     def state_dict(self) -> dict[str, Any]:

@@ -112,12 +112,14 @@ def guard_name(guard: g.Guard) -> str:
 def decide(phase: Phase, signals: Signals, config: Config) -> Decision | None:
     """The first row out of ``phase`` whose guards all hold, or None to stay."""
     for row in _FROM[phase]:
-        answers = [guard(signals, config) for guard in row.guards]
-        if all(answer.holds for answer in answers):
-            lines = tuple(
-                f"{guard_name(guard)} ({answer.detail})" for guard, answer in zip(row.guards, answers, strict=True)
-            )
-            return Decision(row, lines)
+        lines = []
+        for guard in row.guards:
+            answer = guard(signals, config)
+            if not answer.holds:
+                break
+            lines.append((guard, answer))
+        else:
+            return Decision(row, tuple([f"{guard_name(guard)} ({answer.detail})" for guard, answer in lines]))
     return None
 
 

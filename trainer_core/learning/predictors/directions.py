@@ -1,16 +1,10 @@
 """The step an optimizer's own memory would take next: costs nothing to keep, and waits for no device."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
-
-_PIECE = 1 << 18
-"""Scalars worked on at once on a CPU: what is computed on the way stays in its cache."""
-_LARGE_PIECE = 1 << 22
-"""On another device, which a small piece would not fill."""
+from trainer_core.learning.pieces import pieces
 
 
 def has_moments(parameters: Parameters, optimizer: torch.optim.Optimizer) -> list[bool]:
@@ -50,17 +44,6 @@ def adam_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.Opti
             if noise_mask > 0:
                 out.masked_fill_(mean.abs() < noise_mask * rms, 0.0)
     return written
-
-
-def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors, which have one shape, cut alike: what is computed on the way is then never as large as a tensor.
-
-    Of two types, the narrower one is widened on the way, on a CPU into a copy.
-    """
-    piece = _PIECE if tensors[0].device.type == "cpu" else _LARGE_PIECE
-    if tensors[0].numel() <= piece or not all(t.is_contiguous() for t in tensors):
-        return iter([tensors])
-    return zip(*(t.view(-1).split(piece) for t in tensors), strict=True)
 
 
 @torch.no_grad()

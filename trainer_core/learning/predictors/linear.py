@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from trainer_core.learning.parameters import Parameters
+from trainer_core.learning.pieces import pieces
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
-from trainer_core.learning.predictors.directions import adam_into, has_moments, pieces
+from trainer_core.learning.predictors.directions import adam_into, has_moments
 from trainer_core.spec.config import PredictorConfig
 
 
