@@ -1,7 +1,7 @@
 """The state machine as SVG, generated from the transition table and drawn once; values are bound by name. Pure.
 
 Phases stand in a column. Rows that lead on are written beside the arrow down, rows that lead back beside the lanes on
-the right, rollbacks beside the lane on the left.
+the right, rollbacks at the foot of the lane on the left.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from trainer_core.spec.phases import TRAITS, Phase
 from trainer_core.spec.transitions import TRANSITIONS, Effect, Transition, guard_name
 
 PHASES = tuple(Phase)
-WIDTH = 1096
-NODE_X, NODE_W, NODE_H = 210, 172, 78
+WIDTH = 926
+NODE_X, NODE_W, NODE_H = 40, 172, 78
 MIDDLE = NODE_X + NODE_W // 2
 FORWARD_X = MIDDLE + 18
-LANE_X, LANE_STEP = 702, 18
-BACK_X = 744
+LANE_X, LANE_STEP = 532, 18
+BACK_X = 574
+RESCUE_X = NODE_X - 26
 LINE_H, PAD, TOP = 19, 14, 14
 NUMBER_X = 144
 """From the beginning of a guard's line to its numbers."""
@@ -103,7 +104,9 @@ def _upper(edge: Edge) -> Phase:
 
 
 TOPS = _tops()
-HEIGHT = TOPS[PHASES[-1]] + NODE_H + 8
+FOOT = TOPS[PHASES[-1]] + NODE_H + 2 * PAD + LINE_H
+"""The y of the first line under the boxes: what a rollback is and what it waits for."""
+HEIGHT = FOOT + len(rescues()) * LINE_H + PAD
 
 
 def svg() -> str:
@@ -268,25 +271,18 @@ def _guard(index: int, name: str, label: str, x: int, y: int, indent: int = 0) -
 
 
 def _rescue() -> str:
-    """The lane on the left: out of every phase that a rollback may leave, into FULL."""
+    """The lane on the left: out of every phase that a rollback may leave, into FULL; at its foot what it waits for."""
     found = rescues()
     sources = dict.fromkeys(row.source for rows in found.values() for _, row in rows)
     target = next(row.target for rows in found.values() for _, row in rows)
-    lane = NODE_X - 26
     paths = [
-        f'<path d="M{NODE_X} {TOPS[source] + 42} H{lane} V{TOPS[target] + 22} H{NODE_X - 4}" '
+        f'<path d="M{NODE_X} {TOPS[source] + 42} H{RESCUE_X} V{TOPS[target] + 22} H{NODE_X - 4}" '
         'marker-end="url(#hy-machine-arrow)"/>'
         for source in sources
     ]
-    y = TOPS[target] + NODE_H + PAD + 8
-    text = f'<text class="hy-from" x="4" y="{y}">Roll back to the last</text>'
-    text += f'<text class="hy-from" x="4" y="{y + 17}">good checkpoint</text>'
-    for n, (cause, rows) in enumerate(found.items()):
+    paths.append(f'<path d="M{RESCUE_X} {FOOT - LINE_H} V{TOPS[PHASES[-1]] + 42}"/>')
+    text = f'<text class="hy-from" x="4" y="{FOOT}">Roll back to the last good checkpoint</text>'
+    for n, (cause, rows) in enumerate(found.items(), 1):
         index, row = rows[0]
-        key, top = _key(index, row), y + 40 + n * 2 * LINE_H
-        text += (
-            f'<g class="hy-guard" data-on="{key}"><text class="hy-mark" x="4" y="{top}" data-bind="{key}.mark"></text>'
-            f'<text class="hy-what" x="22" y="{top}">{escape(cause)}</text>'
-            f'<text class="hy-number" x="22" y="{top + 17}" data-bind="{key}.detail"></text></g>'
-        )
+        text += _guard(index, guard_name(row.guards[0]), cause, 4, FOOT + n * LINE_H)
     return f'<g class="hy-edge hy-rescue">{"".join(paths)}</g><g class="hy-rows on">{text}</g>'

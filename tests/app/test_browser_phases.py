@@ -16,6 +16,12 @@ from trainer_core.telemetry.journal import JournalWriter
 
 expect.set_options(timeout=15_000)
 
+MACHINE = """() => {
+    const svg = document.querySelector('.hy-machine'), scrolled = svg.closest('.hy-scroll');
+    const sizes = [...svg.querySelectorAll('text')].map(text => parseFloat(getComputedStyle(text).fontSize));
+    return [scrolled.scrollWidth - scrolled.clientWidth, Math.min(...sizes) * svg.getScreenCTM().a];
+}"""
+"""Pixels of the state machine beside its card, and the size of its smallest letters on the screen."""
 CONFIDENT = next(i for i, row in enumerate(TRANSITIONS) if row.cause == "confident")
 
 
@@ -53,6 +59,9 @@ def test_the_page_says_why_and_follows_the_machine_from_phase_to_phase(
     write()
     page = opened(open_page, dashboard, "watched", width=900, height=1800)
     expect(page.locator(".hy-answer").first).to_contain_text("Warming up: 80 steps to go of 100.")
+    hidden, size = page.evaluate(MACHINE)
+    assert hidden == 0, "the state machine can be seen without scrolling sideways"
+    assert size >= 9.5, "and its smallest letters can be read"
     why = page.locator('[data-list="why.lines"] li').first
     expect(why.locator(".hy-when")).to_be_visible()
     expect(why).to_contain_text("20 of 100 steps")
