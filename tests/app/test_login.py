@@ -1,7 +1,6 @@
 """Logging in through an OpenID Connect provider, in a real browser: who sees, who steers, who is turned away."""
 
 import json
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
 
 from app.login import USER_COOKIE
-from tests.app.conftest import Dashboard, Process, until
+from tests.app.conftest import Dashboard, Process, free_port, until
 from tests.app.oidc import CLIENT, SECRET, Provider
 from tests.telemetry.trainers import Trainer
 from trainer_core.spec.commands import CommandState, Pause
@@ -44,9 +43,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("login")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     with Provider(f"http://127.0.0.1:{port}/oauth2callback") as provider, Trainer(folder / "runs" / "run") as trainer:
         trainer.steps(5)
         write_settings(folder, provider)
