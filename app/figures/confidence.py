@@ -4,7 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.figures.spec import Figure, Json, band_columns, band_shapes, layout, limit_line, nan_series, nan_trace, zones
+from app.figures.spec import (
+    Figure,
+    Json,
+    apart,
+    band_columns,
+    band_shapes,
+    layout,
+    limit_line,
+    nan_series,
+    nan_trace,
+    zones,
+)
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.series import Line, Look, Series, line
@@ -123,4 +134,4 @@ def _limits(ladder: Ladder | None) -> tuple[list[Json], list[Json]]:
         )
         if limit is not None
     ]
-    return [*zones(ladder, -0.02, 1.02), *(shape for shape, _ in lines)], [label for _, label in lines]
+    return [*zones(ladder, -0.02, 1.02), *(shape for shape, _ in lines)], apart([label for _, label in lines], 1.04)

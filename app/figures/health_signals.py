@@ -1,12 +1,11 @@
 """One measured signal over steps between the limits of its ladder, small: ratio, variance, noise. Pure."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 
 from app.figures.confidence import line_columns, line_traces
-from app.figures.spec import DECADES, Figure, Json, band_columns, band_shapes, layout, limit_line, zones
+from app.figures.spec import DECADES, Figure, Json, apart, band_columns, band_shapes, layout, limit_line, zones
 from app.store import Snapshot
 from app.table import F64
 from app.views.bands import bands
@@ -14,8 +13,6 @@ from app.views.series import Line, Look, Series, line
 from trainer_core.spec.severity import Ladder, Severity
 
 Axis = tuple[float, float]
-CLOSE = 0.09
-"""Share of an axis below which the labels of two limits would cover one another."""
 
 
 def signal(
@@ -66,16 +63,7 @@ def limits(ladder: Ladder | None, ends: Axis, log: bool) -> tuple[list[Json], li
                 shapes.append(shape)
                 labels.append({**label, "y": math.log10(limit) if log else limit})
     span = math.log10(ends[1] / ends[0]) if log else ends[1] - ends[0]
-    return shapes, _apart(labels, span)
-
-
-def _apart(labels: list[Json], span: float) -> list[Json]:
-    """Labels whose limits lie closer than a line of text are moved away from one another."""
-    ordered = sorted(labels, key=lambda label: float(label["y"]))
-    for lower, upper in pairwise(ordered):
-        if upper["y"] - lower["y"] < CLOSE * span:
-            lower["yshift"], upper["yshift"] = lower.get("yshift", 0) - 7, 7
-    return ordered
+    return shapes, apart(labels, span)
 
 
 def _values(found: Line) -> F64:

@@ -5,6 +5,7 @@ Colours are token names (``$measured``, with opacity ``$phase_full@0.14``), whic
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from trainer_core.spec.severity import Ladder, Severity
 Json = dict[str, Any]
 
 
+CLOSE = 0.09
+"""Share of an axis below which the labels of two limits would cover one another."""
 DECADES: Json = {
     "type": "log",
     "dtick": 1,
@@ -131,6 +134,15 @@ def limit_line(y: float, text: str, severity: Severity) -> tuple[Json, Json]:
         "font": {"size": 10.5, "color": colour},
     }
     return shape, label
+
+
+def apart(labels: list[Json], span: float) -> list[Json]:
+    """Labels whose limits lie closer than a line of text are moved away from one another."""
+    ordered = sorted(labels, key=lambda label: float(label["y"]))
+    for lower, upper in pairwise(ordered):
+        if upper["y"] - lower["y"] < CLOSE * span:
+            lower["yshift"], upper["yshift"] = lower.get("yshift", 0) - 7, 7
+    return ordered
 
 
 def zone(low: float, high: float, severity: Severity) -> Json:

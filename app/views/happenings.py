@@ -62,7 +62,7 @@ def _said(record: Record) -> tuple[str, str]:
             return "≈", f"validation loss {words.number(record.loss)}{accuracy}"
         case PredictionEnded():
             return (
-                ("✓", f"{record.steps} predicted steps kept")
+                ("✓", f"{words.several(record.steps, 'predicted step')} kept")
                 if record.kept
                 else ("✕", f"undone: {words.reason(record.because)}")
             )
