@@ -18,7 +18,7 @@ PIECE = 16
 
 
 class Mixed(TorchDispatchMode):
-    """Notes the scalars of every arithmetic operation on two types; a copy between types widens nothing."""
+    """Notes the scalars of what widens: an operation on two types, or a new tensor of another type."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,8 @@ class Mixed(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         vectors = [a for a in args if isinstance(a, Tensor) and a.dim() > 0]
-        if len({v.dtype for v in vectors}) > 1 and "copy" not in func.__name__:
+        mixes = len({v.dtype for v in vectors}) > 1 and func is not torch.ops.aten.copy_.default
+        if mixes or func is torch.ops.aten._to_copy.default:
             self.sizes += [v.numel() for v in vectors]
         return func(*args, **(kwargs or {}))
 
@@ -39,7 +40,9 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_counter_sees_an_operation_on_two_types() -> None:
     with Mixed() as mixed:
         torch.zeros(100).add_(torch.zeros(100, dtype=torch.bfloat16))
-    assert mixed.sizes == [100, 100]
+        torch.zeros(50).bfloat16()
+        torch.zeros(25).copy_(torch.zeros(25, dtype=torch.bfloat16))
+    assert mixed.sizes == [100, 100, 50]
 
 
 @pytest.mark.usefixtures("small_pieces")

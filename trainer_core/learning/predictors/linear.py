@@ -55,9 +55,12 @@ class Linear:
         self._seen += 1
         rate, norms = 1.0 / min(self._seen, self._config.window), []
         for delta, slope, residual in pieces(delta_P, slope_P, residual_P):
-            torch.sub(delta, slope, out=residual)
+            mean = slope.float()  # torch would widen it for each operation
+            torch.sub(delta, mean, out=residual)
             norms.append(torch.linalg.vector_norm(residual))
-            slope.add_(residual, alpha=rate)
+            mean.add_(residual, alpha=rate)
+            if mean is not slope:
+                slope.copy_(mean)
         if self._seen == 1:
             return Observation(None, None)
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
