@@ -11,18 +11,18 @@ from app.screens.registry import PAGES
 from app.widgets import choose_run, frame
 
 
-def live_page(name: str, first: Callable[[Feed], Sequence[str]] = lambda _feed: ()) -> Feed | None:
+def live_page(name: str, first: Callable[[Feed], Sequence[str]] | None = None) -> Feed | None:
     """A page of the registry for the chosen run; what comes after it on the page is the caller's. None: no run yet.
 
     ``first`` says which metrics of the user's own the reader wants to see first.
     """
     frame()
-    feed = choose_run()
+    feed = choose_run(whole=first is not None)
     if feed is not None:
         answer(feed)
         if sent_here(feed):
             answers(feed)
-        mount(feed, name, first=first(feed))
+        mount(feed, name, first=first(feed) if first is not None else ())
     return feed
 
 

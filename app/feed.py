@@ -64,6 +64,7 @@ class Feed:
         self._past_damaged: set[int] = set()
         self._listeners: dict[Callable[[], object], None] = {}
         self._closing = threading.Event()
+        self._begun = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed {run_dir.name}", daemon=True)
         self._thread.start()
@@ -77,6 +78,10 @@ class Feed:
         """Wait until what was on disk at the start has been read; whether it has."""
         return self._caught_up.wait(timeout_s)
 
+    def wait_for_some(self, timeout_s: float) -> bool:
+        """Wait until there is something to show: all that was on disk, or of a long run its newest rows."""
+        return self._begun.wait(timeout_s)
+
     def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
         """Call ``heard`` from the feed's thread whenever rows have come, until what is returned is called."""
         self._listeners[heard] = None
@@ -87,6 +92,10 @@ class Feed:
         self._closing.set()
         self._thread.join(timeout=3.0)
 
+    def _at_present(self) -> None:
+        self._begun.set()
+        self._caught_up.set()
+
     def _run(self) -> None:
         failures = 0
         while not self._closing.is_set():
@@ -95,7 +104,7 @@ class Feed:
                 failures = 0
             except Exception as error:  # the banner is where it belongs: watching must go on whatever it was
                 self.connection = Connection(f"{type(error).__name__}: {error}")
-                self._caught_up.set()
+                self._at_present()
                 self._closing.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
 
@@ -127,6 +136,7 @@ class Feed:
                 started = reader.events("run-started", newest=1)
                 first.append(sorted({row.seq: row for row in (*started, *newest)}.values(), key=lambda row: row.seq))
                 self.store = first
+                self._begun.set()
             full = Store()
             for chunk in chunks(reader, KINDS, LATEST):
                 if self._closing.is_set():
@@ -155,7 +165,7 @@ class Feed:
             with contextlib.suppress(RuntimeError):  # its event loop has ended
                 heard()
         if len(rows) < CAUGHT_UP_BELOW:
-            self._caught_up.set()
+            self._at_present()
 
 
 def _file_number(run_dir: Path) -> int | None:

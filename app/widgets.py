@@ -42,8 +42,11 @@ def frame() -> None:
     st.html(f"{FRAME}<style>{captions} {{ {ink} }}</style>")
 
 
-def choose_run() -> Feed | None:
-    """The run of the address (``?run=``) or the newest one, with a box to switch; None while there is none."""
+def choose_run(whole: bool = True) -> Feed | None:
+    """The run of the address (``?run=``) or the newest one, with a box to switch; None while there is none.
+
+    Of a long run that is being read a page that needs it ``whole`` waits for it, three seconds at most; others do not.
+    """
     watched = watch()
     runs = watched.runs()
     if not runs:
@@ -65,13 +68,19 @@ def choose_run() -> Feed | None:
     )
     st.session_state["chosen_run"] = st.query_params["run"] = chosen
     feed = watched.feed(chosen)
-    if feed is not None and not feed.wait(FIRST_READ_S):
+    if feed is not None:
+        (feed.wait if whole else feed.wait_for_some)(FIRST_READ_S)
         _reading(feed)
     return feed
 
 
-@st.fragment(run_every=1.0)
 def _reading(feed: Feed) -> None:
+    """Says so while the run is being read, and then no more."""
+    if not feed.wait(0.0):
+        st.fragment(run_every=1.0)(_still_reading)(feed)
+
+
+def _still_reading(feed: Feed) -> None:
     if not feed.wait(0.0):
         st.caption("Reading the journal…")
 

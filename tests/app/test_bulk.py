@@ -134,3 +134,17 @@ def test_a_feed_shows_the_newest_rows_first_and_then_everything(tmp_path: Path) 
     feed.close()
     assert feed.snapshot().last_seq == 12_000
     assert all(length in (0, 2000) for length in lengths[:-1]), "the newest 2000, never a half-read past"
+
+
+def test_who_waits_for_something_to_show_gets_the_newest_rows_and_not_an_empty_run(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path)
+    writer.append([(float(i), 0, step_record(i)) for i in range(1, 12_001)])
+    writer.close()
+    feed = Feed(tmp_path)
+    try:
+        assert feed.wait_for_some(10)
+        newest = feed.snapshot().last
+        assert newest is not None and newest.step == 12_000
+        assert feed.wait(10) and feed.snapshot().steps.length == 12_000
+    finally:
+        feed.close()
