@@ -194,7 +194,7 @@ def test_rollback_asks_first_and_the_split_is_drawn(
     expect(page.locator('[data-bind="strip.attempt"]')).to_have_text(str(started.attempt))
 
 
-def test_a_command_to_a_finished_run_is_refused_with_its_reason(
+def test_a_run_that_has_ended_takes_no_command_and_its_page_says_so(
     written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard], open_page: Callable[..., Page]
 ) -> None:
     script = cycled(3)
@@ -202,11 +202,11 @@ def test_a_command_to_a_finished_run_is_refused_with_its_reason(
     written_run("done", script)
     dashboard = start_dashboard()
     page = open_page(f"{dashboard.url}/control?run=done", steering=dashboard)
-    page.get_by_role("button", name="Force full phase").click()
-    row = commands(page).locator("[data-command]", has_text="Force FULL")
-    expect(row).to_be_visible()
-    expect(row).not_to_contain_text("applied at")
+    expect(page.get_by_text("This run is finished: it takes no commands.")).to_be_visible()
+    for name in ("Force full phase", "Pause training", "Save checkpoint", "Roll back…", "Stop run…", "Add"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
     expect(page.get_by_test_id("hy-now")).to_contain_text("finished")
+    expect(page.get_by_text("No command has been sent to this run yet.").first).to_be_visible()
 
 
 def test_a_dashboard_started_late_restarted_and_a_trainer_that_died(
