@@ -89,6 +89,8 @@ def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], list
         raise WrongRun(f"{run_dir}: cannot be made: {error.strerror}") from None
     lock = claim(run_dir)
     try:
+        if not resume and (run_dir / "journal.db").exists():  # another run began and ended while this one waited
+            raise WrongRun(f"{run_dir} already holds a run: resume it, or choose another directory")
         history = read_history(run_dir) if resume else None
         if history is not None:
             check(history)

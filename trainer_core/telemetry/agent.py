@@ -8,15 +8,15 @@ after the run, so that nobody loses the end, and makes way when another trainer 
 
 import argparse
 import contextlib
+import math
 import os
 import secrets
-import select
 import signal
 import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -40,6 +40,7 @@ from trainer_core.telemetry.listening import permitted_meanwhile
 from trainer_core.telemetry.pace import Pace
 from trainer_core.telemetry.rundir import AGENT_LOCK, RunInUse, RunLock, claim, held, holder_of, status_from
 from trainer_core.telemetry.sockets import Sockets
+from trainer_core.telemetry.trainer_pipe import TrainerPipe
 
 LINGER_S = 600.0
 """Seconds an agent stays after its trainer; the environment variable HYBRID_AGENT_LINGER_S sets another value."""
@@ -80,7 +81,7 @@ class Agent:
         self._version = -1
         self._refused = Counter[str]()
         self._paces = {name: Pace(*bounds, clock) for name, bounds in _PACES.items()}
-        self._queued: int | None = None
+        self._pipe = TrainerPipe()
         self._lost = 0
         self._gone_since: float | None = None
         self.stopping = False
@@ -127,6 +128,8 @@ class Agent:
             self._serve(QUESTIONS, self.sockets.questions, wire.questions, self._answer)
         if self.sockets.commands in ready:
             self._serve(COMMANDS, self.sockets.commands, wire.orders, self._obey)
+        else:  # after a stop of this process, what waited meanwhile is as old as it
+            self.desk.quiet_at = self._clock()
 
     def cut_revoked(self) -> None:
         """Cut everybody off when a key that was let in would not be any more; the others come back by themselves."""
@@ -274,7 +277,7 @@ class Agent:
             self._last_seq,
             self.desk.state_rev,
             status_from(self._journal, self._trainer_alive, True, self._clock()),
-            self._queued,
+            self._pipe.queued,
             self._lost,
             refused.total,
             refused,
@@ -287,7 +290,7 @@ class Agent:
         holder = holder_of(self.run_dir).get("nonce")
         self._trainer_alive = held(self.run_dir)
         if self._child:
-            self._read_pipe()
+            self._pipe.read()
         if holder != self._trainer_nonce and self._trainer_alive:
             self.stopping = True  # another trainer: it starts its own agent
         if self._waits_for_key and self.gate.named():
@@ -300,23 +303,6 @@ class Agent:
             self._gone_since = now
         elif now - self._gone_since > self._linger_s and self._child:
             self.stopping = True
-
-    def _read_pipe(self) -> None:
-        """The trainer writes its queue length once a second; the end of the pipe needs no word, the lock tells."""
-        while select.select([0], [], [], 0)[0]:
-            line = os.read(0, 4096)
-            if not line:
-                self._child_pipe_ended()
-                return
-            with contextlib.suppress(ValueError):
-                self._queued = int(line.split()[-1])
-
-    def _child_pipe_ended(self) -> None:
-        self._queued = None
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
-        self._read_pipe = lambda: None  # type: ignore[method-assign]
 
     # -- start and end ----------------------------------------------------------------------------------------------
 
@@ -374,6 +360,15 @@ def serve(
         agent.close()
 
 
+def lingering(environment: Mapping[str, str]) -> float:
+    """How long to stay after the trainer. Raises UserError for what is no number of seconds."""
+    said = environment.get("HYBRID_AGENT_LINGER_S", f"{LINGER_S}")
+    with contextlib.suppress(ValueError):
+        if 0.0 <= float(said) < math.inf:
+            return float(said)
+    raise UserError(f"HYBRID_AGENT_LINGER_S = {said}: must be a number of seconds, at least 0")
+
+
 def main() -> int:
     """Entry point of the agent process."""
     parser = argparse.ArgumentParser(prog="trainer_core.telemetry.agent")
@@ -381,9 +376,8 @@ def main() -> int:
     parser.add_argument("--child", action="store_true")
     parser.add_argument("--listen", metavar="HOST[:PORT]")
     options = parser.parse_args()
-    linger_s = float(os.environ.get("HYBRID_AGENT_LINGER_S", LINGER_S))
     try:
-        serve(options.run_dir, child=options.child, linger_s=linger_s, listen=options.listen)
+        serve(options.run_dir, child=options.child, linger_s=lingering(os.environ), listen=options.listen)
     except (UserError, JournalError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -71,8 +71,21 @@ class CommandsReader:
     def __init__(self, run_dir: Path) -> None:
         self._path = Path(run_dir) / FILE
         self._db: sqlite3.Connection | None = None
+        self._file = (0, 0)
         self.unreadable: dict[int, str] = {}
         """Row id -> why, of rows that were passed over: one that cannot be read holds no later one up."""
+
+    def replaced(self) -> bool:
+        """Whether another file stands in the place of the one that is read; it is read from now on."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return False
+        if self._db is None or (found.st_dev, found.st_ino) == self._file:
+            return False
+        self.close()
+        self._db, self.unreadable = None, {}
+        return True
 
     def decided(self, after_id: int = 0) -> list[Decided]:
         """Decisions after a row id, in order. Raises sqlite3.Error."""
@@ -81,6 +94,8 @@ class CommandsReader:
                 return []
             uri = f"{self._path.resolve().as_uri()}?mode=ro"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0, check_same_thread=False)
+            found = self._path.stat()
+            self._file = (found.st_dev, found.st_ino)
         try:
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM commands WHERE id > ? ORDER BY id", (after_id,)).fetchall()
         except sqlite3.OperationalError as error:

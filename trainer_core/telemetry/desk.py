@@ -47,6 +47,8 @@ class Desk:
         """Dangerous commands without their confirmation, and why; not durable, forgotten after two minutes."""
         self._known: dict[str, CommandChanged] = {}
         self._tokens: dict[str, tuple[float, float]] = {}
+        self.quiet_at: float | None = None
+        """When no command waited to be read; one that is read now may have been on its way since then."""
         self.state_rev = 0
         self.run_ended: str | None = None
         """Why no command is taken any more, when the run has said how it ended."""
@@ -61,7 +63,8 @@ class Desk:
         earlier = self._earlier(request)
         if earlier is not None:
             return earlier
-        command = AcceptedCommand(request, actor, self._clock())
+        received_at = self._clock() if self.quiet_at is None else min(self.quiet_at, self._clock())
+        command = AcceptedCommand(request, actor, received_at)
         refusal, detail = self._refusal(command)
         if refusal is not None:
             if refusal is not Refusal.RATE:

@@ -228,6 +228,8 @@ class Reporter:
     def _fetch(self) -> None:
         """Read what the agent has decided; accepted commands go to the trainer, every decision into the journal."""
         try:
+            if self._commands_db.replaced():
+                self._seen_id, self._unreadable = 0, set()
             decided = self._commands_db.decided(self._seen_id)
         except sqlite3.Error:
             self.failures += 1

@@ -1,0 +1,116 @@
+"""Odd turns of a run's life, each seen by hand first: what was found wrong is held here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import until as happens
+from tests.telemetry.trainers import REPO, Trainer
+from tests.telemetry.waiting import until
+from tests.telemetry.wires import answered, dealer, endpoint
+from trainer_core import Monitor, read_run, resuming
+from trainer_core.spec.commands import Annotate, CommandRequest, CommandState
+from trainer_core.spec.errors import UserError, WrongRun
+from trainer_core.telemetry import wire
+from trainer_core.telemetry.agent import LINGER_S, lingering
+from trainer_core.telemetry.client import Client
+from trainer_core.telemetry.rundir import RunLock, claim, held
+
+
+def answering(run_dir: Path) -> int:
+    """The process id of the agent that answers."""
+    with Client(run_dir) as client:
+        until(lambda: client.hello())
+    return int(endpoint(run_dir)["pid"])
+
+
+def test_of_trainers_that_begin_in_one_directory_at_once_one_has_it(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has looked for a run and found none; while it waits for the lock, the first begins and ends."""
+
+    def claim_late(folder: Path) -> RunLock:
+        monkeypatch.undo()
+        with Monitor(folder, serve=False) as first:
+            first.step(loss=1.0)
+        return claim(folder)
+
+    monkeypatch.setattr(resuming, "claim", claim_late)
+    with pytest.raises(WrongRun, match="already holds a run"):
+        Monitor(run_dir, serve=False)
+    assert read_run(run_dir, "run-started").height == 1 and not held(run_dir)
+
+
+def test_what_waited_while_the_agent_was_stopped_is_as_old_as_it_is(run_dir: Path) -> None:
+    """It was given its whole time to live when the agent went on, however long ago it had been sent."""
+    with Trainer(run_dir) as trainer:
+        trainer.steps(3)
+        pid = answering(run_dir)
+        with dealer(run_dir, "commands", "operator") as socket:
+            assert answered(socket, [wire.pack(wire.AskStatus(command_id="nothing-yet"))])
+            os.kill(pid, signal.SIGSTOP)
+            sent = time.time()
+            late = CommandRequest("sent-to-no-one", Annotate("late"), ttl_s=1.0)
+            socket.send(wire.pack(wire.Send(request=late)))
+            until(lambda: time.time() > sent + 1.5)
+            os.kill(pid, signal.SIGCONT)
+            reply = wire.replies.decode(socket.recv()).status
+            assert reply is not None and reply.state is CommandState.ACCEPTED
+        with Client(run_dir) as client:
+            assert client.wait("sent-to-no-one", 10).state is CommandState.EXPIRED
+            client.send(CommandRequest("sent-after-it", Annotate("now"), ttl_s=30.0))
+            assert client.wait("sent-after-it", 10).state is CommandState.APPLIED
+        assert [taken.received_at <= sent for taken in trainer.taken] == [True, False]
+
+
+def test_commands_reach_the_trainer_though_their_file_was_removed_under_it(run_dir: Path) -> None:
+    with Trainer(run_dir) as trainer, Client(run_dir) as client:
+        trainer.steps(3)
+        pid = answering(run_dir)
+        client.send(CommandRequest("before-it", Annotate("one")))
+        assert client.wait("before-it", 10).state is CommandState.APPLIED
+        for file in run_dir.glob("commands.db*"):
+            file.unlink()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: answering(run_dir) != pid)
+        for name in ("after-it-1", "after-it-2"):
+            client.send(CommandRequest(name, Annotate(name)))
+            assert client.wait(name, 10).state is CommandState.APPLIED
+        assert [taken.request.command_id for taken in trainer.taken] == ["before-it", "after-it-1", "after-it-2"]
+
+
+@pytest.mark.parametrize("said", ["abc", "nan", "-1", "inf", ""])
+def test_a_lingering_time_that_is_none_is_refused_in_words(said: str) -> None:
+    with pytest.raises(UserError, match=f"^HYBRID_AGENT_LINGER_S = {said}: must be a number of seconds, at least 0$"):
+        lingering({"HYBRID_AGENT_LINGER_S": said})
+    assert lingering({}) == LINGER_S and lingering({"HYBRID_AGENT_LINGER_S": "2.5"}) == 2.5
+
+
+@pytest.mark.parametrize("words", [("report",), ("report", "--json"), ("watch",), ("runs", "--json")])
+def test_an_output_that_cannot_be_written_is_one_sentence(run_dir: Path, words: tuple[str, ...]) -> None:
+    with Trainer(run_dir, serves=False) as trainer:
+        trainer.steps(3)
+        trainer.end()
+    command = [sys.executable, "-m", "trainer_core", words[0], str(run_dir), *words[1:]]
+    with open("/dev/full", "w") as full:
+        said = subprocess.run(command, cwd=REPO, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (said.returncode, said.stderr) == (1, "hybrid: the output cannot be written: No space left on device\n")
+
+
+def test_a_run_directory_that_is_renamed_and_named_back_is_served_again(run_dir: Path) -> None:
+    elsewhere = run_dir.with_name("elsewhere")
+    with Trainer(run_dir) as trainer:
+        trainer.steps(3)
+        answering(run_dir)
+        run_dir.rename(elsewhere)
+        trainer.steps(3)
+        happens(lambda: "does not start" in str(read_run(elsewhere, "alert-raised")["message"].to_list()), "an alert")
+        assert not run_dir.exists(), "nothing is made in its old place"
+        elsewhere.rename(run_dir)
+        happens(lambda: "agent" in read_run(run_dir, "alert-resolved")["rule"].to_list(), "the alert is not resolved")
+        assert answering(run_dir) and read_run(run_dir).height == 6
