@@ -139,10 +139,16 @@ def test_a_command_that_cannot_be_read_holds_no_later_one_up_and_an_alert_names_
     writer = CommandsWriter(run_dir)
     for number in range(3):
         request = CommandRequest(f"command-{number}", SetThreshold("confidence_threshold", 0.5))
-        writer.add(AcceptedCommand(request, "operator", 1.0), CommandState.ACCEPTED, None, "")
-        if number == 1:
-            with sqlite3.connect(run_dir / "commands.db") as db:
-                db.execute("UPDATE commands SET body = ? WHERE id = 2", (msgspec.msgpack.encode({"what": "is this"}),))
+        if number != 1:
+            writer.add(AcceptedCommand(request, "operator", 1.0), CommandState.ACCEPTED, None, "")
+            continue
+        with sqlite3.connect(run_dir / "commands.db") as db:  # at once: the reporter reads as it comes
+            bad = ("command-1", "operator", 1.0, msgspec.msgpack.encode({"what": "is this"}), "accepted", None, "")
+            db.execute(
+                "INSERT INTO commands(command_id, actor, received_at, body, state, refusal, detail) "
+                "VALUES(?, ?, ?, ?, ?, ?, ?)",
+                bad,
+            )
     writer.close()
     taken: list[str] = []
     until(lambda: taken.extend(c.request.command_id for c in reporter.take_commands()) or len(taken) == 2)

@@ -12,21 +12,26 @@ import pytest
 from tests.cli.conftest import until as happens
 from tests.telemetry.trainers import REPO, Trainer
 from tests.telemetry.waiting import until
-from tests.telemetry.wires import answered, dealer, endpoint
+from tests.telemetry.wires import answered, dealer
 from trainer_core import Monitor, read_run, resuming
 from trainer_core.spec.commands import Annotate, CommandRequest, CommandState
 from trainer_core.spec.errors import UserError, WrongRun
 from trainer_core.telemetry import wire
 from trainer_core.telemetry.agent import LINGER_S, lingering
 from trainer_core.telemetry.client import Client
-from trainer_core.telemetry.rundir import RunLock, claim, held
+from trainer_core.telemetry.endpoint import read_endpoint
+from trainer_core.telemetry.rundir import RunLock, claim, held, status
 
 
 def answering(run_dir: Path) -> int:
     """The process id of the agent that answers."""
-    with Client(run_dir) as client:
-        until(lambda: client.hello())
-    return int(endpoint(run_dir)["pid"])
+
+    def found() -> int:
+        with Client(run_dir) as client:
+            there = read_endpoint(run_dir) if client.hello() is not None else None
+        return there.pid if there is not None else 0
+
+    return until(found)
 
 
 def test_of_trainers_that_begin_in_one_directory_at_once_one_has_it(
@@ -63,9 +68,15 @@ def test_what_waited_while_the_agent_was_stopped_is_as_old_as_it_is(run_dir: Pat
             assert reply is not None and reply.state is CommandState.ACCEPTED
         with Client(run_dir) as client:
             assert client.wait("sent-to-no-one", 10).state is CommandState.EXPIRED
-            client.send(CommandRequest("sent-after-it", Annotate("now"), ttl_s=30.0))
-            assert client.wait("sent-after-it", 10).state is CommandState.APPLIED
-        assert [taken.received_at <= sent for taken in trainer.taken] == [True, False]
+            assert trainer.taken[0].received_at <= sent
+
+            def is_young() -> bool:
+                name = f"sent-after-{len(trainer.taken)}"
+                client.send(CommandRequest(name, Annotate("now"), ttl_s=30.0))
+                assert client.wait(name, 10).state is CommandState.APPLIED
+                return trainer.taken[-1].received_at > sent + 1.5
+
+            until(is_young)
 
 
 def test_commands_reach_the_trainer_though_their_file_was_removed_under_it(run_dir: Path) -> None:
@@ -82,6 +93,26 @@ def test_commands_reach_the_trainer_though_their_file_was_removed_under_it(run_d
             client.send(CommandRequest(name, Annotate(name)))
             assert client.wait(name, 10).state is CommandState.APPLIED
         assert [taken.request.command_id for taken in trainer.taken] == ["before-it", "after-it-1", "after-it-2"]
+
+
+def test_a_journal_that_was_removed_under_the_trainer_is_begun_anew_and_says_so(run_dir: Path) -> None:
+    """Everything after it went into a file that nobody could open, and nothing said so."""
+    with Trainer(run_dir) as trainer:
+        trainer.steps(3)
+        pid = answering(run_dir)
+        for file in sorted(run_dir.glob("journal.db*"), reverse=True):  # itself last: from then on it is missed
+            file.unlink()
+        until((run_dir / "journal.db").exists)
+        trainer.steps(2)
+        assert until(lambda: answering(run_dir) != pid), "an agent of the new journal"
+        with Client(run_dir) as client:
+            client.send(CommandRequest("after-it-1", Annotate("one")))
+            assert client.wait("after-it-1", 10).state is CommandState.APPLIED
+        trainer.end()
+    assert read_run(run_dir)["step"].to_list()[-2:] == [4, 5]
+    assert "journal.db was removed while the run goes on" in read_run(run_dir, "alert-raised")["message"][0]
+    assert read_run(run_dir, "run-started").height == 1, "what it is a journal of"
+    assert status(run_dir).state == "finished"
 
 
 @pytest.mark.parametrize("said", ["abc", "nan", "-1", "inf", ""])

@@ -117,6 +117,7 @@ class Agent:
     def serve_once(self, timeout_ms: int) -> None:
         """Answer what has arrived."""
         ready = dict(self._poller.poll(timeout_ms))
+        self.desk.looked(nothing_waits=self.sockets.commands not in ready)
         self.gate.count_failed()
         if self.gate.socket in ready:
             self.gate.answer()
@@ -128,8 +129,6 @@ class Agent:
             self._serve(QUESTIONS, self.sockets.questions, wire.questions, self._answer)
         if self.sockets.commands in ready:
             self._serve(COMMANDS, self.sockets.commands, wire.orders, self._obey)
-        else:  # after a stop of this process, what waited meanwhile is as old as it
-            self.desk.quiet_at = self._clock()
 
     def cut_revoked(self) -> None:
         """Cut everybody off when a key that was let in would not be any more; the others come back by themselves."""
@@ -295,10 +294,10 @@ class Agent:
             self.stopping = True  # another trainer: it starts its own agent
         if self._waits_for_key and self.gate.named():
             self.stopping = True  # the trainer starts the next one, which listens where it was asked to
-        if self._trainer_alive:
+        if not self._journal.in_place():
+            self.stopping = True  # it was removed: there is nothing left to serve, or another agent serves what is new
+        elif self._trainer_alive:
             self._gone_since = None
-        elif not self._journal.in_place():
-            self.stopping = True  # the run directory was removed: there is nothing left to serve
         elif self._gone_since is None:
             self._gone_since = now
         elif now - self._gone_since > self._linger_s and self._child:

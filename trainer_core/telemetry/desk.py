@@ -29,6 +29,8 @@ from trainer_core.telemetry.wire import CommandStatus
 _RATE, _BURST = 10.0, 40.0
 _MOST_PENDING = 100
 _CONFIRM_S = 120.0
+_GAP_S, _SETTLE_S = 0.5, 1.0
+"""Seconds without a look that are more than a busy moment; and until what waited below has come up."""
 
 
 class Desk:
@@ -47,11 +49,23 @@ class Desk:
         """Dangerous commands without their confirmation, and why; not durable, forgotten after two minutes."""
         self._known: dict[str, CommandChanged] = {}
         self._tokens: dict[str, tuple[float, float]] = {}
-        self.quiet_at: float | None = None
+        self._quiet_at: float | None = None
         """When no command waited to be read; one that is read now may have been on its way since then."""
+        self._looked_at = self._settled_at = clock()
         self.state_rev = 0
         self.run_ended: str | None = None
         """Why no command is taken any more, when the run has said how it ended."""
+
+    def looked(self, nothing_waits: bool) -> None:
+        """The commands socket was looked at. After a time in which it was not (this process was stopped, the machine
+        slept), what comes in the next moment counts as sent before it: a command expires early rather than late.
+        """
+        now = self._clock()
+        if abs(now - self._looked_at) > _GAP_S:
+            self._settled_at = now + _SETTLE_S
+        self._looked_at = now
+        if nothing_waits and now >= self._settled_at:
+            self._quiet_at = now
 
     def heard(self, change: CommandChanged) -> None:
         """The journal says where a command stands."""
@@ -63,7 +77,7 @@ class Desk:
         earlier = self._earlier(request)
         if earlier is not None:
             return earlier
-        received_at = self._clock() if self.quiet_at is None else min(self.quiet_at, self._clock())
+        received_at = self._clock() if self._quiet_at is None else min(self._quiet_at, self._clock())
         command = AcceptedCommand(request, actor, received_at)
         refusal, detail = self._refusal(command)
         if refusal is not None:

@@ -79,6 +79,7 @@ class JournalWriter:
         if not self.path.exists():
             _create(self.path)
         self._db = _connect(self.path)
+        self._folder = _identity(self.path.parent)
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
         self.journal_id, self._layout = _identity_in(stored, self.path)
@@ -116,6 +117,10 @@ class JournalWriter:
             with contextlib.suppress(sqlite3.Error):  # a full disk: the rows are durable in the log, and stay there
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return first, seq - 1
+
+    def removed(self) -> bool:
+        """Whether the file was taken from under it: its directory is in its place, and holds none any more."""
+        return _identity(self.path) is None and _identity(self.path.parent) == self._folder
 
     def unsealed(self, kept: int = KEPT_ROWS) -> int:
         """How many rows could be sealed now: all that are in no segment but the newest ``kept``."""

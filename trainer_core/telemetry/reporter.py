@@ -23,6 +23,8 @@ from trainer_core.spec.records import (
     MetricsMeasured,
     PredictedStretch,
     Record,
+    RunStarted,
+    RunState,
     StepRecord,
 )
 from trainer_core.spec.severity import Severity
@@ -32,6 +34,7 @@ from trainer_core.telemetry.compaction import Compaction
 from trainer_core.telemetry.journal import JournalWriter
 from trainer_core.telemetry.segments import KEPT_ROWS, SEGMENT_ROWS
 
+_LOOK_S = 1.0
 _Item = tuple[int, float, int, Record]
 """(order, time, attempt, record)."""
 
@@ -50,6 +53,7 @@ class Reporter:
         kept_rows: int = KEPT_ROWS,
     ) -> None:
         self._clock, self._interval_s, self._capacity = clock, interval_s, capacity
+        self._run_dir = Path(run_dir)
         self._compaction = Compaction(Path(run_dir), segment_rows, kept_rows)
         self._journal = JournalWriter(Path(run_dir))
         self._commands_db = CommandsReader(Path(run_dir))
@@ -71,6 +75,9 @@ class Reporter:
         self._pending: list[_Item] = []
         self._mark = self._settled = -1
         """Everything with a smaller order is in the pending batch or before it; is committed."""
+        self._look_at = 0.0
+        self._words: dict[type[Record], Record] = {}
+        """What a journal begins with: how the run was started, and the trainer's last word."""
         self._step, self._phase, self._state_rev, self._attempt = 0, Phase.WARMUP, 0, 0
         self._wake, self._committed = threading.Event(), threading.Condition()
         self._stopping = self._closed = False
@@ -161,11 +168,25 @@ class Reporter:
     def _tick(self) -> None:
         """One round. Whatever goes wrong is counted and tried again: the thread outlives it."""
         try:
+            self._look_after_journal()
             self._commit()
             self._fetch()
             self._compaction.tick(self._journal)
         except Exception:
             self.failures += 1
+
+    def _look_after_journal(self) -> None:
+        """A journal that somebody removed is begun anew: rows for a file that nobody can open would be lost unseen."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_S
+        if not self._journal.removed():
+            return
+        present, self._journal = self._journal, JournalWriter(self._run_dir)
+        present.close()
+        alert = _alert("journal.db was removed while the run goes on: what it held is gone, and a new one begins here")
+        self._journal.append([(self._clock(), self._attempt, record) for record in (*self._words.values(), alert)])
 
     def _commit(self) -> bool:
         """Commit what has gathered; on failure it is kept and tried again at the next tick."""
@@ -222,6 +243,8 @@ class Reporter:
         self._attempt = attempt
         if isinstance(record, StepRecord):
             self._step, self._phase = record.step, record.phase
+        elif isinstance(record, RunStarted | RunState):
+            self._words[type(record)] = record
         elif isinstance(record, CommandChanged):
             self._state_rev = max(self._state_rev, record.state_rev)
 

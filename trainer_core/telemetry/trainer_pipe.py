@@ -6,7 +6,7 @@ import select
 
 
 class TrainerPipe:
-    """Standard input: the trainer writes its queue length once a second. Its end needs no word, the run's lock tells."""
+    """Standard input: the trainer writes its queue length once a second. Its end needs no word: the lock tells."""
 
     def __init__(self) -> None:
         self.queued: int | None = None
