@@ -14,10 +14,11 @@ import streamlit as st
 
 STATIC = Path(__file__).parent / "static"
 HTML = (
-    '<div class="hy-setting"><label><span class="hy-title"></span> <output></output>'
+    '<div class="hy-setting"><label><span class="hy-title">Setting</span> <output></output>'
     '<input type="range" min="0" step="1"></label>'
-    '<label class="hy-exactly"><span></span> <input type="number" step="any"></label></div>'
+    '<label class="hy-exactly"><span>Exactly</span> <input type="number" step="any"></label></div>'
 )
+"""Its script writes the words of the setting; until then, too, nothing is without a name."""
 
 
 def slider(
