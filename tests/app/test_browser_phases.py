@@ -95,6 +95,7 @@ def test_measured_predictions_and_loops_without_phases_are_shown_as_what_they_ar
     skipped = page.locator('[data-list="predict.cost"] li.hy-skipped')
     expect(skipped.locator(".hy-when")).to_have_text("SKIPPED")
     expect(page.locator('[data-list="correct.weights"] li').first).to_contain_text("w = 0.600 · cosine 0.900")
+    page.locator('[data-figure="prediction"]').scroll_into_view_if_needed()  # only what is in sight is drawn
     expect(page.locator('[data-figure="prediction"][data-revision]')).to_be_visible(timeout=45_000)
     page = opened(open_page, shown[1], "own")
     expect(page.get_by_role("heading", name="No phases")).to_be_visible()
