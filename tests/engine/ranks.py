@@ -166,7 +166,7 @@ def adaptive(rank: int, folder: Path) -> Found:
     """The adaptive policy with a learned predictor that trains by the clock, far below the tuned learning rate."""
     play = Play(
         folder, rank, total_steps=200, policy="adaptive", predictor_config={"type": "MLP"}, predictor_time_share=1.0,
-        max_predict_steps=5, min_predict_steps=4, rank_check_every=1, confidence_threshold=0.5,
+        max_predict_steps=5, min_predict_steps=4, min_full_steps=3, rank_check_every=1, confidence_threshold=0.5,
         model=plain_network(), optimizer=lambda ps: torch.optim.AdamW(ps, 1e-4),
     )  # fmt: skip
     play.to_the_end()

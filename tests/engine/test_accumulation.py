@@ -79,7 +79,7 @@ def test_no_forward_pass_sees_more_than_its_piece(tmp_path: Path) -> None:
 
     rig = Rig(tmp_path, loss=watched, accumulate=4, steps=30).begin().finish()
     assert {s.phase for s in rig.of(StepRecord)} == set(Phase)
-    assert set(seen) == {8}
+    assert max(seen) == 8 and set(seen) == {4, 8}, "a quarter of the batch, or of the half that tests compare"
 
 
 def test_a_run_in_pieces_ends_at_the_weights_of_the_whole_batch(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_float64_weights_are_left_and_taken_back_to_the_last_bit(tmp_path: Path)
         return F.cross_entropy(model(batch[0].double()), batch[1], reduction="none")
 
     common: dict[str, Any] = {"model": model, "loss": loss, "policy": "adaptive", "confidence_threshold": 1.0}
-    rig = Rig(tmp_path / "a", **common).begin().until_step(6)
+    rig = Rig(tmp_path / "a", min_full_steps=1, **common).begin().until_step(6)
     before = rig.weights()
     assert not torch.equal(before, before.float().double()), "float32 would not hold them"
     probes = len(rig.of(PredictionProbed))

@@ -20,7 +20,9 @@ DOUBTING = {
 }
 
 
-@pytest.mark.parametrize("settings", [{}, DOUBTING, {"policy": "adaptive", "min_predict_steps": 1}])
+@pytest.mark.parametrize(
+    "settings", [{}, DOUBTING, {"policy": "adaptive", "min_predict_steps": 1, "min_full_steps": 1}]
+)
 def test_guards_made_from_a_step_say_word_for_word_what_the_engine_said(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:

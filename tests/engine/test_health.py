@@ -48,6 +48,7 @@ from trainer_core.spec.remedies import REMEDIES
 from trainer_core.spec.severity import Severity
 
 QUIET: dict[str, Any] = {
+    "probe_share": 1.0,  # half of this small batch tells too little of the loss to expect
     "gradient_norm_low": 0.0,
     "gradient_norm_extreme_low": 0.0,
     "loss_deviation_warning": 100.0,

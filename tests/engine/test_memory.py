@@ -39,12 +39,13 @@ class ByPhase(Census):
 def test_three_models_are_kept_until_a_full_step_moves_what_the_optimizer_keeps(tmp_path: Path) -> None:
     """Looks and PREDICT: work 1, snapshot 1, mean slope 1/2, the guard's anchor 1/2. The moments are CORRECT's."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 500), torch.nn.Tanh(), torch.nn.Linear(500, 3))
+    model = torch.nn.Sequential(torch.nn.Linear(8, 4000), torch.nn.Tanh(), torch.nn.Linear(4000, 3))
     settings = {"policy": "adaptive", "warmup_stability": 10.0, "confidence_threshold": 0.0, "residual_memory_mb": 0.0}
     batches = [batch_of(i) for i in range(40)]
     with only_new_tensors():
         rig = Rig(tmp_path, model=model, **settings)
         census = ByPhase(rig.engine)
+        rig.engine.shares = False  # the activations of a shared pass are those of the step
         with census.watching():
             rig.begin()
             for batch in batches:

@@ -59,7 +59,8 @@ def real_run(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Engine, list[tuple[Record, int]], list[int]]:
     """300 steps of digits under each policy."""
-    lengths = {} if request.param == "adaptive" else {"full_steps": "10", "max_predict_steps": "20"}
+    full = {"min_full_steps": "1"}  # else FULL is passed through, where predictions follow one another
+    lengths = full if request.param == "adaptive" else {"full_steps": "10", "max_predict_steps": "20"}
     torch.set_num_threads(1)
     return digits(tmp_path_factory.mktemp("run"), 300, policy=request.param, warmup_steps="30", **lengths)
 

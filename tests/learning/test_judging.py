@@ -73,7 +73,12 @@ def test_more_evidence_is_never_less_confidence(a: float, b: float) -> None:
     assert 0 < calibrated(a) < 1
     assert calibrated(min(a, b)) <= calibrated(max(a, b))
     assert calibrated(a, min(a, b)) <= calibrated(a, max(a, b))
-    assert logit(calibrated(a, b)) == pytest.approx(0.86 + 0.72 * a + 0.63 * b, abs=1e-6)
+    counted = min(b, 0.0) if a < -2 else b
+    assert logit(calibrated(a, b)) == pytest.approx(0.86 + 0.72 * a + 0.63 * counted, abs=1e-6)
+
+
+def test_past_successes_do_not_outvote_a_probe_of_plain_harm() -> None:
+    assert calibrated(-1.9, 6.0) > 0.9 and calibrated(-2.1, 6.0) == calibrated(-2.1) < 0.35
 
 
 def test_the_same_probe_is_trusted_more_where_probes_have_been_paying() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from trainer_core.bench.results import Point, Run
 from trainer_core.hybrid_trainer import HybridTrainer
+from trainer_core.learning.loss import batch_size
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.learning.schedules import Schedule
 from trainer_core.spec.config import Config
@@ -37,7 +38,9 @@ class Arm:
     def __init__(self, task: Task, config: Config, compressed: bool, budget: float, points: int) -> None:
         self.task, self.config, self.compressed, self.budget = task, config, compressed, budget
         self.spent = 0.0
-        self.batches = self.backward = self.steps = self.forwards = 0
+        self.batches = self.backward = self.steps = 0
+        self.forwards = 0.0
+        """Passes over a whole batch."""
         self.failed: str | None = None
         self.points: list[Point] = []
         self.validating = 0.0
@@ -164,7 +167,7 @@ class Hybrid(Arm):
             self._opened = opened.pop_all()
 
     def _counted(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        self.forwards += 1
+        self.forwards += (batch_size(batch) or 0) / self.config.training.batch_size
         return self.task.loss(model, batch)
 
     def _heard(self, record: Record, attempt: int) -> None:

@@ -26,7 +26,8 @@ class Census:
     """Counts bytes of tensors that are neither weights, gradients, buffers nor optimizer state.
 
     It looks whenever something is at its largest: before each forward pass (looks, predictions, verdicts, the progress
-    guard), before and after each optimizer step, and when it is asked. Activations do not exist then.
+    guard), before and after each optimizer step, and when it is asked. Activations do not exist then: the pass that a
+    look and a step can share is not shared here, for its activations are those of the step.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -99,6 +100,7 @@ def _measured(task_name: str, settings: dict[str, str], steps: int) -> float:
         arm = Hybrid(task, config, False, 1e9, 2)
         try:
             census = Census(arm.trainer.engine.model, arm.trainer.engine.optimizer)
+            arm.trainer.engine.shares = False
             with census.watching():
                 for batch in batches:
                     arm.step(batch, 0.5)

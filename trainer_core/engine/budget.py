@@ -43,7 +43,7 @@ class Budget:
         """A prediction was taken back."""
         self.credit -= _UNDONE
 
-    def looked(self, forwards: int) -> None:
+    def looked(self, forwards: float) -> None:
         """A look took so many forward passes."""
         self.credit -= forwards * _FORWARD
 

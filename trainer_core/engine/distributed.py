@@ -26,14 +26,16 @@ from trainer_core.engine.averaging import Averaging, broadcast_tensors
 from trainer_core.learning.paired import Paired, moments, pooled_test
 from trainer_core.spec.commands import AcceptedCommand
 from trainer_core.spec.config import Config
-from trainer_core.spec.errors import CheckpointError, ConfigError, RunError, TrainingFailed, UserError
+from trainer_core.spec.errors import CheckpointError, ConfigError, RunError, TrainingFailed, UserError, WrongRun
 
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
 _PIECE = 1 << 26
 """Bytes sent at once."""
-_ERRORS: dict[str, type[UserError]] = {e.__name__: e for e in (CheckpointError, ConfigError, RunError, TrainingFailed)}
+_ERRORS: dict[str, type[UserError]] = {
+    e.__name__: e for e in (CheckpointError, ConfigError, RunError, TrainingFailed, WrongRun)
+}
 
 
 class RankLost(TrainingFailed):

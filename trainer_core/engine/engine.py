@@ -20,6 +20,7 @@ from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
+from trainer_core.engine.measuring import Measuring
 from trainer_core.engine.observing import training_state
 from trainer_core.engine.pace import Pace
 from trainer_core.engine.precision import Precision
@@ -96,8 +97,12 @@ class Engine:
         self.progress = ProgressGuard()
         self.recorder, self.phase = Recorder(self, sink), Phase.WARMUP
         self.step_count = self.steps_in_phase = self.batches = self.cycle = self.attempt = 0
-        self.backward_passes = self.forwards = self.probe_at = self.state_rev = self.recoveries = 0
+        self.backward_passes = self.probe_at = self.state_rev = self.recoveries = 0
         self.predictions_entered = self.predictions_kept = self.predictions_undone = 0
+        self.forwards = 0.0
+        """Forward passes over a whole batch that tests took."""
+        self.separable: bool | None = None
+        """Whether the losses of a part of a batch are those of its samples (see measuring); None: not seen yet."""
         self.last_divergence: int | None = None
         self.locked = self.corrected = False
         self.last = Signals()
@@ -111,7 +116,13 @@ class Engine:
         self.shadow: Flight | None = None
         """A refused proposal, to be measured once more on the next batch."""
         self.snapshot: Snapshot | None = None
+        self.measuring = Measuring(self)
+        self.samples = self.measuring.samples
         self.losses = BatchLosses(self.parameters, self.samples)
+        self.shares: bool | None = None
+        """Whether a look's forward pass may be a step's (see ahead); None: not seen yet."""
+        self.shared_loss: Tensor | None = None
+        """A look's loss, to be compared with the coming step's own."""
         self.roll_back: Callable[[str], None] | None = None
         """Restores the last good checkpoint, more careful settings with it; set by whoever owns the files."""
         self.made = fitting.made(self, own=predictor is not None)
@@ -261,19 +272,6 @@ class Engine:
                 return self.flight.horizon if self.flight else None
             case Phase.CORRECT:
                 return self.lengths.correct_needed(self.config)
-
-    @torch.no_grad()
-    def samples(self, batch: Batch) -> Tensor:
-        """Per-sample losses (N,) in evaluation mode: no dropout, no running statistics touched."""
-        self.forwards += 1
-        training = [m for m in self.model.modules() if m.training]
-        self.model.eval()
-        try:
-            with self.precision.forward():
-                return self.loss.samples(self.model, batch, self.config.training.accumulate)
-        finally:
-            for module in training:
-                module.training = True
 
     def compare(self, before_N: Tensor, after_N: Tensor) -> Paired:
         """The paired test of per-sample losses (N,) that ``samples`` gave: over the samples of all ranks."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer_core.engine.ahead import Arrival
 from trainer_core.learning.paired import Paired
 from trainer_core.learning.predictors import Proposal
 
@@ -33,8 +34,8 @@ class Flight:
         """FULL steps before it was probed."""
         self.departure_P: Tensor | None = None
         """The weights it was probed from, which become the snapshot; not saved."""
-        self.arrival: tuple[Any, Tensor] | None = None
-        """The probe's batch and its per-sample losses (N,) at the horizon; not saved."""
+        self.arrival: Arrival | None = None
+        """What the probe measured at the horizon; not saved."""
         self.taken = 0
         """Steps moved so far."""
         self.errors: list[float] = []

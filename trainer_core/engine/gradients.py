@@ -14,6 +14,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from trainer_core.engine import ahead
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.optimizers import sparse_refusal
 from trainer_core.spec.errors import UserError
@@ -59,9 +60,12 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
     start = clock()
     for piece in pieces:
         begun = clock()
-        with engine.precision.forward():
-            loss = engine.loss.mean(engine.model, piece.batch)
-            loss = loss if piece.weight == 1.0 else loss * piece.weight
+        loss = ahead.shared(engine, piece.batch)
+        if loss is None:
+            with engine.precision.forward():
+                loss = engine.loss.mean(engine.model, piece.batch)
+                loss = loss if piece.weight == 1.0 else loss * piece.weight
+            ahead.compare(engine, loss)
         forward += clock() - begun
         _check_loss(loss, parameters.device)
         engine.precision.backward(loss)

@@ -5,8 +5,9 @@ from typing import Any
 from trainer_core.spec.config import Config
 
 _FIRST_HORIZON = 20
-RATIO = 1.5
-"""Factor between two horizons that are tried: doubling and quartering overlooks the one that pays (docs/log.md)."""
+_LONGER, _SHORTER = 1.1, 1.5
+"""Factors on the horizon after a kept and a refused prediction: it settles where about four of five are kept, and does
+not follow the noise of single batches, whose own best horizon is too short (docs/log.md)."""
 _EASIER = 3.0
 """A kept prediction shortens the window by so much."""
 _HESITATIONS = 3
@@ -18,8 +19,8 @@ _NO = -2.0
 class Lengths:
     """Windows and horizons of one run. ``config`` is read at each call, so live changes hold at once.
 
-    adaptive   kept: window / 3. refused or undone: horizon / 1.5; the window doubles where the probe said a plain no
-               (z < -2), and grows by one from the fourth refusal in a row on; up to full_steps.
+    adaptive   kept: horizon x 1.1, window / 3. refused or undone: horizon / 1.5; the window grows by one from the
+               fourth refusal in a row on, and doubles where the probe said a plain no (z < -2); up to full_steps.
     document   full_steps and max_predict_steps; undone: full_steps x 2 for the next cycles, horizon / 2;
                kept: back by halves, horizon x 1.5.
     """
@@ -43,10 +44,6 @@ class Lengths:
         low, high = self._bounds(config)
         return max(low, min(high, round(self._horizon)))
 
-    def shortest(self, config: Config) -> int:
-        """Steps the shortest prediction may have."""
-        return self._bounds(config)[0]
-
     def correct_needed(self, config: Config) -> int:
         """Validating full steps in CORRECT."""
         return 1 if self.adaptive else config.hybrid_trainer_config.correct_steps
@@ -65,7 +62,8 @@ class Lengths:
         """The prediction was worth it."""
         self.refusals = 0
         if self.adaptive:
-            self._window = max(1.0, min(self._window, config.hybrid_trainer_config.full_steps) / _EASIER)
+            self._window = min(self._window, config.hybrid_trainer_config.full_steps) / _EASIER
+            self._horizon *= _LONGER
         else:
             self._window = max(1.0, self._window / 2)
             self._horizon *= 1.5
@@ -77,10 +75,10 @@ class Lengths:
         if not self.adaptive:
             self._horizon /= 2
             return self._clip(config)
-        self._horizon /= RATIO
+        self._horizon /= _SHORTER
         if z is not None and z < _NO:
             self._window *= 2
-        elif self.refusals > _HESITATIONS:
+        if self.refusals > _HESITATIONS:
             self._window += 1
         self._window = min(self._window, float(config.hybrid_trainer_config.full_steps))
         return self._clip(config)

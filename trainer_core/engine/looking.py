@@ -1,33 +1,25 @@
-"""Looking ahead from FULL: probe a proposal, search its horizon, shadow a refused one. Leaves the weights as they were.
+"""Looking ahead from FULL: probe a proposal at its horizon, shadow a refused one. Leaves the weights as they were.
 
-adaptive   from the last horizon: x 1.5 while the loss on the probe batch falls further; where it is not trusted, once
-           / 3. Then to the vertex of a parabola. Never further than the trust region lets any tensor move.
+adaptive   the horizon that kept and refused predictions have taught, as far as the trust region lets any tensor move.
+           No search on the batch: the horizon that suits one batch best is too short for training (docs/method.md).
 document   the horizon of the cycle, or a quarter of it.
 """
 
-import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from trainer_core.engine import ahead
+from trainer_core.engine.ahead import Arrival
 from trainer_core.engine.flight import Flight
-from trainer_core.engine.lengths import RATIO
 from trainer_core.learning.loss import Batch
-from trainer_core.learning.paired import Paired, paired_test, pooled_gain
+from trainer_core.learning.paired import Paired, pooled_gain
 from trainer_core.learning.predictors.proposal import Proposal, checked_proposal
 from trainer_core.spec.records import PredictionProbed
 
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
-
-Compare = Callable[[Tensor, Tensor], Paired]
-_RETREAT = 3
-"""A horizon that is not trusted is followed by one so much shorter, in the same look."""
-_STRETCH, _STRETCH_IN_DOUBT = 8.0, 3.0
-_WORTH_STRETCHING = 0.5
-"""z above which a longer horizon is tried in the same look."""
 
 
 class _Probe:
@@ -35,18 +27,19 @@ class _Probe:
 
     def __init__(self, engine: "Engine", proposal: Proposal, batch: Batch, room_P: Tensor) -> None:
         """``room_P`` (P,) takes the weights to come back to."""
-        self._engine, self._proposal, self._batch = engine, proposal, batch
+        self._engine, self.proposal, self._batch = engine, proposal, batch
         self.weights_P = engine.parameters.keep(room_P)
         self.before_N = engine.losses.of(batch)
-        self.measured: dict[int, Tensor] = {}
-        """Horizon -> the losses there."""
+        self.arrival: tuple[int, Arrival] | None = None
+        """The last horizon that was measured, and what was found there."""
 
-    def at(self, horizon: int) -> Tensor:
-        """Per-sample losses (N,) with the weights ``horizon`` steps along the path."""
+    def at(self, horizon: int, share: bool = True) -> Tensor:
+        """Per-sample losses (N,) ``horizon`` steps along the path; ``share``: a training step may follow there."""
         self._engine.parameters.write(self.weights_P)
-        self._proposal.follow(self._engine.parameters, 0, horizon)
-        self.measured[horizon] = self._engine.samples(self._batch)
-        return self.measured[horizon]
+        self.proposal.follow(self._engine.parameters, 0, horizon)
+        losses_N, loss = ahead.losses(self._engine, self._batch) if share else (self._engine.samples(self._batch), None)
+        self.arrival = horizon, Arrival(self._batch, losses_N, loss)
+        return losses_N
 
     def leave(self) -> None:
         """Back to the weights that it found."""
@@ -57,11 +50,6 @@ class _Probe:
         """Measure one horizon."""
         losses_N = self.at(horizon)
         return Found(horizon, losses_N, self._engine.compare(self.before_N, losses_N))
-
-    def trusted(self, test: Paired) -> bool:
-        """Whether the confidence of ``test`` clears the threshold."""
-        confidence = self._engine.confidence.of(test.z, self._proposal.uncertainty)
-        return test.better and confidence > self._engine.config.hybrid_trainer_config.confidence_threshold
 
 
 def look(engine: "Engine", batch: Batch) -> None:
@@ -81,8 +69,7 @@ def look(engine: "Engine", batch: Batch) -> None:
     probe = _Probe(engine, proposal, batch, torch.empty_like(engine.work_P))
     limit = min(limit, trusted_steps(engine, proposal, probe.weights_P, limit))
     horizon = max(1, min(engine.lengths.horizon(engine.config), limit))
-    search = _searched if engine.lengths.adaptive else _fixed
-    found = search(engine, probe, horizon, limit)
+    found = probe.test(horizon) if engine.lengths.adaptive else _fixed(engine, probe, horizon)
     probe.leave()
     test = found.test
     confidence = engine.confidence.probed(test.z, proposal.uncertainty)
@@ -90,76 +77,29 @@ def look(engine: "Engine", batch: Batch) -> None:
     engine.proposed = Flight(proposal, found.horizon, test, base, confidence)
     engine.proposed.window = max(1, engine.steps_in_phase)
     engine.proposed.departure_P = probe.weights_P
-    if found.horizon in probe.measured:
-        engine.proposed.arrival = (batch, found.losses_N)
+    if probe.arrival is not None and probe.arrival[0] == found.horizon:
+        engine.proposed.arrival = probe.arrival[1]
     _say(engine, engine.proposed, test, False, engine.clock() - start)
 
 
 class Found(NamedTuple):
-    """A horizon with its losses (N,), measured or read off a parabola, and their test against no prediction."""
+    """A horizon with its losses (N,), and their test against no prediction."""
 
     horizon: int
     losses_N: Tensor
     test: Paired
 
 
-def _fixed(engine: "Engine", probe: _Probe, horizon: int, limit: int) -> Found:
+def _fixed(engine: "Engine", probe: _Probe, horizon: int) -> Found:
     """The document's horizon, or a quarter of it where that is the surer one."""
     found = probe.test(horizon)
-    if not probe.trusted(found.test) and horizon >= 4:
+    test, threshold = found.test, engine.config.hybrid_trainer_config.confidence_threshold
+    trusted = test.better and engine.confidence.of(test.z, probe.proposal.uncertainty) > threshold
+    if not trusted and horizon >= 4:
         shorter = probe.test(horizon // 4)
         if shorter.test.z > found.test.z:
             return shorter
     return found
-
-
-def _searched(engine: "Engine", probe: _Probe, horizon: int, limit: int) -> Found:
-    """A line search along the path that ends where the loss stops falling beyond doubt."""
-    found = probe.test(horizon)
-    if not probe.trusted(found.test):
-        shortest = engine.lengths.shortest(engine.config)
-        return (
-            found
-            if horizon <= shortest
-            else lowest(probe.before_N, probe.test(max(shortest, horizon // _RETREAT)), found, engine.compare)
-        )
-    most = horizon * _stretch(engine)
-    while found.test.z > _WORTH_STRETCHING and found.horizon < min(limit, most):
-        longer = probe.test(min(limit, max(found.horizon + 1, round(found.horizon * RATIO))))
-        if not (engine.compare(found.losses_N, longer.losses_N).better and probe.trusted(longer.test)):
-            return lowest(probe.before_N, found, longer, engine.compare)
-        found = longer
-    return found
-
-
-def _stretch(engine: "Engine") -> float:
-    """How many times the last horizon one look may reach: less after a refusal, for the best of many looks flatters."""
-    if engine.lengths.refusals == 0:
-        return _STRETCH
-    return _STRETCH_IN_DOUBT if engine.predictions_kept else 1.0
-
-
-def lowest(before_N: Tensor, near: Found, far: Found, compare: Compare = paired_test) -> Found:
-    """The vertex of the parabola through the mean gains at 0, a (``near``) and b (``far``), where it lies between a / 2
-    and b and promises more than ``near``; else ``near``. No pass is spent on it:
-
-        gain(h) = s h - k h^2,   k = (gain_a / a - gain_b / b) / (b - a),   s = gain_a / a + k a;   vertex s / 2k
-
-    Each sample's loss there is read off a parabola of its own.
-    """
-    a, b = near.horizon, far.horizon
-    bend = (near.test.gain / a - far.test.gain / b) / (b - a)
-    slope = near.test.gain / a + bend * a
-    if not (math.isfinite(bend) and bend > 0 and slope > 0):
-        return near
-    best = min(b - 1, round(slope / (2 * bend)))
-    if best < max(1, a // 2):
-        return near
-    near_N, far_N = (before_N - near.losses_N) / a, (before_N - far.losses_N) / b
-    bend_N = (near_N - far_N) / (b - a)
-    losses_N = before_N - ((near_N + bend_N * a) * best - bend_N * best**2)
-    test = compare(before_N, losses_N)
-    return Found(best, losses_N, test) if test.gain > near.test.gain else near
 
 
 def trusted_steps(engine: "Engine", proposal: Proposal, weights_P: Tensor, limit: int) -> int:
@@ -185,7 +125,7 @@ def refused(engine: "Engine") -> None:
         return
     engine.lengths.refused(engine.config, proposed.probe.z if proposed else None)
     if proposed is not None and engine.budget.shadow_due():
-        proposed.proposal, proposed.departure_P = proposed.proposal.kept(), None
+        proposed.proposal, proposed.departure_P, proposed.arrival = proposed.proposal.kept(), None, None
         engine.shadow = proposed
     engine.probe_at = engine.steps_in_phase + max(1, engine.full_needed)
 
@@ -197,7 +137,7 @@ def _settle_shadow(engine: "Engine", batch: Batch) -> None:
         return
     start = engine.clock()
     probe = _Probe(engine, shadow.proposal, batch, engine.work_P)
-    test = engine.compare(probe.before_N, probe.at(shadow.horizon))
+    test = engine.compare(probe.before_N, probe.at(shadow.horizon, share=False))
     probe.leave()
     engine.confidence.resolved(shadow.confidence, pooled_gain(shadow.probe, test) > 0)
     engine.recorder.calibration(every=8)

@@ -11,7 +11,7 @@ import torch
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.loss import Batch
-from trainer_core.learning.paired import Paired, pooled_gain
+from trainer_core.learning.paired import Paired, pooled, pooled_gain
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import CorrectionApplied, PredictedStretch, PredictionEnded
 
@@ -22,12 +22,14 @@ _CORRECTION_SPAN = 10
 """A correction is the mean residual of one step, applied for at most this many steps' worth."""
 _CORRECTION_Z = 1.0
 """A correction must be this many standard errors better on its batch."""
-_SURE, _FAR_ABOVE, _AUDIT_EVERY = 0.9, 2.0, 8
-"""A prediction above this confidence is kept without a second test, unless the loss then lies so many sigma above its
-average, or it is the one in so many that is tested all the same: a test costs two forward passes (docs/log.md)."""
-_HARM_Z = -1.0
+_FAR_ABOVE, _AUDIT_EVERY = 2.0, 8
+"""A prediction is kept without a second test, unless the loss then lies so many sigma above its average, or it is the
+one in so many that is tested all the same: a test costs two forward passes, and to undo a good prediction on the word
+of one noisy batch costs more than that (docs/log.md)."""
+_HARM_Z, _AUDIT_Z = -1.0, -2.0
 """A prediction is undone when a second batch says it did harm: worse by more than one standard error. To undo whatever
-is not better there as well throws away two of five good ones (docs/log.md)."""
+is not better there as well throws away two of five good ones (docs/log.md). Nothing speaks against one that is merely
+audited: it takes both batches together, worse by more than two."""
 
 
 def depart(engine: "Engine", batch: Batch) -> None:
@@ -105,6 +107,8 @@ def correct(engine: "Engine", batch: Batch) -> None:
         because = f"paired z = {test.z:.2f}, {'above' if applied else 'not above'} {_CORRECTION_Z:g}"
         if not applied:
             engine.parameters.write(weights_P)
+        elif engine.flight is not None:
+            engine.flight.arrival = None
     engine.corrected = True
     engine.record(
         CorrectionApplied(
@@ -125,11 +129,8 @@ def correct(engine: "Engine", batch: Batch) -> None:
 def _arrived(engine: "Engine", batch: Batch) -> torch.Tensor:
     """Per-sample losses where the prediction ended; the probe has them when it was on this batch and ran its course."""
     flight = engine.flight
-    if flight is not None and flight.arrival is not None and flight.taken == flight.horizon:
-        seen, losses_N = flight.arrival
-        if seen is batch:
-            return losses_N
-    return engine.samples(batch)
+    arrival = None if flight is None or flight.taken != flight.horizon else flight.arrival
+    return arrival.losses_N if arrival is not None and arrival.batch is batch else engine.samples(batch)
 
 
 def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
@@ -154,29 +155,25 @@ def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
     if batch is None:
         return undo(engine, because)
     start = engine.clock()
-    if _beyond_doubt(engine):
-        return _close(engine, True, f"not measured again: its probe was sure; {because}", None, start)
+    unsuspected = _unsuspected(engine)
+    if unsuspected and engine.predictions_kept % _AUDIT_EVERY != 0:
+        return _close(engine, True, f"not measured again: nothing speaks against its probe; {because}", None, start)
     test = against_snapshot(engine, batch)
     because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch (z = {test.z:.2f}); {because}"
-    if test.z > _HARM_Z:
+    if test.z > _HARM_Z or (unsuspected and pooled(engine.flight.probe, test)[1] > _AUDIT_Z):
         _close(engine, True, because, test, start)
     else:
         undo(engine, because, test, start)
 
 
-def _beyond_doubt(engine: "Engine") -> bool:
-    """Whether a prediction is kept on the strength of its probe. Every eighth is tested all the same.
-
-    It was entered at a confidence above 0.9 and ran its course, and CORRECT met no loss far above the average.
-    """
+def _unsuspected(engine: "Engine") -> bool:
+    """Whether nothing speaks against a prediction: it ran its course, and CORRECT met no loss far above the average."""
     flight, deviation = engine.flight, engine.last.loss_deviation
     return (
         flight is not None
         and engine.lengths.adaptive
-        and flight.confidence > _SURE
         and flight.taken == flight.horizon
         and (deviation is None or deviation < _FAR_ABOVE)
-        and engine.predictions_kept % _AUDIT_EVERY != 0
     )
 
 

@@ -25,7 +25,7 @@ from trainer_core.spec.records import ProgressCompared
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
-FIRST_JUMPS, MOST_JUMPS = 16, 512
+FIRST_JUMPS, MOST_JUMPS = 32, 512
 """Kept predictions before the first control, and at most between two."""
 _CONTROL_SHARE = 1 / 8
 _LEAST_CONTROL = 3

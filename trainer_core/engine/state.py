@@ -36,6 +36,8 @@ _COUNTERS = (
     "cycle",
     "backward_passes",
     "forwards",
+    "shares",
+    "separable",
     "probe_at",
     "predictions_entered",
     "predictions_kept",

@@ -15,6 +15,7 @@ from typing import Any
 INTERCEPT, SLOPE, RECENT_SLOPE = 0.86, 0.72, 0.63
 """Fitted to 700 probes of 12 runs at four learning rates, labelled by the loss on the whole training set: Brier 0.147
 against 0.181 for the base rate; of those above 0.85, 92 % were truly better (docs/log.md)."""
+_HARM_Z = -2.0
 _RECENT = 8
 _EVIDENCE = 10
 _BINS = 10
@@ -30,7 +31,12 @@ def logit(p: float) -> float:
 
 
 def calibrated(z: float, recent: float = 0.0) -> float:
-    """Probability that applying a proposal lowers the loss, from its paired z and the mean z of recent probes."""
+    """Probability that applying a proposal lowers the loss, from its paired z and the mean z of recent probes.
+
+    What went well before is no argument for a proposal whose own probe says beyond doubt that it does harm.
+    """
+    if z < _HARM_Z:
+        recent = min(recent, 0.0)
     return sigmoid(INTERCEPT + SLOPE * z + RECENT_SLOPE * recent)
 
 

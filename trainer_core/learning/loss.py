@@ -99,6 +99,15 @@ class BatchLoss:
             Piece(_slice(batch, a, b, size), (b - a) / size, 1.0 if self._sums else (b - a) / size) for a, b in spans
         ]
 
+    @property
+    def per_sample(self) -> bool:
+        """Whether it gives one value per sample; False before its first call."""
+        return self._per_sample is True
+
+    def first(self, batch: Batch, count: int, size: int) -> Batch:
+        """The first ``count`` of the batch's ``size`` samples."""
+        return _slice(batch, 0, count, size)
+
     def samples(self, model: nn.Module, batch: Batch, count: int = 1) -> Tensor:
         """Several values whose mean is the batch's loss: per sample, or per piece of the batch. Shape (n,).
 

@@ -75,8 +75,14 @@ def _verdict(n: int, before: float, after: float, gain: float, std: float) -> Pa
 
 def pooled_gain(first: Paired, second: Paired) -> float:
     """Mean gain of two independent tests, each weighted by its inverse variance; -inf when one is not finite."""
+    return pooled(first, second)[0]
+
+
+def pooled(first: Paired, second: Paired) -> tuple[float, float]:
+    """``pooled_gain``, and by how many of its standard errors it is above 0."""
     gains = [(t.gain, max(t.standard_error, 1e-12)) for t in (first, second)]
     if not all(math.isfinite(gain) and math.isfinite(error) for gain, error in gains):
-        return -math.inf
+        return -math.inf, -Z_LIMIT
     weights = [error**-2 for _, error in gains]
-    return sum(w * gain for w, (gain, _) in zip(weights, gains, strict=True)) / sum(weights)
+    gain = sum(w * gain for w, (gain, _) in zip(weights, gains, strict=True)) / sum(weights)
+    return gain, max(-Z_LIMIT, min(Z_LIMIT, gain * math.sqrt(sum(weights))))

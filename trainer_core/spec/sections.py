@@ -67,9 +67,10 @@ class HybridTrainerConfig(Section, frozen=True):
         steps(
             "Shortest FULL window of the adaptive policy, beside the one full step of CORRECT; "
             "full_steps when that is less.",
+            low=0,
             live=True,
         ),
-    ] = 1
+    ] = 0
     max_predict_steps: Annotated[int, steps("Longest prediction horizon.", live=True)] = 40
     min_predict_steps: Annotated[
         int,
@@ -88,6 +89,10 @@ class HybridTrainerConfig(Section, frozen=True):
             "Largest change of one tensor in one prediction, as a share of its norm; 0: no bound.", 0, 1e6, live=True
         ),
     ] = 0.0
+    probe_share: Annotated[
+        float,
+        share("Share of a batch's samples, at least 8 of them, that the paired tests compare; 1: all."),
+    ] = 0.5
     progress_guard: Annotated[
         bool,
         word(

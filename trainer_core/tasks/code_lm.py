@@ -16,8 +16,9 @@ from trainer_core.tasks import initialize
 DEFAULTS: Tables = {
     "hybrid_trainer_config": {
         "warmup_steps": 50,
-        "max_predict_steps": 30,
+        "max_predict_steps": 90,
         "min_predict_steps": 4,
+        "confidence_threshold": 0.5,
     },
     "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},

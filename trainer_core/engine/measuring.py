@@ -1,0 +1,77 @@
+"""Losses in evaluation mode, for paired tests: no gradient, no dropout, no running statistics touched. Decides nothing.
+
+A test needs the losses of some samples, not of all: ``probe_share`` of the batch, its first samples, at least 8. That
+the losses of a part are those of its samples in the whole is not assumed but seen, at the first measurement: a loss
+that compares samples with each other, or a batch that cannot be cut, keeps its batches whole.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trainer_core.learning.loss import Batch, batch_size
+
+if TYPE_CHECKING:
+    from trainer_core.engine.engine import Engine
+
+_LEAST = 8
+"""Samples below which the standard error of a mean is itself too uncertain."""
+
+
+class Measuring:
+    """Measures an engine's batches, and counts in ``engine.forwards`` what that took, in passes over a whole batch."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+
+    def samples(self, batch: Batch) -> Tensor:
+        """Losses (n,) of the samples of ``batch`` that tests compare; of its pieces, where the loss is a mean."""
+        engine, size = self._engine, batch_size(batch) or 0
+        if engine.separable is None:
+            whole_N = self._losses(batch)
+            kept = self.kept(batch)
+            if kept < size:
+                engine.separable = self._agrees(engine.loss.first(batch, kept, size), whole_N[:kept])
+            return whole_N[: self.kept(batch)] if engine.separable else whole_N
+        kept = self.kept(batch)
+        if kept == size:
+            return self._losses(batch)
+        return self._losses(engine.loss.first(batch, kept, size), kept / size)
+
+    def kept(self, batch: Batch) -> int:
+        """Samples of ``batch`` that tests compare; all, where it stays whole."""
+        engine, size = self._engine, batch_size(batch) or 0
+        if engine.separable is False or (engine.separable is None and not engine.loss.per_sample):
+            return size
+        return min(size, max(_LEAST, math.ceil(engine.config.hybrid_trainer_config.probe_share * size)))
+
+    @contextmanager
+    def mode(self) -> Iterator[None]:
+        """The model in evaluation mode, and as it was afterwards."""
+        training = [m for m in self._engine.model.modules() if m.training]
+        self._engine.model.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def _losses(self, batch: Batch, share: float = 1.0) -> Tensor:
+        engine = self._engine
+        engine.forwards += share
+        with torch.no_grad(), self.mode(), engine.precision.forward():
+            return engine.loss.samples(engine.model, batch, engine.config.training.accumulate)
+
+    def _agrees(self, part: Batch, expected_N: Tensor) -> bool:
+        try:
+            losses_N = self._losses(part, 0.0)
+        except (RuntimeError, IndexError, ValueError, AssertionError, KeyError, TypeError):
+            return False
+        if losses_N.shape != expected_N.shape:
+            return False
+        scale = float(expected_N.abs().mean())
+        return bool(torch.allclose(losses_N, expected_N, rtol=1e-2, atol=1e-2 * scale, equal_nan=True))
