@@ -92,7 +92,6 @@ class HybridTrainer:
             ranks=self._ranks,
         )  # fmt: skip
         self.engine.locked = self._plain = plain
-        self._baseline: str | None = None
         self._baseline, self.baseline_notes = self._checked_baseline(baseline, task)
         history = self._open(resume, listen)
         ranks, place, keep = self._ranks, self.run_dir / "checkpoints", self.config.checkpoint.keep_last
@@ -102,6 +101,7 @@ class HybridTrainer:
             take_commands=ranks.take if ranks else self._take_commands,
             validate=validate,
             flush_records=self._flush_records,
+            alert_open=lambda alert_id: self._reporter is not None and alert_id in self._reporter.open_alerts,
             wall_clock=(lambda: ranks.now) if ranks else time.time,
         )
         self._closed = False

@@ -103,6 +103,7 @@ class Monitor:
             save=self._saving(save) if save is not None else None,
             saved=self._saved,
             take_commands=self._take_commands,
+            alert_open=lambda alert_id: self._reporter is not None and alert_id in self._reporter.open_alerts,
         )
         self._loop.total_steps = total_steps
         self._adopt_weight_decay()

@@ -96,6 +96,12 @@ def test_whom_a_command_is_for_stands_beside_the_key_and_never_in_its_place(rig:
     assert rig.tell(Annotate("plain")).by == "ann"
 
 
+def test_an_alert_that_no_rule_raised_is_acknowledged_while_it_is_open(rig: Rig) -> None:
+    rig.session.alert_open = {"journal-1"}.__contains__
+    assert rig.tell(AcknowledgeAlert("journal-1")).state is APPLIED
+    assert rig.tell(AcknowledgeAlert("journal-2")).state is REJECTED
+
+
 def test_what_was_set_holds_for_the_steps_that_follow(rig: Rig) -> None:
     rig.tell(SetLearningRate(1e-4))
     rig.tell(SetWeightDecay(0.3))

@@ -156,6 +156,7 @@ def test_a_corrupt_journal_is_set_aside_and_an_alert_says_so(run_dir: Path, dama
     reader = JournalReader(run_dir)
     assert reader.journal_id != old
     alert = reader.rows()[0].record
+    assert isinstance(alert, AlertRaised) and reporter.open_alerts == {alert.alert_id}, "it can be acknowledged"
     names = [path.name for path in run_dir.iterdir()]
     aside = [name for name in names if "corrupt" in name and not name.endswith(("-wal", "-shm"))]
     assert isinstance(alert, AlertRaised) and any(name in alert.message for name in aside)

@@ -83,7 +83,8 @@ def apply(command: Command, session: "Session", actor: str) -> BeforeAfter:
             before_lock, engine.locked = engine.locked, locked
             return _lock(before_lock), _lock(locked)
         case AcknowledgeAlert(alert_id=alert_id):
-            if not _known(session, any(alarms.is_open(alert_id) for alarms in engine.recorder.all_alarms)):
+            own = any(alarms.is_open(alert_id) for alarms in engine.recorder.all_alarms)
+            if not _known(session, own or session.alert_open(alert_id)):
                 raise Refused(f"there is no open alert {alert_id}")
             return "open", "acknowledged"
         case SilenceAlert(rule=rule, steps=steps):

@@ -102,7 +102,7 @@ def carry_out(command: Command, loop: "OwnLoop", actor: str) -> BeforeAfter:
         case SetWeightDecay(value=value):
             return _weight_decay(loop, value)
         case AcknowledgeAlert(alert_id=alert_id):
-            if not any(alarms.is_open(alert_id) for alarms in loop.all_alarms):
+            if not any(alarms.is_open(alert_id) for alarms in loop.all_alarms) and not loop.alert_open(alert_id):
                 raise Refused(f"there is no open alert {alert_id}")
             return "open", "acknowledged"
         case SilenceAlert(rule=rule, steps=steps):

@@ -51,6 +51,7 @@ class OwnLoop:
         save: Callable[[int], object] | None = None,
         saved: Callable[[int, object, str, float], str] | None = None,
         take_commands: Callable[[], Iterable[AcceptedCommand]] = tuple,
+        alert_open: Callable[[str], bool] = lambda alert_id: False,
         clock: Callable[[], float] = time.perf_counter,
         wall_clock: Callable[[], float] = time.time,
         wait: Callable[[float], object] = time.sleep,
@@ -69,6 +70,8 @@ class OwnLoop:
         """Its own, and the machine's when somebody watches that."""
         self.inbox = Inbox(self, lambda command, actor: carry_out(command, self, actor), wall_clock)
         self._say, self._take_commands, self._clock, self._wait = say, take_commands, clock, wait
+        self.alert_open = alert_open
+        """Whether an alert that no rule raised (the journal's, the agent's) is open."""
         self._began_at = 0
         self._last_at: float | None = None
 

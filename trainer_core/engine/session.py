@@ -54,7 +54,10 @@ Validate = Callable[[], tuple[float, float | None] | float]
 
 
 class Session:
-    """One process's stretch of a run. Commands, validation, the journal's flush and the clocks are passed in."""
+    """One process's stretch of a run. Commands, validation, the journal's flush and the clocks are passed in.
+
+    ``alert_open``: whether an alert that is not the engine's own (the journal's, the agent's) is open.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Session:
         take_commands: Callable[[], Iterable[AcceptedCommand]] = tuple,
         validate: Validate | None = None,
         flush_records: Callable[[], object] = lambda: None,
+        alert_open: Callable[[str], bool] = lambda alert_id: False,
         wall_clock: Callable[[], float] = time.time,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -77,6 +81,7 @@ class Session:
         self.last_attempt = 0
         """Highest attempt number used so far; the next rollback takes the one after it."""
         self._take_commands, self._flush_records, self._wait = take_commands, flush_records, wait
+        self.alert_open = alert_open
         self._best_validation, self._validations_without_gain = math.inf, 0
         self._validated_at = self._saved_at = 0
         self._improved = False

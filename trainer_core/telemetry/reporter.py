@@ -18,6 +18,7 @@ from trainer_core.spec.commands import AcceptedCommand, CommandState
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
+    AlertResolved,
     CommandChanged,
     Lost,
     MetricsMeasured,
@@ -35,6 +36,7 @@ from trainer_core.telemetry.journal import JournalWriter
 from trainer_core.telemetry.segments import KEPT_ROWS, SEGMENT_ROWS
 
 _LOOK_S = 1.0
+_JOURNAL_ALERT = "journal-1"
 _Item = tuple[int, float, int, Record]
 """(order, time, attempt, record)."""
 
@@ -75,6 +77,8 @@ class Reporter:
         self._pending: list[_Item] = []
         self._mark = self._settled = -1
         """Everything with a smaller order is in the pending batch or before it; is committed."""
+        self.open_alerts: set[str] = set()
+        """Ids of the alerts that are open, its own about the journal with them."""
         self._look_at = 0.0
         self._words: dict[type[Record], Record] = {}
         """What a journal begins with: how the run was started, and the trainer's last word."""
@@ -93,6 +97,10 @@ class Reporter:
             return
         item = (next(self._order), self._clock(), attempt, record)
         if not isinstance(record, (StepRecord, PredictedStretch, MetricsMeasured)):
+            if isinstance(record, AlertRaised):
+                self.open_alerts.add(record.alert_id)
+            elif isinstance(record, AlertResolved):
+                self.open_alerts.discard(record.alert_id)
             self._events.append(item)
             return
         self._steps.append(item)
@@ -185,7 +193,9 @@ class Reporter:
             return
         present, self._journal = self._journal, JournalWriter(self._run_dir)
         present.close()
-        alert = _alert("journal.db was removed while the run goes on: what it held is gone, and a new one begins here")
+        alert = self._alert(
+            "journal.db was removed while the run goes on: what it held is gone, and a new one begins here"
+        )
         self._journal.append([(self._clock(), self._attempt, record) for record in (*self._words.values(), alert)])
 
     def _commit(self) -> bool:
@@ -218,7 +228,7 @@ class Reporter:
                 kept.append((order, stamp, attempt, record))
             except CodecError as error:
                 self.lost += 1
-                kept.append((order, stamp, attempt, _alert(f"a record was left out: {error}")))
+                kept.append((order, stamp, attempt, self._alert(f"a record was left out: {error}")))
         self._pending = kept
 
     def _drained(self) -> list[_Item]:
@@ -266,7 +276,7 @@ class Reporter:
             self._seen_id = max(self._seen_id, row_id)
             self._unreadable.add(row_id)
             why = self._commands_db.unreadable[row_id]
-            alert = _alert(f"command {row_id} of commands.db cannot be read and was passed over: {why}")
+            alert = self._alert(f"command {row_id} of commands.db cannot be read and was passed over: {why}")
             self._events.append((next(self._order), self._clock(), self._attempt, alert))
 
     def _changed(self, decision: Decided) -> CommandChanged:
@@ -288,18 +298,18 @@ class Reporter:
     def _tell_of_set_aside(self) -> None:
         aside = self._journal.set_aside
         if aside is not None:
-            alert = _alert(
+            alert = self._alert(
                 f"the journal was damaged and set aside as {aside.name}; a new one begins here. What is good of it: "
                 f"hybrid export {aside.parent} OUT.parquet --journal {aside.name}"
             )
             self._events.append((next(self._order), self._clock(), 0, alert))
         for loss in self._journal.losses:
-            alert = _alert(
+            alert = self._alert(
                 f"steps in rows {loss.first} to {loss.last} are missing: their segment is {loss.what}; "
                 "events among them are still in the journal"
             )
             self._events.append((next(self._order), self._clock(), 0, alert))
 
-
-def _alert(message: str) -> AlertRaised:
-    return AlertRaised(0, "journal-1", "journal", Severity.CRITICAL, "journal", None, None, message)
+    def _alert(self, message: str) -> AlertRaised:
+        self.open_alerts.add(_JOURNAL_ALERT)
+        return AlertRaised(0, _JOURNAL_ALERT, "journal", Severity.CRITICAL, "journal", None, None, message)
