@@ -18,6 +18,10 @@ KEYS = {"kind", "state", "step", "phase", "before", "after", "reason"}
 Live = tuple[Path, subprocess.Popen[str]]
 
 
+NO_CHECKPOINTS = ("--set", "checkpoint_every=10000000", "--set", "keep_best=false")
+"""A trainer that is stopped inside a long checkpoint refuses what was sent meanwhile, as it should."""
+
+
 def _told(hybrid: Hybrid, *words: str | Path | int) -> tuple[int, dict[str, Any]]:
     said = hybrid("send", *words, "--json")
     assert said.stdout, said.stderr
@@ -142,7 +146,7 @@ def _agent_alive(hybrid: Hybrid, run_dir: Path) -> bool:
 
 
 def test_a_trainer_that_does_not_answer_is_unknown_not_failed(hybrid: Hybrid, runs_dir: Path, start: Start) -> None:
-    run_dir, process = train(start, runs_dir / "live", "--set", "checkpoint_every=10000000")  # none to be stopped in
+    run_dir, process = train(start, runs_dir / "live", *NO_CHECKPOINTS)
     assert hybrid("send", run_dir, "annotate", "still here").returncode == 0
     process.send_signal(signal.SIGSTOP)
     code, said = _told(hybrid, run_dir, "force-full", "--ttl", 3600)
@@ -163,7 +167,7 @@ def test_a_trainer_that_does_not_answer_is_unknown_not_failed(hybrid: Hybrid, ru
 
 
 def test_a_command_that_expires_is_not_applied(hybrid: Hybrid, runs_dir: Path, start: Start) -> None:
-    run_dir, process = train(start, runs_dir / "live", "--set", "checkpoint_every=10000000")  # none to be stopped in
+    run_dir, process = train(start, runs_dir / "live", *NO_CHECKPOINTS)
     assert hybrid("send", run_dir, "annotate", "still here").returncode == 0
     process.send_signal(signal.SIGSTOP)
     said = hybrid("send", run_dir, "force-full", "--ttl", "1", "--json")

@@ -49,6 +49,8 @@ CREATE INDEX IF NOT EXISTS events ON rows(kind, seq) WHERE {_RARE};
 
 
 _FAR = 2**62
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file raises: sqlite3 decodes the words of an error as UTF-8, whatever is in them."""
 
 
 class JournalError(RunError):
@@ -178,7 +180,7 @@ class JournalReader:
             raise NoJournal(f"{run_dir} is not a run directory: it has no {FILE}")
         try:
             db = _connect_read_only(self.path)
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise JournalError(f"{self.path} cannot be read: {error}") from None
         self._begin(run_dir, db)
 
@@ -311,7 +313,7 @@ class JournalReader:
     def _all(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise JournalError(f"{self.path} cannot be read: {error}") from None
 
     def close(self) -> None:
@@ -357,7 +359,7 @@ def rows_between(db: sqlite3.Connection, first: int, last: int) -> list[RawRow]:
 def _meta_of(db: sqlite3.Connection, path: Path) -> dict[str, str]:
     try:
         return meta_in(db)
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         db.close()
         raise JournalError(f"{path} cannot be read: {error}") from None
 

@@ -16,7 +16,7 @@ import msgspec
 from trainer_core.spec.errors import UserError
 from trainer_core.telemetry.codec import PROTOCOL, STEP_FIELDS, RawRow
 from trainer_core.telemetry.damage import fields_in
-from trainer_core.telemetry.journal import FILE, JournalReader, meta_in, rows_between
+from trainer_core.telemetry.journal import FILE, UNREADABLE, JournalReader, meta_in, rows_between
 from trainer_core.telemetry.segments import ENVELOPE, FOLDER, VECTOR, SegmentDamaged, listed
 
 _PAGE = 1000
@@ -99,14 +99,14 @@ def _id_in(meta: Mapping[str, str]) -> str:
 
 def _meta(file: Path) -> dict[str, str]:
     """What the damaged file still says of itself."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_connected(file)) as db:
+    with contextlib.suppress(*UNREADABLE), contextlib.closing(_connected(file)) as db:
         return meta_in(db)
     return {}
 
 
 def _good_rows(file: Path) -> Iterator[RawRow]:
     """Every row that can still be read and whose checksum holds, by seq."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_connected(file)) as db:
+    with contextlib.suppress(*UNREADABLE), contextlib.closing(_connected(file)) as db:
         (last,) = db.execute("SELECT max(seq) FROM rows").fetchone()
         for first in range(1, (last or 0) + 1, _PAGE):
             yield from _read(db, first, first + _PAGE - 1)
@@ -116,7 +116,7 @@ def _read(db: sqlite3.Connection, first: int, last: int) -> Iterator[RawRow]:
     """The good rows of a range; where a page of the file is damaged, what is before and behind it."""
     try:
         found = rows_between(db, first, last)
-    except sqlite3.Error:
+    except UNREADABLE:
         if first == last:
             return
         middle = (first + last) // 2
@@ -140,7 +140,7 @@ def _connected(file: Path) -> sqlite3.Connection:
         try:
             db.execute("SELECT count(*) FROM meta").fetchone()
             return db
-        except sqlite3.Error:
+        except UNREADABLE:
             if "immutable" in options:
                 return db
             db.close()
