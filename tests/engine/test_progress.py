@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.engine.rig import Rig, batch_of
-from trainer_core.engine.progress import FIRST_JUMPS, Rate, compare, rate_of
+from trainer_core.engine.progress import JUMPS, Rate, compare, rate_of
 from trainer_core.learning.paired import Paired
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
 from trainer_core.spec.commands import SetThreshold
@@ -75,7 +75,7 @@ def test_a_lower_threshold_ends_the_pause(tmp_path: Path) -> None:
 def test_without_the_guard_nothing_is_compared(tmp_path: Path) -> None:
     rig = Rig(tmp_path, steps=10_000, progress_guard=False, **LAX).begin()
     rig.engine.predictor = Nudge(rig.engine.parameters.count)
-    rig.until(lambda: rig.engine.predictions_kept > 2 * FIRST_JUMPS, most=600)
+    rig.until(lambda: rig.engine.predictions_kept > 2 * JUMPS, most=600)
     assert not rig.of(ProgressCompared)
 
 
@@ -89,4 +89,4 @@ def test_the_guard_leaves_weights_and_their_statistics_alone(tmp_path: Path) -> 
 
 def rig_ready(rig: Rig) -> bool:
     """Whether the next check has a stretch to judge."""
-    return rig.engine.predictions_kept >= FIRST_JUMPS
+    return rig.engine.predictions_kept >= JUMPS

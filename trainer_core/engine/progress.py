@@ -7,8 +7,8 @@ weights to its last:
 
     r = gain / cost (loss per forward pass; a full step costs three),   z = (r_with - r_without) / sqrt(se^2 + se^2)
 
-z < -1: predictions pause for twice the control's steps, twice as long each time in a row. Else the next control comes
-after twice as many predictions (four times, where z > 3): a run where they pay hardly notices.
+z < -1: predictions pause for twice the control's steps, twice as long each time in a row. Controls come at a constant
+pace, for what paid early in a run may do harm near its end, where only small steps settle.
 """
 
 import math
@@ -25,12 +25,12 @@ from trainer_core.spec.records import ProgressCompared
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
-FIRST_JUMPS, MOST_JUMPS = 32, 512
-"""Kept predictions before the first control, and at most between two."""
+JUMPS = 32
+"""Kept predictions between two controls."""
 _CONTROL_SHARE = 1 / 8
 _LEAST_CONTROL = 3
 _MOST_PAUSE = 2000
-_HARM_Z, _SURE_Z = -1.0, 3.0
+_HARM_Z = -1.0
 _STEP_COST = 3.0
 
 
@@ -62,7 +62,6 @@ class ProgressGuard:
         self._jumps = 0
         self._with: Rate | None = None
         self._seconds = 0.0
-        self._needed = FIRST_JUMPS
         self._pause = 0
         self.quiet_until = 0
         """Batches before which no prediction is looked for: a control, or a pause."""
@@ -79,7 +78,7 @@ class ProgressGuard:
             return self._begin(engine)
         if self._with is not None:
             return self._judge(engine, batch, self._with)
-        if engine.predictions_kept - self._jumps >= self._needed:
+        if engine.predictions_kept - self._jumps >= JUMPS:
             start, cost = engine.clock(), self._spent(engine)
             self._with = rate_of(self._test(engine, batch), cost)
             self._begin(engine)
@@ -93,10 +92,9 @@ class ProgressGuard:
         z = compare(with_, without)
         if z < _HARM_Z:
             self._pause = min(_MOST_PAUSE, max(2 * self._pause, round(2 * cost / _STEP_COST)))
-            self._needed = FIRST_JUMPS
             self.quiet_until = engine.batches + self._pause
         else:
-            self._pause, self._needed = 0, min(MOST_JUMPS, (4 if z > _SURE_Z else 2) * self._needed)
+            self._pause = 0
         engine.record(
             ProgressCompared(
                 step=engine.step_count,
@@ -144,7 +142,6 @@ class ProgressGuard:
             "jumps": self._jumps,
             "seconds": self._seconds,
             "with": None if self._with is None else [self._with.value, self._with.error],
-            "needed": self._needed,
             "pause": self._pause,
             "quiet_until": self.quiet_until,
         }
@@ -154,4 +151,4 @@ class ProgressGuard:
         self._anchor = None if anchor is None else CoarseWeights.from_state(anchor)
         self._cost, self._jumps, self._seconds = state["cost"], state["jumps"], state["seconds"]
         self._with = None if state["with"] is None else Rate(*state["with"])
-        self._needed, self._pause, self.quiet_until = state["needed"], state["pause"], state["quiet_until"]
+        self._pause, self.quiet_until = state["pause"], state["quiet_until"]
