@@ -18,7 +18,6 @@ DEFAULTS: Tables = {
         "warmup_steps": 50,
         "max_predict_steps": 90,
         "min_predict_steps": 4,
-        "confidence_threshold": 0.5,
     },
     "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},
