@@ -92,6 +92,7 @@ class HybridTrainer:
             ranks=self._ranks,
         )  # fmt: skip
         self.engine.locked = self._plain = plain
+        self._baseline: str | None = None
         self._baseline, self.baseline_notes = self._checked_baseline(baseline, task)
         history = self._open(resume, listen)
         ranks, place, keep = self._ranks, self.run_dir / "checkpoints", self.config.checkpoint.keep_last
@@ -104,7 +105,7 @@ class HybridTrainer:
             alert_open=lambda alert_id: self._reporter is not None and alert_id in self._reporter.open_alerts,
             wall_clock=(lambda: ranks.now) if ranks else time.time,
         )
-        self._closed = False
+        self._closed = self._begun = False
         try:
             self._start(history, task)
             self._agent = self._start_agent(listen) if serve and self._first else None
@@ -112,7 +113,6 @@ class HybridTrainer:
         except BaseException:
             self._release()
             raise
-        self._begun = False
         atexit.register(self._close_at_exit)
 
     # -- training ---------------------------------------------------------------------------------------------------
