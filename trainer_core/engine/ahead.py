@@ -27,7 +27,7 @@ class Arrival(NamedTuple):
     losses_N: Tensor
     """Of the samples that tests compare (see measuring)."""
     loss: Tensor | None
-    """Their mean with its graph, ready for the backward pass; None where a step has to do its own forward pass."""
+    """The batch's mean with its graph, ready for the backward pass; None where a step needs a pass of its own."""
 
 
 def may_share(engine: "Engine") -> bool:
