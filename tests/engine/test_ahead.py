@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tests.engine.rig import Rig
 from trainer_core.engine import ahead, predicting
+from trainer_core.engine.budget import Budget
 from trainer_core.spec.records import CorrectionApplied, PredictionEnded
 
 SETTINGS = {"policy": "adaptive", "confidence_threshold": 0.3, "max_predict_steps": 40, "progress_guard": False}
@@ -85,7 +86,13 @@ def test_a_layer_whose_dropout_is_off_shares(tmp_path: Path) -> None:
 
 
 def test_a_corrected_weight_is_not_where_the_look_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, alone = run(tmp_path / "shared", batches=30), run(tmp_path / "alone", shares=False, batches=30)
+    assert shared.engine.shares is True
     monkeypatch.setattr(predicting, "_CORRECTION_Z", -100.0)
-    shared, alone = run(tmp_path / "shared"), run(tmp_path / "alone", shares=False)
-    assert any(r.applied for r in shared.of(CorrectionApplied))
+    monkeypatch.setattr(Budget, "correction_due", lambda budget: True)
+    before = len(shared.of(CorrectionApplied))
+    for rig in (shared, alone):
+        for _ in range(10):
+            rig.step()
+    assert any(r.applied for r in shared.of(CorrectionApplied)[before:])
     assert torch.equal(shared.weights(), alone.weights())
