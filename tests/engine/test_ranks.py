@@ -241,3 +241,13 @@ def test_torchrun_trains_a_built_in_task(runs_dir: Path) -> None:
     records = [row.record for row in JournalReader(runs_dir / "r").last_rows(10_000)]
     assert [r.world_size for r in records if isinstance(r, RunStarted)] == [2]
     assert [r.state for r in records if isinstance(r, RunState)][-1] == "finished"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+def test_no_thread_of_the_group_outlives_it(runs_dir: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    subprocess.run([*launcher, "tests.engine.leaving", str(runs_dir)], timeout=LIMIT_S, check=True)
+    for rank in range(2):
+        found = json.loads((runs_dir / f"threads-{rank}.json").read_text())
+        assert any("gloo" in name for name in found["within"]), "the group's threads are seen while it is there"
+        assert not any("gloo" in name for name in found["after"])

@@ -10,6 +10,7 @@ All ranks take the same decisions, because all that decides is the same on all o
 Every measured step ends with a roll call, one small all-gather: the ranks compare what they are about to decide from.
 """
 
+import importlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,12 @@ from trainer_core.spec.errors import CheckpointError, ConfigError, RunError, Tra
 
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
+
+if dist.is_available() and not dist.is_initialized():
+    # Functions of this module of torch take the group that exists when it is imported as a default argument. Imported
+    # later (making an optimizer does it), it would keep the group past destroy_process_group: gloo's threads would
+    # outlive the interpreter, and one that lets go of its last tensor then ends the process by SIGABRT.
+    importlib.import_module("torch.distributed.nn.functional")
 
 _PIECE = 1 << 26
 """Bytes sent at once."""
