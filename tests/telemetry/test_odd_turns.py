@@ -1,7 +1,9 @@
 """Odd turns of a run's life, each seen by hand first: what was found wrong is held here."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -112,6 +114,31 @@ def test_a_journal_that_was_removed_under_the_trainer_is_begun_anew_and_says_so(
     assert read_run(run_dir)["step"].to_list()[-2:] == [4, 5]
     assert "journal.db was removed while the run goes on" in read_run(run_dir, "alert-raised")["message"][0]
     assert read_run(run_dir, "run-started").height == 1, "what it is a journal of"
+    assert status(run_dir).state == "finished"
+
+
+def test_a_journal_replaced_under_the_trainer_is_set_aside_and_begun_anew(run_dir: Path, tmp_path: Path) -> None:
+    """An earlier copy put back in its place: the rows after it went into a file that nobody could open."""
+    copy = tmp_path / "copy.db"
+    with Trainer(run_dir) as trainer:
+        trainer.steps(3)
+        until(lambda: read_run(run_dir).height == 3)
+        with contextlib.closing(sqlite3.connect(run_dir / "journal.db")) as source:
+            source.execute("VACUUM INTO ?", (str(copy),))
+        pid = answering(run_dir)
+        copy.replace(run_dir / "journal.db")
+        until(lambda: list(run_dir.glob("journal.db.replaced-*")) and (run_dir / "journal.db").exists())
+        trainer.steps(2)
+        assert until(lambda: answering(run_dir) != pid), "an agent of the new journal"
+        with Client(run_dir) as client:
+            client.send(CommandRequest("after-it-1", Annotate("one")))
+            assert client.wait("after-it-1", 10).state is CommandState.APPLIED
+        trainer.end()
+    assert read_run(run_dir)["step"].to_list() == [4, 5]
+    aside = next(run_dir.glob("journal.db.replaced-*[0-9a-f]")).name
+    assert read_run(run_dir, journal=aside)["step"].to_list() == [1, 2, 3]
+    said = read_run(run_dir, "alert-raised")["message"][0]
+    assert said.startswith("journal.db was replaced while the run goes on") and aside in said
     assert status(run_dir).state == "finished"
 
 

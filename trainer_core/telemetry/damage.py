@@ -47,9 +47,9 @@ def fields_in(meta: Mapping[str, str]) -> list[str]:
     return fields
 
 
-def move_aside(path: Path) -> Path:
-    """Rename a journal that cannot be written on, its log with it; returns where it went."""
-    target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+def move_aside(path: Path, what: str = "corrupt") -> Path:
+    """Rename a journal that is not written on any more, its log with it; returns where it went."""
+    target = path.with_name(f"{path.name}.{what}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
     for suffix in ("-wal", "-shm"):
         if (extra := path.with_name(path.name + suffix)).exists():
             extra.rename(target.with_name(target.name + suffix))

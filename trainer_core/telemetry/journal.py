@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import Record, Row
@@ -81,7 +81,7 @@ class JournalWriter:
         if not self.path.exists():
             _create(self.path)
         self._db = _connect(self.path)
-        self._folder = _identity(self.path.parent)
+        self._folder, self._file = _identity(self.path.parent), _identity(self.path)
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
         self.journal_id, self._layout = _identity_in(stored, self.path)
@@ -120,9 +120,11 @@ class JournalWriter:
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return first, seq - 1
 
-    def removed(self) -> bool:
-        """Whether the file was taken from under it: its directory is in its place, and holds none any more."""
-        return _identity(self.path) is None and _identity(self.path.parent) == self._folder
+    def taken_away(self) -> Literal["removed", "replaced"] | None:
+        """What became of the file under it; None while it, or its whole directory, is where it was or has moved."""
+        if _identity(self.path.parent) != self._folder or (now := _identity(self.path)) == self._file:
+            return None
+        return "removed" if now is None else "replaced"
 
     def unsealed(self, kept: int = KEPT_ROWS) -> int:
         """How many rows could be sealed now: all that are in no segment but the newest ``kept``."""

@@ -32,6 +32,7 @@ from trainer_core.spec.severity import Severity
 from trainer_core.telemetry.codec import CodecError, encode
 from trainer_core.telemetry.commands_db import CommandsReader, Decided
 from trainer_core.telemetry.compaction import Compaction
+from trainer_core.telemetry.damage import move_aside
 from trainer_core.telemetry.journal import JournalWriter
 from trainer_core.telemetry.segments import KEPT_ROWS, SEGMENT_ROWS
 
@@ -184,17 +185,20 @@ class Reporter:
             self.failures += 1
 
     def _look_after_journal(self) -> None:
-        """A journal that somebody removed is begun anew: rows for a file that nobody can open would be lost unseen."""
+        """A journal that somebody took away is begun anew: rows in a file that nobody can open would be lost unseen."""
         now = time.monotonic()
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_S
-        if not self._journal.removed():
+        what = self._journal.taken_away()
+        if what is None:
             return
+        instead = move_aside(self._journal.path, what).name if what == "replaced" else None
         present, self._journal = self._journal, JournalWriter(self._run_dir)
         present.close()
         alert = self._alert(
-            "journal.db was removed while the run goes on: what it held is gone, and a new one begins here"
+            f"journal.db was {what} while the run goes on: what it held is gone, and a new one begins here"
+            + (f"; the file in its place was set aside as {instead}" if instead else "")
         )
         self._journal.append([(self._clock(), self._attempt, record) for record in (*self._words.values(), alert)])
 

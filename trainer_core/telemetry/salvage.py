@@ -9,6 +9,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -45,7 +46,7 @@ def set_aside(run_dir: Path) -> list[SetAside]:
     folders = {path.name.removeprefix(FOLDER): path for path in Path(run_dir).glob(f"{FOLDER}*") if listed(path)}
     folders.pop(now, None)
     found = []
-    for file in sorted(Path(run_dir).glob(f"{FILE}.corrupt-*")):
+    for file in chain.from_iterable(Path(run_dir).glob(f"{FILE}.{what}-*") for what in ("corrupt", "replaced")):
         if not file.name.endswith(("-wal", "-shm")):
             journal_id = _id_in(_meta(file))
             found.append(SetAside(journal_id, file, folders.pop(journal_id, None)))
