@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 SCALARS = 40
 TENSORBOARD = f"{SCALARS} SummaryWriter.add_scalar"
@@ -57,7 +56,8 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _wandb(folder: Path) -> Iterator[Callable[[], None]]:
-    wandb: Any = __import__("wandb")
+    import wandb
+
     folder.mkdir(parents=True)
     with _environment(WANDB_SILENT="true", WANDB_CONSOLE="off", WANDB_DIR=str(folder)):
         run = wandb.init(mode="offline", dir=str(folder), project="bench")
@@ -71,7 +71,8 @@ def _wandb(folder: Path) -> Iterator[Callable[[], None]]:
 def _trackio(folder: Path) -> Iterator[Callable[[], None]]:
     folder.mkdir(parents=True)
     with _environment(TRACKIO_DIR=str(folder), HF_HUB_OFFLINE="1"), contextlib.redirect_stdout(sys.stderr):
-        trackio: Any = __import__("trackio")
+        import trackio
+
         trackio.init(project="bench")
         try:
             yield lambda: trackio.log(dict.fromkeys(_NAMES, 0.5))
