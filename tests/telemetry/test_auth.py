@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -353,6 +353,39 @@ def test_an_agent_whose_gate_says_nothing_does_not_start(tmp_path: Path, monkeyp
     with pytest.raises(UserError, match="not refused"):
         Sockets(context, gate, read_key(tmp_path, "server"), read_key(tmp_path, "viewer"), LOOPBACK)
     context.destroy(linger=0)
+
+
+class Late(zmq.Socket[Any]):
+    """libzmq gives a port back some time after close: this one never."""
+
+    def close(self, linger: int | None = None) -> None:
+        pass
+
+
+class LateContext(zmq.Context[Any]):
+    """Its sockets close when it ends."""
+
+    made: ClassVar[list[zmq.Socket[Any]]] = []
+
+    def socket(self, *kind: Any, **options: Any) -> Any:
+        self.made.append(super().socket(*kind, socket_class=Late, **options))
+        return self.made[-1]
+
+    def end(self) -> None:
+        for socket in self.made:
+            zmq.Socket.close(socket, 0)
+        self.term()
+
+
+def test_an_agent_needs_no_port_back_that_it_has_only_tried(tmp_path: Path) -> None:
+    """On a busy machine libzmq had not given a tried port back after fifty tries: the agent did not start."""
+    make_keys(tmp_path)
+    context = LateContext()
+    gate = Gate(context, tmp_path)
+    sockets = Sockets(context, gate, read_key(tmp_path, "server"), read_key(tmp_path, "viewer"), LOOPBACK)
+    ports = sorted(int(address.rpartition(":")[2]) for address in sockets.addresses.values())
+    assert ports == list(range(ports[0], ports[0] + 3))
+    context.end()
 
 
 def test_old_heartbeats_count_nothing_in_particular() -> None:

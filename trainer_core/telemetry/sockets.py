@@ -55,7 +55,7 @@ class Sockets:
         ends = time.monotonic() + _REBIND_S
         while True:
             try:
-                self._bind(self._ports)
+                self._bind(self._ports[0])
                 break
             except zmq.ZMQError as error:  # libzmq gives a port back a moment after close
                 if time.monotonic() > ends:
@@ -68,38 +68,28 @@ class Sockets:
     def _bind_first(self) -> None:
         """The ports asked for, or any three in a row."""
         for last in range(_TRIES, -1, -1):
-            first = self._place.port or self._free_port()
             try:
-                return self._bind(tuple(first + i for i in range(len(NAMES))))
+                return self._bind(self._place.port)
             except zmq.ZMQError as error:
                 if self._place.port or error.errno != errno.EADDRINUSE or not last:
                     raise unbindable(self._place, self._place.port, zmq.strerror(error.errno or 0)) from None
 
-    def _free_port(self) -> int:
-        """One that is free now, low enough for two more after it."""
-        port = LAST_PORT + 1
-        while port > LAST_PORT:
-            probe = self._context.socket(zmq.REP)
-            probe.ipv6 = self._place.ipv6
-            try:
-                probe.bind(self._place.bound(0).removesuffix("0") + "*")
-                port = int(probe.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0").rpartition(":")[2])
-            except zmq.ZMQError as error:
-                raise unbindable(self._place, 0, zmq.strerror(error.errno or 0)) from None
-            finally:
-                probe.close()
-        return port
-
-    def _bind(self, ports: tuple[int, ...]) -> None:
+    def _bind(self, first: int) -> None:
+        """On three ports from ``first`` on; 0: from any that is free, which is held while the next two are tried."""
         bound: list[zmq.Socket[Any]] = []
         try:
-            for name, port in zip(NAMES, ports, strict=True):
+            for after, name in enumerate(NAMES):
                 bound.append(self._made(name))
-                bound[-1].bind(self._place.bound(port))
+                if first:
+                    bound[-1].bind(self._place.bound(first + after))
+                else:
+                    bound[-1].bind(self._place.bound(0).removesuffix("0") + "*")
+                    first = _port(bound[-1])
         except zmq.ZMQError:
             for socket in bound:
                 socket.close()
             raise
+        ports = tuple(range(first, first + len(NAMES)))
         for socket in bound:
             self._gate.watch(socket)
         self.news, self.questions, self.commands = bound
@@ -147,6 +137,14 @@ class Sockets:
         """Connect as a client with ``key`` would."""
         secure_client(socket, self._server.public, key)
         socket.connect(self.addresses[name])
+
+
+def _port(socket: "zmq.Socket[Any]") -> int:
+    """Where it listens. Raises ZMQError, as for a port in use, when two more cannot come after it."""
+    port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+    if port > LAST_PORT:
+        raise zmq.ZMQError(errno.EADDRINUSE)
+    return port
 
 
 class _Probe:
