@@ -251,3 +251,4 @@ def test_no_thread_of_the_group_outlives_it(runs_dir: Path) -> None:
         found = json.loads((runs_dir / f"threads-{rank}.json").read_text())
         assert any("gloo" in name for name in found["within"]), "the group's threads are seen while it is there"
         assert not any("gloo" in name for name in found["after"])
+        assert found["kept"] == [True] * 3, "no thread of the group lets go of a tensor last"

@@ -13,6 +13,7 @@ Every measured step ends with a roll call, one small all-gather: the ranks compa
 import importlib
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +41,14 @@ if dist.is_available() and not dist.is_initialized():
 
 _PIECE = 1 << 26
 """Bytes sent at once."""
+_RECENT: deque[tuple[Tensor, ...]] = deque(maxlen=32)
+"""What was sent and received last.
+
+A thread of gloo's lets go of a tensor a moment after ``wait``. Had Python let go of it before, the thread would need
+the interpreter's lock for that: it would wait for ever while ``destroy_process_group`` holds the lock and waits for the
+thread, and after the interpreter's end it would end the process by SIGABRT.
+"""
+_SMALL = 1 << 16
 _ERRORS: dict[str, type[UserError]] = {
     e.__name__: e for e in (CheckpointError, ConfigError, RunError, TrainingFailed, WrongRun)
 }
@@ -139,6 +148,7 @@ class Ranks:
         rows = [torch.empty_like(own) for _ in range(self.size)]
         with _answered():
             dist.all_gather(rows, own)
+        _keep(own, *rows)
         return [row.tolist() for row in rows]
 
     def mean(self, value: float) -> float:
@@ -153,6 +163,7 @@ class Ranks:
         rows = [torch.empty_like(own) for _ in range(self.size)]
         with _answered():
             dist.all_gather(rows, own)
+        _keep(own, *rows)
         return [_bytes(row[:size]) for row, size in zip(rows, sizes, strict=True)]
 
     def tell(self, data: bytes = b"") -> bytes:
@@ -160,6 +171,7 @@ class Ranks:
         size = torch.tensor([len(data)], dtype=torch.int64, device=self._control)
         with _answered():
             dist.broadcast(size, 0)
+        _keep(size)
         return self._tell(data, int(size))
 
     def _tell(self, data: bytes, size: int) -> bytes:
@@ -170,6 +182,7 @@ class Ranks:
         with _answered():
             for piece in whole.split(_PIECE):
                 dist.broadcast(piece, 0)
+                _keep(piece)
         return data if self.first else _bytes(whole)
 
     def as_first(self, do: Callable[[], Any]) -> Any:
@@ -291,6 +304,11 @@ def _control_device(device: torch.device) -> torch.device:
     backends = dist.get_backend_config()
     cpu = torch.device("cpu")
     return cpu if device.type == "cpu" or "gloo" in str(backends) or "mpi" in str(backends) else device
+
+
+def _keep(*tensors: Tensor) -> None:
+    if sum(tensor.untyped_storage().nbytes() for tensor in tensors) <= _SMALL:
+        _RECENT.append(tensors)
 
 
 def _tensor(data: bytes) -> Tensor:
