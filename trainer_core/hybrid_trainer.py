@@ -289,7 +289,7 @@ class HybridTrainer:
 
         def claim_it() -> bytes:
             self._opened = open_run(self.run_dir, resume, self._goes_on_as, listen)
-            self._reporter = self._opened.reporter
+            self._reporter, self.run_dir = self._opened.reporter, self._opened.run_dir
             found.append(self._opened.history)
             return msgspec.msgpack.encode(found[0])
 

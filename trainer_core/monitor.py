@@ -219,7 +219,7 @@ class Monitor:
     def _open(self, resume: bool, listen: str | None) -> History | None:
         """Claim the directory and open the journal; the history of an earlier process when resuming."""
         opened = open_run(self.run_dir, resume, self._goes_on_as, listen)
-        self._lock, self._reporter = opened.lock, opened.reporter
+        self.run_dir, self._lock, self._reporter = opened.run_dir, opened.lock, opened.reporter
         return opened.history
 
     def _goes_on_as(self, history: History) -> None:

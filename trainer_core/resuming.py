@@ -6,6 +6,7 @@ one-shot that had not ended is UNDONE_BY_RESTART and never carried out, and so i
 does not hold.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,8 @@ class History(msgspec.Struct):
 class Opened(NamedTuple):
     """A run directory that is this process's now."""
 
+    run_dir: Path
+    """Absolute: a program may change its working directory while it trains."""
     lock: RunLock
     reporter: Reporter
     history: History | None
@@ -75,6 +78,7 @@ def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], list
     Raises RunError for a directory that holds a run already, or none to resume, or that another process has; UserError
     when the run's agent could not ``listen`` there.
     """
+    place = _named_in_text(run_dir)
     check_listen(run_dir, listen)
     if run_dir.exists() and not run_dir.is_dir():
         raise WrongRun(f"{run_dir}: is a file; give a run directory, or the name of one to be made")
@@ -87,17 +91,28 @@ def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], list
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WrongRun(f"{run_dir}: cannot be made: {error.strerror}") from None
-    lock = claim(run_dir)
+    lock = claim(place)
     try:
         if not resume and (run_dir / "journal.db").exists():  # another run began and ended while this one waited
             raise WrongRun(f"{run_dir} already holds a run: resume it, or choose another directory")
         history = read_history(run_dir) if resume else None
         if history is not None:
             check(history)
-        return Opened(lock, Reporter(run_dir), history)
+        return Opened(place, lock, Reporter(place, lock=lock), history)
     except BaseException:
         lock.close()
         raise
+
+
+def _named_in_text(run_dir: Path) -> Path:
+    """``run_dir`` from the root on. Raises WrongRun for a name that no record and no message could hold."""
+    try:
+        place = run_dir.absolute()
+        str(place).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(run_dir).decode(errors="backslashreplace")
+        raise WrongRun(f"{shown}: its path is not UTF-8, which every record and message is; choose another") from None
+    return place
 
 
 def read_history(run_dir: Path) -> History:

@@ -213,7 +213,7 @@ def test_a_forked_child_that_outlives_its_trainer_does_not_hold_the_run(run_dir:
 def test_letting_go_of_a_run_frees_it_though_a_child_still_shares_the_lock(run_dir: Path) -> None:
     """As in the instant after a fork, before the child has closed its copy."""
     with (run_dir / RUN_LOCK).open("a+", encoding="utf-8") as file:
-        lock = RunLock(file, "nonce")
+        lock = RunLock(run_dir / "run.lock", file, "nonce")
         fcntl.flock(file, fcntl.LOCK_EX)
         copy = os.dup(file.fileno())
         lock.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -172,3 +173,74 @@ def test_a_run_directory_that_is_renamed_and_named_back_is_served_again(run_dir:
         elsewhere.rename(run_dir)
         happens(lambda: "agent" in read_run(run_dir, "alert-resolved")["rule"].to_list(), "the alert is not resolved")
         assert answering(run_dir) and read_run(run_dir).height == 6
+
+
+def applied(run_dir: Path, monitor: Monitor, text: str) -> bool:
+    """Whether a note given now is taken by the loop."""
+    with Client(run_dir) as client:
+        happens(lambda: client.hello() is not None, "no agent answers")
+        sent = client.send(CommandRequest(f"note-{text}-0000", Annotate(text)))
+
+        def ended() -> CommandState | None:
+            monitor.step(loss=1.0)
+            state = client.status(sent.command_id).state
+            return state if state is not None and state.final else None
+
+        return until(ended) is CommandState.APPLIED
+
+
+def test_a_program_that_changes_its_directory_is_steered_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Monitor("run") as monitor:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert applied(tmp_path / "run", monitor, "first")
+        assert monitor.run_dir == tmp_path / "run"
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_locks_and_endpoint_that_were_removed_are_put_back(run_dir: Path) -> None:
+    """Without run.lock the run looked crashed and a second trainer came in; without the others nobody could steer."""
+    with Monitor(run_dir) as monitor:
+        assert applied(run_dir, monitor, "before")
+        (run_dir / "run.lock").unlink()
+        happens(lambda: held(run_dir), "nobody holds the run")
+        with pytest.raises(UserError, match="is in use by process"):
+            Monitor(run_dir, resume=True, serve=False)
+        assert status(run_dir).state == "working"
+        for name in ("endpoint.json", "agent.lock"):
+            (run_dir / name).unlink()
+            happens((run_dir / name).exists, f"{name} is not back")
+            assert applied(run_dir, monitor, name)
+    assert "run.lock was removed" in str(read_run(run_dir, "note")["text"].to_list())
+    assert not held(run_dir)
+
+
+def test_of_a_run_that_was_claimed_while_its_lock_was_gone_the_first_says_so(run_dir: Path) -> None:
+    with Monitor(run_dir, serve=False):
+        (run_dir / "run.lock").unlink()
+        other = claim(run_dir)
+        happens(lambda: "end one of the two" in str(read_run(run_dir, "alert-raised")["message"].to_list()), "no alert")
+        other.close()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_who_may_not_write_in_the_directory_reads_the_newest_rows_too(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Another user's live run, or one on a read-only disk: rows that are only in the log were left out, unsaid."""
+    with Trainer(run_dir, serves=False) as trainer:
+        trainer.steps(3)
+        place = run_dir
+        if not shared:
+            place = tmp_path / "copy"
+            place.mkdir()
+            for name in ("journal.db", "journal.db-wal"):
+                shutil.copy(run_dir / name, place)
+        monkeypatch.setattr("trainer_core.telemetry.opening.os.access", lambda *_: False)
+        assert read_run(place).height == 3
+        trainer.steps(2)
+        assert read_run(run_dir).height == 5
+        assert not (place / "journal.db-shm").exists() or shared

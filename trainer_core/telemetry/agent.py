@@ -32,7 +32,7 @@ from trainer_core.telemetry import segment_transfer, wire
 from trainer_core.telemetry.auth import COMMANDS, QUESTIONS, Gate
 from trainer_core.telemetry.codec import PROTOCOL, CodecError, RawRow, decode_row
 from trainer_core.telemetry.desk import Desk
-from trainer_core.telemetry.endpoint import Endpoint, withdraw_endpoint, write_endpoint
+from trainer_core.telemetry.endpoint import Endpoint, says_epoch, withdraw_endpoint, write_endpoint
 from trainer_core.telemetry.journal import JournalError, JournalReader
 from trainer_core.telemetry.keys import Holder, make_keys, read_key
 from trainer_core.telemetry.learning_rate import present_learning_rate
@@ -112,7 +112,8 @@ class Agent:
             if now >= beat_due:
                 beat_due = now + _BEAT_S
                 self._watch_trainer(now)
-                self._beat()
+                if not self.stopping:  # what it saw of a run that was taken away is no news of the run
+                    self._beat()
 
     def serve_once(self, timeout_ms: int) -> None:
         """Answer what has arrived."""
@@ -294,9 +295,12 @@ class Agent:
             self.stopping = True  # another trainer: it starts its own agent
         if self._waits_for_key and self.gate.named():
             self.stopping = True  # the trainer starts the next one, which listens where it was asked to
-        if not self._journal.in_place():
+        if not self._journal.in_place() or self._lock.restored() is False:
             self.stopping = True  # it was removed: there is nothing left to serve, or another agent serves what is new
-        elif self._trainer_alive:
+        elif not says_epoch(self.run_dir, self._epoch):
+            with contextlib.suppress(OSError):  # a full disk: tried again
+                self._publish_endpoint()  # somebody removed it: nobody would find the way here any more
+        if self._trainer_alive:
             self._gone_since = None
         elif self._gone_since is None:
             self._gone_since = now

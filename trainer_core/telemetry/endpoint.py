@@ -40,9 +40,17 @@ def write_endpoint(run_dir: Path, endpoint: Endpoint) -> None:
 
 def withdraw_endpoint(run_dir: Path, epoch: str) -> None:
     """Remove the file, if it is still the one of ``epoch``."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        if json.loads((run_dir / ENDPOINT).read_text())["epoch"] == epoch:
+    with contextlib.suppress(OSError):
+        if says_epoch(run_dir, epoch):
             (run_dir / ENDPOINT).unlink()
+
+
+def says_epoch(run_dir: Path, epoch: str) -> bool:
+    """Whether the file is there, and is the one of ``epoch``."""
+    try:
+        return bool(json.loads((run_dir / ENDPOINT).read_text(encoding="utf-8"))["epoch"] == epoch)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_endpoint(run_dir: Path) -> Endpoint | None:

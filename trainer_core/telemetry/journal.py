@@ -7,7 +7,6 @@ rows are sealed into segments (by another process) and then deleted here; reader
 
 import contextlib
 import json
-import os
 import secrets
 import sqlite3
 import time
@@ -29,6 +28,7 @@ from trainer_core.telemetry.codec import (
     encode,
 )
 from trainer_core.telemetry.damage import fields_in, move_aside, sound
+from trainer_core.telemetry.opening import connect, connect_read_only
 from trainer_core.telemetry.segments import BULK, KEPT_ROWS, Segment, SegmentDamaged, Segments
 
 FILE = "journal.db"
@@ -80,7 +80,7 @@ class JournalWriter:
             self.set_aside = move_aside(self.path)
         if not self.path.exists():
             _create(self.path)
-        self._db = _connect(self.path)
+        self._db = connect(self.path)
         self._folder, self._file = _identity(self.path.parent), _identity(self.path)
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
@@ -181,15 +181,15 @@ class JournalReader:
         if not self.path.is_file():
             raise NoJournal(f"{run_dir} is not a run directory: it has no {FILE}")
         try:
-            db = _connect_read_only(self.path)
-        except UNREADABLE as error:
+            db = connect_read_only(self.path)
+        except (*UNREADABLE, OSError) as error:
             raise JournalError(f"{self.path} cannot be read: {error}") from None
         self._begin(run_dir, db)
 
     @classmethod
     def recovered(cls, run_dir: Path, meta: Mapping[str, str], rows: Iterable[RawRow]) -> "JournalReader":
         """A journal that is no file any more: rows that were saved, held in memory, and its segments on the disk."""
-        db = _connect(Path(":memory:"))
+        db = connect(Path(":memory:"))
         db.executescript(_SCHEMA)
         db.executemany("INSERT INTO meta VALUES(?, ?)", meta.items())
         values = ((row.seq, row.time, row.attempt, row.kind, row.body, row.crc) for row in rows)
@@ -333,7 +333,7 @@ def _create(path: Path) -> None:
     """An empty journal, made beside its place and moved there whole: no reader ever sees half of one."""
     unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
-    db = _connect(unfinished)
+    db = connect(unfinished)
     db.executescript(_SCHEMA)
     meta = {
         "protocol": str(PROTOCOL),
@@ -380,17 +380,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
-
-
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """Read-only; ``immutable`` where not even the shared-memory file can be made (a read-only disk)."""
-    suffix = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
-    uri = f"{path.resolve().as_uri()}?mode=ro{suffix}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
 
 
 def _check_version(meta: dict[str, str], path: Path) -> None:

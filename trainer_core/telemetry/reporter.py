@@ -19,6 +19,7 @@ from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
+    Annotated,
     CommandChanged,
     Lost,
     MetricsMeasured,
@@ -34,6 +35,7 @@ from trainer_core.telemetry.commands_db import CommandsReader, Decided
 from trainer_core.telemetry.compaction import Compaction
 from trainer_core.telemetry.damage import move_aside
 from trainer_core.telemetry.journal import JournalWriter
+from trainer_core.telemetry.rundir import RUN_LOCK, RunLock
 from trainer_core.telemetry.segments import KEPT_ROWS, SEGMENT_ROWS
 
 _LOOK_S = 1.0
@@ -54,7 +56,10 @@ class Reporter:
         capacity: int = 50_000,
         segment_rows: int = SEGMENT_ROWS,
         kept_rows: int = KEPT_ROWS,
+        lock: RunLock | None = None,
     ) -> None:
+        self._lock = lock
+        """The run's, to be looked after."""
         self._clock, self._interval_s, self._capacity = clock, interval_s, capacity
         self._run_dir = Path(run_dir)
         self._compaction = Compaction(Path(run_dir), segment_rows, kept_rows)
@@ -190,6 +195,7 @@ class Reporter:
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_S
+        self._look_after_lock()
         what = self._journal.taken_away()
         if what is None:
             return
@@ -201,6 +207,18 @@ class Reporter:
             + (f"; the file in its place was set aside as {instead}" if instead else "")
         )
         self._journal.append([(self._clock(), self._attempt, record) for record in (*self._words.values(), alert)])
+
+    def _look_after_lock(self) -> None:
+        """A lock file that somebody took away is put back: without it the run looks crashed, and is anybody's."""
+        restored = self._lock.restored() if self._lock is not None else None
+        if restored is None:
+            return
+        what = f"{RUN_LOCK} was removed while the run goes on"
+        if restored:
+            said: Record = Annotated(self._step, f"{what}; it was made and locked again", "telemetry")
+        else:
+            said, self._lock = self._alert(f"{what}, and another process has claimed the run: end one of the two"), None
+        self._events.append((next(self._order), self._clock(), self._attempt, said))
 
     def _commit(self) -> bool:
         """Commit what has gathered; on failure it is kept and tried again at the next tick."""

@@ -37,9 +37,33 @@ class RunInUse(RunError):
 class RunLock:
     """An flock on a file whose content says who holds it; released when closed or when the process dies."""
 
-    def __init__(self, file: IO[str], nonce: str) -> None:
-        self._file = file
+    def __init__(self, path: Path, file: IO[str], nonce: str) -> None:
+        self._path, self._file = path, file
+        self._folder = _inode(path.parent)
         self.nonce = nonce
+
+    def restored(self) -> bool | None:
+        """Look after the file: None when it is in its place, or moved with its whole directory.
+
+        One that somebody removed is made and locked again, or the run would look as if nobody had it, and be another's
+        to claim: True when that was done, False when another process has claimed it meanwhile.
+        """
+        held = os.fstat(self._file.fileno())
+        if _inode(self._path.parent) != self._folder or _inode(self._path) == (held.st_dev, held.st_ino):
+            return None
+        try:
+            handle = self._path.open("a+", encoding="utf-8")
+        except OSError:
+            return None  # a disk that takes nothing now: looked at again
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            return False
+        _signed(handle, self.nonce)
+        old, self._file = self._file, handle
+        old.close()
+        return True
 
     def close(self) -> None:
         """Let go at once, also of the copy that a child forked an instant ago has yet to close."""
@@ -81,7 +105,10 @@ def claim(run_dir: Path, file: str = RUN_LOCK, wait_s: float = _RETRY_S) -> RunL
     """
     path = Path(run_dir) / file
     _refuse_network_disk(Path(run_dir))
-    handle = path.open("a+", encoding="utf-8")
+    try:
+        handle = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path} cannot be opened: {error.strerror}") from None
     os.set_inheritable(handle.fileno(), False)
     deadline = time.monotonic() + wait_s
     while True:
@@ -96,12 +123,25 @@ def claim(run_dir: Path, file: str = RUN_LOCK, wait_s: float = _RETRY_S) -> RunL
                 raise RunInUse(f"{run_dir} is {what} by process {holder.get('pid', '?')}; it was left alone") from None
             time.sleep(0.02)
     nonce = secrets.token_hex(8)
+    _signed(handle, nonce)
+    return RunLock(path, handle, nonce)
+
+
+def _signed(handle: IO[str], nonce: str) -> None:
+    """Say in a locked file whose it is, and let go of it in children."""
     handle.seek(0)
     handle.truncate()
     handle.write(json.dumps({"pid": os.getpid(), "started": time.time(), "nonce": nonce}))
     handle.flush()
     _let_go_in_children(handle)
-    return RunLock(handle, nonce)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def held(run_dir: Path, file: str = RUN_LOCK) -> bool:
