@@ -25,7 +25,7 @@ from trainer_core.learning.loss import Batch, LossFn
 from trainer_core.learning.predictors import Predictor
 from trainer_core.resuming import History, Opened, open_run, unfinished_business
 from trainer_core.spec.counts import steps_or_none
-from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, WrongRun
+from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, WrongRun, last_word
 from trainer_core.spec.loading import ConfigLike, as_config, to_toml
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
@@ -207,7 +207,7 @@ class HybridTrainer:
 
         What an operator has set outlasts a rollback, and a restart that declares it again. Raises ConfigError.
         """
-        knob = Knob(name, get, set, float(low), float(high), unit, meaning)
+        knob = Knob(name, get, set, low, high, unit, meaning)
         self.engine.record(self._session.knobs.declare(knob, self.engine.step_count))
 
     def stop(self, because: str = "stopped by the program") -> None:
@@ -215,12 +215,11 @@ class HybridTrainer:
         if not self.stopped:
             self._session.stop(because)
 
-    def stop_soon(self) -> None:
-        """Have all ranks stop, with a checkpoint, after the coming step; may be called on one of them alone."""
+    def stop_soon(self, because: str = "stopped by the program") -> None:
+        """Stop, with a checkpoint, after the step under way, or in a pause; of several ranks one may be asked alone."""
+        self._session.stop_asked = because
         if self._ranks is not None:
             self._ranks.stop_asked = True
-        else:
-            self.stop()
 
     def finish(self, because: str) -> None:
         """End the run as finished; ``close`` settles, saves and validates."""
@@ -269,11 +268,10 @@ class HybridTrainer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None and self._session.ended is None:
             if isinstance(error, KeyboardInterrupt):
-                interrupted = "interrupted from the keyboard"
                 with contextlib.suppress(OSError):  # of several ranks, others may not be there to save with
-                    self._session.end("stopped", interrupted) if self._ranks else self._session.stop(interrupted)
+                    self._session.end(*last_word(error)) if self._ranks else self._session.stop(last_word(error)[1])
             else:
-                self._session.end("failed", f"{type(error).__name__}: {error}")
+                self._session.end(*last_word(error))
         self.close()
 
     # -- putting it together ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from trainer_core.resuming import History, open_run, unfinished_business
 from trainer_core.spec.commands import CommandState, SetKnob
 from trainer_core.spec.config import SETTINGS, Config
 from trainer_core.spec.counts import steps_or_none
-from trainer_core.spec.errors import ConfigError, RunError, WrongRun
+from trainer_core.spec.errors import ConfigError, RunError, WrongRun, last_word
 from trainer_core.spec.loading import as_config, tables_of
 from trainer_core.spec.records import (
     AlertResolved,
@@ -128,6 +128,7 @@ class Monitor:
 
         Raises RunStopped when an operator stopped the run, RunError once it has ended, ConfigError for no number.
         """
+        step = steps_or_none("step", step, least=0)
         if self._loop.ended is not None or self._closed:
             raise RunError(f"the run has ended ({', '.join(self.outcome)}): make a new monitor to go on")
         given = {"loss": loss, "grad_norm": grad_norm, **metrics}
@@ -140,7 +141,9 @@ class Monitor:
     def validated(self, loss: Any, accuracy: Any = None, seconds: float = 0.0) -> None:
         """Held-out loss was measured (and an accuracy in [0, 1]); overfitting alerts look at it."""
         self._loop.validated(
-            _number("loss", loss), None if accuracy is None else _number("accuracy", accuracy), seconds
+            _number("loss", loss),
+            None if accuracy is None else _number("accuracy", accuracy),
+            _number("seconds", seconds),
         )
 
     def knob(
@@ -158,12 +161,11 @@ class Monitor:
 
         ``set`` is called between two steps, by the loop's own thread. Raises ConfigError when ``get`` is out of bounds.
         """
-        knob = Knob(name, get, set, float(low), float(high), unit, meaning)
-        self._loop.record(self._loop.knobs.declare(knob, self.step_count))
+        self._loop.record(self._loop.knobs.declare(Knob(name, get, set, low, high, unit, meaning), self.step_count))
 
     def annotate(self, text: str) -> None:
         """Put a note of the program's own into the record."""
-        self._loop.record(Annotated(self.step_count, text[:2000], "program"))
+        self._loop.record(Annotated(self.step_count, str(text)[:2000], "program"))
 
     def finish(self, because: str = "the training loop said so") -> None:
         """The run has done what it was to do."""
@@ -201,9 +203,7 @@ class Monitor:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if error is not None and not isinstance(error, RunStopped):
-            stopped = isinstance(error, KeyboardInterrupt)
-            because = "interrupted from the keyboard" if stopped else f"{type(error).__name__}: {error}"
-            self._loop.end("stopped" if stopped else "failed", because)
+            self._loop.end(*last_word(error))
         self.close()
         return isinstance(error, RunStopped)
 
@@ -347,6 +347,8 @@ def _checked(optimizer: Optimizer | None) -> Optimizer | None:
 def _number(name: str, value: Any) -> float:
     try:
         return float(value.detach() if hasattr(value, "detach") else value)
+    except OverflowError:
+        raise ConfigError(f"step({name}=...): a whole number of that size is no float; at most 1.8e308") from None
     except (TypeError, ValueError, RuntimeError):
         shape = getattr(value, "shape", None)
         what = type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")

@@ -52,7 +52,7 @@ def train(
     baseline: Path | None = None,
     listen: str | None = None,
 ) -> RunResult:
-    """Train a task to its end, an operator's stop, or a signal (SIGINT and SIGTERM stop with a checkpoint).
+    """Train a task to its end, an operator's stop, or a signal (SIGINT, SIGTERM, SIGHUP stop with a checkpoint).
 
     ``resume`` goes on in ``run_dir`` with the configuration stored there, under the overrides given now. ``plain``
     locks prediction from the start; ``baseline`` is such a run, to be compared with. ``listen`` (HOST[:PORT])
@@ -121,13 +121,8 @@ def _train(
 
 
 def _loop(trainer: HybridTrainer, work: Task) -> None:
-    with _signals() as asked:
+    with _signals(lambda name: trainer.stop_soon(f"stopped by {name}")):
         while not trainer.stopped and trainer.engine.steps_left > 0:
-            if asked and trainer.world_size == 1:
-                trainer.stop(f"stopped by {asked[0]}")
-                return
-            if asked:
-                trainer.stop_soon()
             try:
                 trainer.step(work.batch(trainer.engine.batches * trainer.world_size + trainer.rank))
             except TrainingFailed:
@@ -162,21 +157,27 @@ def choose_device(config: Config) -> torch.device:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[str]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT interrupts at once. Main thread only."""
+def _signals(tell: Callable[[str], None]) -> Iterator[None]:
+    """Pass the first of SIGINT, SIGTERM and SIGHUP on instead of dying of it; a second SIGINT interrupts at once.
+
+    A SIGHUP that is ignored (``nohup``) stays ignored. Main thread only.
+    """
     asked: list[str] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield
         return
 
     def note(number: int, frame: FrameType | None) -> None:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number).name)
+        tell(asked[0])
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    taken = [signal.SIGINT, signal.SIGTERM]
+    taken += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    before = {s: signal.signal(s, note) for s in taken}
     try:
-        yield asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -349,6 +349,18 @@ def asked_to_stop(rank: int, folder: Path) -> Found:
     return play.found()
 
 
+def asked_in_a_pause(rank: int, folder: Path) -> Found:
+    """All ranks pause, and rank 0 is asked to stop while they wait."""
+    play = Play(folder, rank)
+    while play.trainer.step_count < 8:
+        play.step()
+    session = play.trainer._session
+    session.set_paused(True, "by the test")
+    session._wait = (lambda seconds: play.trainer.stop_soon()) if rank == 0 else time.sleep
+    session.commands()
+    return play.found()
+
+
 def uneven(rank: int, folder: Path) -> Found:
     """One pass over three batches on rank 0 and five on rank 1."""
     play = Play(folder, rank, total_steps=None)
@@ -522,6 +534,7 @@ ACTS: list[tuple[Callable[[int, Path], Found], int, str]] = [
     (resumed, 2, "killed"),
     (disagreeing, 2, "disagreeing"),
     (asked_to_stop, 2, "asked"),
+    (asked_in_a_pause, 2, "paused"),
     (uneven, 2, "uneven"),
     (sampled, 2, "sampled"),
     (task_of_ones_own, 2, "task"),

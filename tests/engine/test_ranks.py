@@ -162,6 +162,12 @@ def test_a_stop_asked_of_one_rank_stops_all_with_a_checkpoint(stage: Stage) -> N
     assert first["files"][-1] == f"step-{first['steps'][-1]['step']:06d}"
 
 
+def test_a_stop_asked_in_a_pause_is_not_waited_for(stage: Stage) -> None:
+    first, second = stage.both("asked_in_a_pause")
+    same_course(first, second)
+    assert first["outcome"] == second["outcome"] == ("stopped", "rank 0 was asked to stop")
+
+
 def test_one_pass_ends_where_the_first_rank_has_no_more(stage: Stage) -> None:
     first, second = stage.both("uneven")
     assert first["batches"] == second["batches"] == 3

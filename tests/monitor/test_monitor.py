@@ -1,5 +1,6 @@
 """``Monitor``: five lines around any loop give it a journal, an agent and commands, and a way to go on."""
 
+import os
 import subprocess
 import sys
 import uuid
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from trainer_core.cli.statistics import final_statistics
 from trainer_core.spec.commands import CommandRequest, CommandState, ScaleLearningRate, SetKnob, Stop
 from trainer_core.spec.errors import ConfigError, RunError
 from trainer_core.spec.records import (
+    AlertRaised,
     AttemptStarted,
     CheckpointSaved,
     KnobDeclared,
@@ -210,6 +213,47 @@ def test_what_is_no_number_is_named_and_not_recorded(run_dir: Path) -> None:
         monitor.step(loss=None, grad_norm=None, accuracy=None)
     (only,) = records(run_dir, StepRecord)
     assert (only.step, only.loss) == (1, None) and records(run_dir, MetricsMeasured) == []
+
+
+@pytest.mark.parametrize("step", [True, 3.5, "3", -1, 2**53 + 1, float("nan"), torch.tensor(3.5)])
+def test_a_step_that_is_no_number_of_steps_is_named_and_harms_no_later_record(run_dir: Path, step: Any) -> None:
+    with Monitor(run_dir, serve=False) as monitor:
+        with pytest.raises(ConfigError, match=r"^step = .*: must be a whole number from 0 to 2\*\*53"):
+            monitor.step(loss=1.0, step=step)
+        monitor.step(loss=1.0)
+    assert [r.step for r in records(run_dir, StepRecord)] == [1] and status(run_dir).state == "finished"
+
+
+def test_steps_of_other_integer_types_are_numbers_to_every_record(run_dir: Path) -> None:
+    """A tensor was kept as it came: every later record with the step in it was lost, the run's last word too."""
+    with Monitor(run_dir, serve=False) as monitor:
+        monitor.step(loss=1.0, step=np.int64(5), accuracy=np.float16(0.5))
+        monitor.step(loss=1.0, step=torch.tensor(9), seen=np.uint8(3))
+    assert [m.step for m in records(run_dir, MetricsMeasured)] == [5, 9]
+    assert status(run_dir).state == "finished" and not records(run_dir, AlertRaised)
+
+
+def test_a_number_too_large_for_a_float_is_refused_by_name(run_dir: Path) -> None:
+    with Monitor(run_dir, serve=False) as monitor, pytest.raises(ConfigError, match=r"step\(tokens=...\).*1.8e308"):
+        monitor.step(loss=1.0, tokens=10**400)
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "because"),
+    [(None, "stopped", "exit code 0"), (0, "stopped", "exit code 0"), (3, "failed", "SystemExit: 3")],
+)
+def test_a_program_that_ends_itself_has_failed_only_if_it_says_so(
+    run_dir: Path, code: int | None, state: str, because: str
+) -> None:
+    with pytest.raises(SystemExit), Monitor(run_dir, serve=False):
+        sys.exit(code)
+    assert status(run_dir).state == state and because in status(run_dir).because
+
+
+def test_a_path_that_no_record_could_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"run.xff: its path is not UTF-8"):
+        Monitor(os.fsdecode(os.fsencode(tmp_path / "run") + b"\xff"), serve=False)
+    assert not any(tmp_path.iterdir())
 
 
 def test_it_hands_every_record_to_the_program_too(run_dir: Path) -> None:

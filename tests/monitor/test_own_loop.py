@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -278,6 +279,55 @@ def test_a_knob_that_breaks_fails_its_command_and_not_the_loop() -> None:
     failed = watched.told(SetKnob("dropout", 0.2))
     assert failed.state is CommandState.FAILED and "KeyError" in failed.detail and box["p"] == 0.1
     assert watched.loop.knobs.state_dict() == {}
+
+
+def test_a_knob_that_fails_half_way_is_set_back_and_says_what_it_is() -> None:
+    watched, box = Watched(), {"p": 0.1}
+
+    def half(value: float) -> None:
+        box.update(p=value)
+        if value != 0.1:
+            raise RuntimeError("the optimizer would not have it")
+
+    watched.loop.knobs.declare(_knob(box, half), 0)
+    failed = watched.told(SetKnob("dropout", 0.2))
+    assert failed.state is CommandState.FAILED and box["p"] == 0.1
+    assert failed.detail.endswith("RuntimeError: the optimizer would not have it; it is 0.1")
+    assert watched.loop.knobs.state_dict() == {}
+
+
+def test_a_knob_that_cannot_be_read_after_it_was_set_is_set_back_too() -> None:
+    watched, box, reads = Watched(), {"p": 0.1}, iter([0.1, 0.1])
+    knob = Knob("dropout", lambda: next(reads), lambda value: box.update(p=value), 0.0, 0.5)
+    watched.loop.knobs.declare(knob, 0)
+    failed = watched.told(SetKnob("dropout", 0.2))
+    assert failed.state is CommandState.FAILED and box["p"] == 0.1
+    assert "what it is cannot be read: StopIteration" in failed.detail
+
+
+def test_a_command_that_ends_the_program_has_an_end_too() -> None:
+    watched = Watched(save=lambda step: sys.exit(3))
+    with pytest.raises(SystemExit):
+        watched.told(SaveCheckpoint())
+    ended = [r for r in watched.said if isinstance(r, CommandChanged)][-1]
+    assert (ended.state, ended.detail) == (CommandState.FAILED, "SystemExit: 3")
+
+
+@pytest.mark.parametrize(
+    ("knob", "why"),
+    [
+        (Knob(5, lambda: 0.1, print, 0.0, 1.0), "knob 5: a name is"),  # type: ignore[arg-type]
+        (Knob("a\nb", lambda: 0.1, print, 0.0, 1.0), "a name is 1 to 200 printable"),
+        (Knob("\udcff", lambda: 0.1, print, 0.0, 1.0), "a name is 1 to 200 printable"),
+        (Knob("a", lambda: 0.1, print, "x", 1.0), "low = 'x', high = 1.0: must be numbers"),  # type: ignore[arg-type]
+        (Knob("a", lambda: 0.1, print, 0, 10**400), "must be numbers"),
+        (Knob("a", 0.1, print, 0, 1), "get = 0.1: must be a function"),  # type: ignore[arg-type]
+        (Knob("a", lambda: None, print, 0, 1), "get gave None: must be a number"),  # type: ignore[arg-type,return-value]
+    ],
+)
+def test_a_knob_of_other_types_is_refused_in_words(knob: Knob, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Watched().loop.knobs.declare(knob, 0)
 
 
 @pytest.mark.parametrize(

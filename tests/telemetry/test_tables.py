@@ -29,6 +29,14 @@ def journal(run_dir: Path) -> Path:
     return run_dir
 
 
+def test_no_name_of_a_metric_hides_another(run_dir: Path) -> None:
+    writer = JournalWriter(run_dir)
+    writer.append([(1.0, 0, MetricsMeasured(1, {"values.seq": 2.0, "seq": 3.0, 'a "b",\nc': 4.0}))])
+    writer.close()
+    (row,) = read_run(run_dir, "metrics").to_dicts()
+    assert (row["seq"], row["values.seq"], row["values.values.seq"], row['a "b",\nc']) == (1, 2.0, 3.0, 4.0)
+
+
 def test_steps_are_the_default_and_the_same_as_the_frame(journal: Path) -> None:
     assert read_run(journal).equals(frame(journal), null_equal=True)
 

@@ -9,6 +9,7 @@ import typer
 
 from trainer_core import __version__
 from trainer_core.cli import benches, configuration, feeding, keys, reading, steering, training, watching
+from trainer_core.cli.output import open_streams
 from trainer_core.spec.errors import UserError
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
@@ -49,6 +50,7 @@ def _options(
 
 def main() -> None:
     """Run the command line. What a person can mend is one sentence on stderr and an exit code, not a traceback."""
+    open_streams()
     try:
         try:
             app()

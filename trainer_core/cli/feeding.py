@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from trainer_core.cli.lines import line
-from trainer_core.cli.output import err, json_line
+from trainer_core.cli.output import err, json_line, visible
 from trainer_core.cli.remote import Connect, KeyFile, Target, checked, target
 
 if TYPE_CHECKING:  # zmq is loaded by the command, so that --help is quick
@@ -113,7 +113,7 @@ def _state_line(now: "RunStatus", as_json: bool) -> str:
     if as_json:
         return json_line({"kind": "status", **msgspec.to_builtins(now)})
     of = f" of {now.total_steps}" if now.total_steps is not None else ""
-    return f"== {now.state} at step {now.step}{of}: {now.because}"
+    return visible(f"== {now.state} at step {now.step}{of}: {now.because}")
 
 
 def _refused_line(refused: "Refused", as_json: bool) -> str:
@@ -147,6 +147,6 @@ def as_lines(every: int, phases: bool = True) -> "Callable[[Row], Iterator[str]]
     def lines(row: "Row") -> Iterator[str]:
         text = line(row.record, every, phases)
         if text is not None:
-            yield f"{time.strftime('%H:%M:%S', time.localtime(row.time))}  {text}"
+            yield f"{time.strftime('%H:%M:%S', time.localtime(row.time))}  {visible(text)}"
 
     return lines

@@ -1,5 +1,6 @@
 """Records of a running training as a progress bar, or as plain lines where there is no terminal. Starts nothing."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from trainer_core.cli.output import visible
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
@@ -33,6 +35,11 @@ PLAIN_EVERY_S = 5.0
 
 def event_line(record: Record) -> str | None:
     """The one line a person should see when this happens, or None."""
+    said = _event(record)
+    return None if said is None else visible(said)
+
+
+def _event(record: Record) -> str | None:
     match record:
         case PredictionEnded(kept=False):
             return f"step {record.step}: prediction undone ({record.because})"
@@ -181,11 +188,41 @@ class Bar:
         self._draw()
 
 
+class Shown:
+    """What is shown of a run while it trains, for as long as somebody can see it: no run ends of its display."""
+
+    def __init__(self, display: Lines | Bar, console: Console) -> None:
+        self._display, self._console = display, console
+        self._gone = False
+
+    def take(self, record: Record, attempt: int) -> None:
+        """Show ``record``."""
+        self.tried(lambda: self._display.take(record, attempt))
+
+    def say(self, text: str, console: Console | None = None) -> None:
+        """Show a line of the command's own, on its console or another."""
+        self.tried(lambda: (console or self._console).print(text))
+
+    def finish(self) -> None:
+        """Draw where it ended."""
+        if isinstance(self._display, Bar):
+            self.tried(self._display.finish)
+
+    def tried(self, show: Callable[[], object]) -> None:
+        """Show something, unless nobody can see it any more."""
+        if self._gone:
+            return
+        try:
+            show()
+        except (OSError, ValueError):  # a full disk, a reader that went away, a terminal that was closed
+            self._gone = True
+
+
 @contextmanager
-def progress(console: Console) -> Iterator[Lines | Bar]:
+def progress(console: Console) -> Iterator[Shown]:
     """The progress display that fits where standard output goes."""
     if not console.is_terminal:
-        yield Lines(console)
+        yield Shown(Lines(console), console)
         return
     columns = (
         TextColumn("{task.fields[phase]}", markup=False),
@@ -195,9 +232,12 @@ def progress(console: Console) -> Iterator[Lines | Bar]:
         TextColumn("{task.fields[rate]} it/s", markup=False),
         TextColumn("ETA {task.fields[eta]}", markup=False),
     )
-    with Progress(*columns, console=console, expand=True) as shown:
-        bar = Bar(shown)
-        try:
-            yield bar
-        finally:
-            bar.finish()
+    live = Progress(*columns, console=console, expand=True)
+    shown = Shown(Bar(live), console)
+    shown.tried(live.start)
+    try:
+        yield shown
+    finally:
+        shown.finish()
+        with contextlib.suppress(OSError, ValueError):  # its last drawing; its thread has ended before
+            live.stop()

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from trainer_core.cli.output import a_run, err, out, print_json
+from trainer_core.cli.output import a_run, err, out, print_json, visible
 from trainer_core.cli.session_log import session_log
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.records import Row
@@ -64,7 +64,7 @@ def _show(found: Sequence["RunSummary"]) -> None:
     for run in found:
         how = run.status
         step = f"{how.step}" if how.total_steps is None else f"{how.step}/{how.total_steps}"
-        table.add_row(str(run.path), run.task, how.state, step, how.phase or "", how.because)
+        table.add_row(str(run.path), visible(run.task), how.state, step, how.phase or "", visible(how.because))
     out().print(table)
 
 

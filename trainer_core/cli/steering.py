@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trainer_core.cli.knobs import meant
-from trainer_core.cli.output import a_run, err, out, print_json
+from trainer_core.cli.output import a_run, err, is_text, out, print_json, visible
 from trainer_core.cli.remote import Connect, KeyFile, Listen, Target, checked, target
 from trainer_core.cli.verbs import VERBS
 from trainer_core.spec.commands import (
@@ -99,6 +99,11 @@ def send(
         raise UserError(f"say what to tell {run_dir}: one of {', '.join(VERBS)}")
     run = target(None if connect is not None else run_dir, connect, key)
     command, arguments = words[0], words[1:]
+    for text in (*words, reason, command_id or ""):
+        if not is_text(text):
+            raise UserError(f"{visible(text)}: is not UTF-8")
+    if command not in VERBS:
+        checked(run)  # a run that is none has no knobs, and no word of it is wrong
     order = meant(run.run_dir, command, arguments)
     why = danger(order) if is_dangerous(order) else None
     confirmed = why is not None and _confirmed(command, checked(run).where, why, yes)
@@ -118,7 +123,7 @@ def send(
     if as_json:
         print_json(as_keys(status, command, reason))
     else:
-        out().print(sentence(status, command))
+        out().print(visible(sentence(status, command)))
     raise typer.Exit(exit_code(status))
 
 

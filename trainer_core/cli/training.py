@@ -54,7 +54,7 @@ def train(
     """Train a task, writing everything it does into a run directory that can be watched and steered meanwhile.
 
     Settings come from the task, then --preset, then --config, then --set; later ones win. Ctrl-C saves a checkpoint
-    and stops; --resume goes on.
+    and stops, and so do SIGTERM and a terminal that is closed; --resume goes on.
 
     Exit code: 0 finished or stopped, 1 failed, 2 bad input.
     """
@@ -69,12 +69,13 @@ def train(
         sys.path.insert(0, os.getcwd())
     from trainer_core import run  # torch: only here
 
-    def announce(where: Path, loaded: Loaded) -> None:
-        for note in loaded.notes:
-            err().print(f"note: {note}")
-        out().print(f"run: {where}  (watch: hybrid dashboard {where.parent}; steer: hybrid send {where} ...)")
-
     with progress(out()) as shown:
+
+        def announce(where: Path, loaded: Loaded) -> None:
+            for note in loaded.notes:
+                shown.say(f"note: {note}", err())
+            shown.say(f"run: {where}  (watch: hybrid dashboard {where.parent}; steer: hybrid send {where} ...)")
+
         result = run.train(
             task,
             config_file=config,
@@ -92,7 +93,7 @@ def train(
             listen=listen,
         )
     if result.rank == 0:
-        out().print(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
+        shown.say(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
     if result.state == "failed":
         raise typer.Exit(1)
 

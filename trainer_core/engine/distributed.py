@@ -59,10 +59,11 @@ class RankLost(TrainingFailed):
 
 
 class _Message(msgspec.Struct):
-    """What rank 0 tells at a boundary without a roll call: its clock, and commands."""
+    """What rank 0 tells at a boundary without a roll call: its clock, commands, and whether it was asked to stop."""
 
     now: float
     commands: list[AcceptedCommand]
+    stop: bool = False
 
 
 class _Row(NamedTuple):
@@ -211,12 +212,14 @@ class Ranks:
             return []
         if told is None:
             self._fetch()
-            data = self.tell(self._waiting or msgspec.msgpack.encode(_Message(self._clock(), [])))
+            data = self.tell(self._waiting or msgspec.msgpack.encode(_Message(self._clock(), [], self.stop_asked)))
         else:
             data = self._tell(self._waiting, told)
         self._waiting = b""
         message = msgspec.msgpack.decode(data, type=_Message)
         self.now = message.now
+        if message.stop:
+            self.stopping = 0
         return message.commands
 
     def left_over(self) -> list[AcceptedCommand]:

@@ -216,6 +216,9 @@ class Inbox:
         except OSError as error:
             self.end(command, CommandState.FAILED, detail=f"{type(error).__name__}: {error}")
             return False
+        except BaseException as error:  # the run ends of it, and the command does not stay under way for ever
+            self.end(command, CommandState.FAILED, detail=f"{type(error).__name__}: {error}")
+            raise
         self._run.state_rev += 1
         self._supersede(command)
         self.end(command, CommandState.APPLIED, before=before, after=after)

@@ -4,6 +4,7 @@ A knob that an operator has set keeps its value: over a rollback (nobody takes i
 in the checkpoint, and is set again when the restarted script declares the knob).
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -37,14 +38,17 @@ class Knobs:
 
     def declare(self, knob: Knob, step: int) -> KnobDeclared:
         """Add a knob, or replace the one of its name. Raises ConfigError when it makes no sense."""
-        if not knob.name or len(knob.name) > 200 or knob.name != knob.name.strip():
-            raise ConfigError(f"knob {knob.name!r}: a name is 1 to 200 characters without a space at its ends")
+        if not isinstance(knob.name, str) or not 0 < len(knob.name) <= 200 or not knob.name.isprintable():
+            raise ConfigError(f"knob {knob.name!r}: a name is 1 to 200 printable characters")
+        if knob.name != knob.name.strip():
+            raise ConfigError(f"knob {knob.name!r}: a name has no space at its ends")
+        knob = _plain(knob)
         if not (math.isfinite(knob.low) and math.isfinite(knob.high) and knob.low < knob.high):
             raise ConfigError(f"knob {knob.name}: low = {knob.low:g}, high = {knob.high:g}: low must be below high")
         kept = self._set.get(knob.name)
         if kept is not None and knob.low <= kept <= knob.high:
             knob.set(kept)
-        value = float(knob.get())
+        value = _read(knob)
         if not knob.low <= value <= knob.high:
             raise ConfigError(
                 f"knob {knob.name}: its value {value:g} is outside its bounds {knob.low:g} to {knob.high:g}"
@@ -53,13 +57,28 @@ class Knobs:
         return KnobDeclared(step, knob.name, knob.low, knob.high, value, knob.unit, knob.meaning)
 
     def set(self, name: str, value: float) -> tuple[float, float]:
-        """(before, after). Raises ConfigError for an unknown knob or a value out of bounds, with nothing changed."""
+        """(before, after). Raises ConfigError for an unknown knob or a value out of bounds, with nothing changed; what
+        the knob's own functions raise, after setting it back.
+        """
         checked_knob(self._knobs, name, value)
         knob = self._knobs[name]
         before = float(knob.get())
-        knob.set(value)
+        try:
+            knob.set(value)
+            after = float(knob.get())
+        except BaseException:
+            with contextlib.suppress(Exception):  # it may not be settable at all: what it is now is asked of it
+                knob.set(before)
+            raise
         self._set[name] = value
-        return before, float(knob.get())
+        return before, after
+
+    def now(self, name: str) -> str:
+        """What a knob says it is, in words."""
+        try:
+            return f"it is {float(self._knobs[name].get()):g}"
+        except Exception as error:  # the user's own function
+            return f"what it is cannot be read: {type(error).__name__}: {error}"
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._set)
@@ -79,5 +98,27 @@ def set_knob(knobs: Knobs, name: str, value: float) -> BeforeAfter:
     except ConfigError as error:
         raise Refused(str(error)) from None
     except Exception as error:  # the user's own function: whatever it raises must not end the run
-        raise Failed(f"the knob {name} could not be set: {type(error).__name__}: {error}") from error
+        why = f"the knob {name} could not be set: {type(error).__name__}: {error}"
+        raise Failed(f"{why}; {knobs.now(name)}") from error
     return f"{before:g}", f"{after:g}"
+
+
+def _plain(knob: Knob) -> Knob:
+    """With bounds of type float and words of type str. Raises ConfigError."""
+    try:
+        low, high = float(knob.low), float(knob.high)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"knob {knob.name}: low = {knob.low!r}, high = {knob.high!r}: must be numbers") from None
+    for what, function in (("get", knob.get), ("set", knob.set)):
+        if not callable(function):
+            raise ConfigError(f"knob {knob.name}: {what} = {function!r}: must be a function")
+    return Knob(knob.name, knob.get, knob.set, low, high, str(knob.unit), str(knob.meaning))
+
+
+def _read(knob: Knob) -> float:
+    """The value of a knob that is declared. Raises ConfigError for what is no number, and what its function raises."""
+    value = knob.get()
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"knob {knob.name}: get gave {value!r}: must be a number") from None

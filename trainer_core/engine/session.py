@@ -78,6 +78,8 @@ class Session:
         self.paused = False
         self.ended: tuple[str, str] | None = None
         """(state, because) once the run has ended: finished, stopped or failed."""
+        self.stop_asked: str | None = None
+        """Why the run is to stop at the coming boundary; among ranks the roll call tells, and in a pause rank 0."""
         self.last_attempt = 0
         """Highest attempt number used so far; the next rollback takes the one after it."""
         self._take_commands, self._flush_records, self._wait = take_commands, flush_records, wait
@@ -113,19 +115,28 @@ class Session:
         self._improved = False
         if engine.steps_left <= 0:
             self.end("finished", f"all {engine.total_steps} steps taken")
-        ranks = engine.ranks
-        if ranks is not None and ranks.stopping is not None and self.ended is None:
-            self.stop(f"rank {ranks.stopping} was asked to stop")
+        self._stop_if_asked()
         if self.ended is None:
             self.remedying.apply_due()
         self.commands()
 
     def commands(self) -> None:
-        """Apply commands that are due; while paused, wait for more."""
+        """Apply commands that are due; while paused, wait for more, or for the program to be asked to stop."""
         self._poll()
         while self.paused and self.ended is None:
             self._wait(_POLL_S)
             self._poll()
+            if self.paused:
+                self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        ranks = self.engine.ranks
+        if self.ended is not None:
+            return
+        if ranks is None and self.stop_asked is not None:
+            self.stop(self.stop_asked)
+        elif ranks is not None and ranks.stopping is not None:
+            self.stop(f"rank {ranks.stopping} was asked to stop")
 
     def _poll(self) -> None:
         self.inbox.put(self._take_commands())

@@ -37,3 +37,12 @@ class TrainingFailed(UserError):
     """Training cannot go on by itself; the last good checkpoint is kept."""
 
     exit_code = 1
+
+
+def last_word(error: BaseException) -> tuple[str, str]:
+    """(state, because) of a run whose program ended by ``error``: stopped where somebody meant it to, else failed."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "interrupted from the keyboard"
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return "stopped", "the program ended itself, with exit code 0"
+    return "failed", f"{type(error).__name__}: {error}"

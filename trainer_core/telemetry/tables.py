@@ -104,7 +104,9 @@ def _one_kind(kind: str, rows: Sequence[Row]) -> pl.DataFrame:
         values = [getattr(row.record, field.name) for row in rows]
         if kind == "metrics" and field.name == "values":
             for name in dict.fromkeys(name for value in values for name in value):
-                column = name if name not in columns else f"values.{name}"
+                column = name
+                while column in columns:
+                    column = f"values.{column}"
                 columns[column], schema[column] = [value.get(name) for value in values], pl.Float64
             continue
         schema[field.name] = _dtype(hints[field.name])
