@@ -15,7 +15,16 @@ from typing import NamedTuple
 import msgspec
 
 from trainer_core.engine.inbox import Inbox
-from trainer_core.spec.commands import STICKY, AcceptedCommand, ApplyRemedy, CommandState, Pause, Resume, Stop
+from trainer_core.spec.commands import (
+    STICKY,
+    AcceptedCommand,
+    ApplyRemedy,
+    CommandRequest,
+    CommandState,
+    Pause,
+    Resume,
+    Stop,
+)
 from trainer_core.spec.errors import WrongRun
 from trainer_core.spec.records import (
     AlertRaised,
@@ -27,7 +36,8 @@ from trainer_core.spec.records import (
     RunStarted,
     StepRecord,
 )
-from trainer_core.telemetry.commands_db import accepted
+from trainer_core.spec.severity import Severity
+from trainer_core.telemetry.commands_db import accepted, set_damaged_aside
 from trainer_core.telemetry.journal import JournalReader
 from trainer_core.telemetry.listening import check as check_listen
 from trainer_core.telemetry.reporter import Reporter
@@ -95,10 +105,14 @@ def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], list
     try:
         if not resume and (run_dir / "journal.db").exists():  # another run began and ended while this one waited
             raise WrongRun(f"{run_dir} already holds a run: resume it, or choose another directory")
+        aside = set_damaged_aside(place)
         history = read_history(run_dir) if resume else None
         if history is not None:
             check(history)
-        return Opened(place, lock, Reporter(place, lock=lock), history)
+        reporter = Reporter(place, lock=lock)
+        if aside is not None:
+            reporter.report(_commands_lost(aside), history.attempt if history is not None else 0)
+        return Opened(place, lock, reporter, history)
     except BaseException:
         lock.close()
         raise
@@ -119,6 +133,7 @@ def read_history(run_dir: Path) -> History:
     """Read the whole journal once. Raises JournalError when it cannot be read."""
     history = History()
     alerts: dict[str, str] = {}
+    told: dict[str, AcceptedCommand] = {}  # commands.db may have been removed or set aside
     reader = JournalReader(run_dir)
     after = 0
     while rows := reader.rows(after_seq=after, limit=_PAGE):
@@ -148,13 +163,27 @@ def read_history(run_dir: Path) -> History:
                 case CommandChanged(command_id=command_id, state=state, state_rev=state_rev):
                     history.states[command_id] = state
                     history.state_rev = max(history.state_rev, state_rev)
-                    if state is CommandState.APPLIED:
+                    if state is CommandState.ACCEPTED:
+                        told[command_id] = _as_accepted(row.record, row.time)
+                    elif state is CommandState.APPLIED:
                         history.applied_at[command_id] = row.seq
                 case _:
                     pass
     history.open_alerts = tuple(alerts.items())
-    history.accepted = tuple(command for _, command in accepted(run_dir))
+    kept = {command.request.command_id: command for _, command in accepted(run_dir)}
+    history.accepted = tuple((told | kept).values())  # in the order in which they were accepted
     return history
+
+
+def _as_accepted(change: CommandChanged, at: float) -> AcceptedCommand:
+    """As commands.db had it, but for its step and its time to live, which the journal does not say."""
+    request = CommandRequest(change.command_id, change.command, reason=change.reason, on_behalf_of=change.on_behalf_of)
+    return AcceptedCommand(request, change.actor, at)
+
+
+def _commands_lost(aside: Path) -> AlertRaised:
+    what = f"commands.db was damaged and set aside as {aside.name}; what was accepted is in the journal"
+    return AlertRaised(0, "journal-commands", "journal", Severity.CRITICAL, "journal", None, None, what)
 
 
 def attempt_of(name: str) -> int:

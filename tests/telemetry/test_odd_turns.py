@@ -17,7 +17,7 @@ from tests.telemetry.trainers import REPO, Trainer
 from tests.telemetry.waiting import until
 from tests.telemetry.wires import answered, dealer
 from trainer_core import Monitor, read_run, resuming
-from trainer_core.spec.commands import Annotate, CommandRequest, CommandState
+from trainer_core.spec.commands import Annotate, CommandRequest, CommandState, Refusal, SetKnob
 from trainer_core.spec.errors import UserError, WrongRun
 from trainer_core.telemetry import wire
 from trainer_core.telemetry.agent import LINGER_S, lingering
@@ -244,3 +244,35 @@ def test_who_may_not_write_in_the_directory_reads_the_newest_rows_too(
         trainer.steps(2)
         assert read_run(run_dir).height == 5
         assert not (place / "journal.db-shm").exists() or shared
+
+
+@pytest.mark.parametrize("what", ["damaged", "removed"])
+def test_a_run_whose_commands_db_is_gone_is_resumed_with_what_it_was_told(run_dir: Path, what: str) -> None:
+    """It was a trace of sqlite3; and of a removed one, every setting was forgotten without a word."""
+    box = {"p": 0.1}
+    order = CommandRequest("set-the-knob", SetKnob("p", 0.4))
+
+    def declare(monitor: Monitor) -> None:
+        monitor.knob("p", lambda: box["p"], lambda value: box.update(p=value), low=0, high=1)
+
+    with Monitor(run_dir) as monitor, Client(run_dir) as client:
+        declare(monitor)
+        happens(lambda: client.hello() is not None, "no agent answers")
+        client.send(order)
+        happens(lambda: monitor.step(loss=1.0) is None and box["p"] == 0.4, "the knob is not set")
+    happens(lambda: not held(run_dir, "agent.lock"), "the agent lingers on")
+    for file in run_dir.glob("commands.db*"):
+        file.unlink()
+    if what == "damaged":
+        (run_dir / "commands.db").write_bytes(b"this is no database, but long enough to be read as one" * 40)
+    box["p"] = 0.1
+    with Monitor(run_dir, resume=True) as monitor, Client(run_dir) as client:
+        declare(monitor)
+        monitor.step(loss=1.0)
+        assert box["p"] == 0.4
+        happens(lambda: client.hello() is not None, "no agent answers")
+        assert client.send(order).state is CommandState.APPLIED, "the id is known"
+        assert client.send(CommandRequest(order.command_id, SetKnob("p", 0.2))).refusal is Refusal.CONFLICT
+        assert applied(run_dir, monitor, "again")
+    said = str(read_run(run_dir, "alert-raised")["message"].to_list())
+    assert ("commands.db was damaged and set aside as commands.db.corrupt-" in said) == (what == "damaged")

@@ -1,6 +1,7 @@
 """commands.db: everything a run was told, accepted or refused. One writer, the agent; the trainer reads. No sockets."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from trainer_core.spec.commands import AcceptedCommand, CommandRequest, CommandState, Refusal
 from trainer_core.spec.errors import RunError
 from trainer_core.telemetry.codec import PROTOCOL
+from trainer_core.telemetry.damage import is_damage, move_aside
 
 FILE = "commands.db"
 _SCHEMA = """
@@ -34,6 +36,7 @@ class CommandsWriter:
     """The agent's side: a row is durable before its sender hears ACCEPTED. Raises RunError for another version."""
 
     def __init__(self, run_dir: Path) -> None:
+        set_damaged_aside(run_dir)
         self._db = sqlite3.connect(Path(run_dir) / FILE, isolation_level=None, timeout=5.0)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
@@ -117,6 +120,24 @@ class CommandsReader:
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
+
+
+def set_damaged_aside(run_dir: Path) -> Path | None:
+    """Rename a file that SQLite finds damaged, so that the run can be told something again; where it went.
+
+    What was accepted is in the journal, too. Raises sqlite3.Error for what says nothing about the file.
+    """
+    path = Path(run_dir) / FILE
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=5.0)) as db:
+            if db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
+                return None
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+    return move_aside(path)
 
 
 def accepted(run_dir: Path, after_id: int = 0) -> list[tuple[int, AcceptedCommand]]:

@@ -12,7 +12,6 @@ from trainer_core.telemetry.codec import PROTOCOL, RawRow
 _CHECKED_AT_START = 200
 """Rows, the newest: those that a crash may have torn."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""What SQLite says of a file that is damaged, is no database, or lacks the tables."""
 
 
 def sound(path: Path) -> bool:
@@ -34,9 +33,14 @@ def sound(path: Path) -> bool:
     except (KeyError, ValueError):
         return False  # it does not say any more how its rows are laid out
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        if is_damage(error):
             return False
         raise  # a full disk or a lock says nothing about the file
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite says something about the file: that it is damaged, no database, or lacks its tables."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def fields_in(meta: Mapping[str, str]) -> list[str]:

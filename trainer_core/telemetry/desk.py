@@ -127,18 +127,27 @@ class Desk:
         waiting, _ = self._waiting.get(request.command_id, (None, ""))
         earlier = decided.command if decided else waiting
         if earlier is None:
-            return None
+            return self._told_of(request)
         if msgspec.msgpack.encode(earlier.request) != msgspec.msgpack.encode(request):
-            detail = f"command id {request.command_id} was already used for another command"
-            return CommandStatus(
-                request.command_id,
-                kind_of(request.command),
-                CommandState.REJECTED,
-                refusal=Refusal.CONFLICT,
-                detail=detail,
-                state_rev=self.state_rev,
-            )
+            return self._used(request)
         return self.status(request.command_id)
+
+    def _told_of(self, request: CommandRequest) -> CommandStatus | None:
+        """As ``_earlier``, of an id that only the journal knows: commands.db was removed or set aside."""
+        known = self._known.get(request.command_id)
+        if known is None:
+            return None
+        return status_of(known) if known.command == request.command else self._used(request)
+
+    def _used(self, request: CommandRequest) -> CommandStatus:
+        return CommandStatus(
+            request.command_id,
+            kind_of(request.command),
+            CommandState.REJECTED,
+            refusal=Refusal.CONFLICT,
+            detail=f"command id {request.command_id} was already used for another command",
+            state_rev=self.state_rev,
+        )
 
     def _refusal(self, command: AcceptedCommand, counted: bool = True) -> tuple[Refusal | None, str]:
         request = command.request
