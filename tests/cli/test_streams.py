@@ -2,6 +2,8 @@
 
 import os
 import pty
+import random
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from tests.conftest import Hybrid
 from tests.telemetry.trainers import REPO
 from trainer_core import Monitor
 from trainer_core.cli.output import visible
+from trainer_core.spec.records import MetricsMeasured
+from trainer_core.telemetry.journal import JournalWriter
 from trainer_core.telemetry.rundir import held, status
 
 PYTHON = (sys.executable, "-m", "trainer_core")
@@ -112,3 +116,37 @@ def test_a_run_that_is_paused_stops_when_it_is_told_to_end(hybrid: Hybrid, runs_
     now = status(run_dir)
     assert (process.returncode, now.state, now.because) == (0, "stopped", "stopped by SIGTERM")
     assert any((run_dir / "checkpoints").glob(f"*{now.step}*"))
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty thousand numbers that do not compress."""
+    run_dir: Path = tmp_path_factory.mktemp("long")
+    writer, numbers = JournalWriter(run_dir), random.Random(1)
+    rows = [(1.0, 0, MetricsMeasured(i, {"a": numbers.random()})) for i in range(1, 20_001)]
+    writer.append(rows)
+    writer.close()
+    return run_dir
+
+
+@pytest.mark.parametrize("out", ["x.csv", "x.parquet", "events"])
+def test_what_the_disk_refuses_is_named_and_leaves_no_half_file(long: Path, tmp_path: Path, out: str) -> None:
+    words = ("--tensorboard", out) if out == "events" else (out, "--kind", "metrics")
+    said = limited(50_000, tmp_path, "export", str(long), *words)
+    assert said.returncode == 1 and said.stderr.startswith(f"hybrid: {out}: cannot be written: ")
+    assert said.stderr.count("\n") == 1 and "File too large" in said.stderr
+    assert out == "events" or not any(tmp_path.iterdir())
+
+
+def test_a_key_that_the_disk_refuses_is_no_key(tmp_path: Path) -> None:
+    said = limited(10, tmp_path, "keys", "create", "r", "ann", "--role", "viewer")
+    assert said.returncode == 2 and "cannot be written: File too large" in said.stderr and ".key" in said.stderr
+    assert not list(tmp_path.glob("r/keys/*.key"))
+
+
+def limited(most_bytes: int, folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command whose files may not grow beyond ``most_bytes``, as on a disk that is nearly full."""
+    return subprocess.run(
+        [*PYTHON, *words], cwd=folder, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True,
+        check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
+    )  # fmt: skip

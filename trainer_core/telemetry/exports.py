@@ -3,6 +3,7 @@
 import polars; from trainer_core.telemetry.exports import frame; frame("runs/my-run")
 """
 
+import contextlib
 from contextlib import closing
 from pathlib import Path
 
@@ -29,11 +30,21 @@ def export(run_dir: Path, out: Path) -> int:
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"{out}: the name must end in .parquet or .csv")
     table = frame(run_dir)
+    write_table(table, out)
+    return table.height
+
+
+def write_table(table: pl.DataFrame, out: Path) -> None:
+    """Write a .parquet or .csv file, the whole of it or none. Raises RunError."""
+    part = out.with_name(f".{out.name}.part")
     try:
         if out.suffix == ".parquet":
-            table.write_parquet(out, compression="zstd")
+            table.write_parquet(part, compression="zstd")
         else:
-            table.write_csv(out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from None
-    return table.height
+            table.write_csv(part)
+        part.replace(out)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        why = getattr(error, "strerror", None) or f"{error}".replace(f"{part}", f"{out}")
+        raise RunError(f"{out}: cannot be written: {why}") from None

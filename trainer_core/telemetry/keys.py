@@ -279,10 +279,14 @@ def _write_new(path: Path, text: str) -> None:
         raise UserError(f"{path}: exists already and is left alone; give another file with --out") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink()
+        raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _sync_directory(directory: Path) -> None:

@@ -16,11 +16,11 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import polars as pl
 
-from trainer_core.spec.errors import RunError, UserError
+from trainer_core.spec.errors import UserError
 from trainer_core.spec.records import Record, Row, StepRecord, kind_of
 from trainer_core.telemetry.as_json import json_text
 from trainer_core.telemetry.codec import STEP_FIELDS
-from trainer_core.telemetry.exports import frame
+from trainer_core.telemetry.exports import frame, write_table
 from trainer_core.telemetry.salvage import opened
 
 ALL = "all"
@@ -54,13 +54,7 @@ def export_table(run_dir: Path, out: Path, kind: str = "step", *, journal: str |
     if out.suffix not in ENDINGS:
         raise UserError(f"{out}: the name must end in .parquet or .csv")
     table = read_run(run_dir, kind, journal=journal)
-    try:
-        if out.suffix == ".parquet":
-            table.write_parquet(out, compression="zstd")
-        else:
-            table.with_columns(_flat(table)).write_csv(out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from None
+    write_table(table if out.suffix == ".parquet" else table.with_columns(_flat(table)), out)
     return table.height
 
 

@@ -3,12 +3,15 @@
 Tags: ``step/FIELD``, ``metrics/NAME``, ``validation/loss``, ``system/...``. What was not measured has no point.
 """
 
+import os
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from trainer_core.spec.errors import UserError
+from trainer_core.spec.errors import RunError, UserError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import MetricsMeasured, Record, Row, StepRecord, SystemMeasured, ValidationMeasured
 from trainer_core.telemetry.codec import STEP_FIELDS
@@ -27,20 +30,23 @@ def export_events(run_dir: Path, out: Path, journal: str | None = None) -> int:
     if any(out.glob("attempt-*")):
         raise UserError(f"{out}: already holds exported attempts; choose another folder")
     with closing(opened(run_dir, journal)) as reader:
-        return _Events(out).write(_rows(reader))
+        try:
+            return _Events(out).write(_rows(reader))
+        except OSError as error:
+            raise RunError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
 
 
 class _Events:
-    """One writer an attempt, opened when it has something to say."""
+    """One writer an attempt, opened when it has something to say. In this thread: what the disk refuses is raised."""
 
     def __init__(self, out: Path) -> None:
         try:
             from tensorboard.compat.proto.event_pb2 import Event
             from tensorboard.compat.proto.summary_pb2 import Summary
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError:
             raise UserError(MISSING) from None
-        self._event, self._summary, self._open = Event, Summary, EventFileWriter
+        self._event, self._summary, self._records = Event, Summary, RecordWriter
         self._out, self._writers = out, dict[int, Any]()
 
     def write(self, rows: Iterable[Row]) -> int:
@@ -51,7 +57,7 @@ class _Events:
                 if values:
                     summary = self._summary(value=values)
                     event = self._event(wall_time=row.time, step=row.record.step, summary=summary)
-                    self._writer(row.attempt).add_event(event)
+                    self._writer(row.attempt).write(event.SerializeToString())
                     written += len(values)
         finally:
             for writer in self._writers.values():
@@ -60,7 +66,12 @@ class _Events:
 
     def _writer(self, attempt: int) -> Any:
         if attempt not in self._writers:
-            self._writers[attempt] = self._open(str(self._out / f"attempt-{attempt}"))
+            folder = self._out / f"attempt-{attempt}"
+            folder.mkdir(parents=True)
+            now = time.time()
+            name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
+            self._writers[attempt] = self._records((folder / name).open("wb"))
+            self._writers[attempt].write(self._event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         return self._writers[attempt]
 
 
