@@ -74,6 +74,14 @@ def test_a_directory_that_is_no_run_is_named_before_a_word_is(hybrid: Hybrid, tm
     assert (said.returncode, said.stderr) == (2, f"hybrid: {tmp_path / 'none'}: there is no such run directory\n")
 
 
+def test_a_journal_that_cannot_be_read_is_named_before_a_word_is(hybrid: Hybrid, tmp_path: Path) -> None:
+    (tmp_path / "journal.db").write_bytes(b"no database" * 100)
+    said = hybrid("send", tmp_path, "dropout", "0.5")
+    assert (said.returncode, said.stderr) == (
+        1, f"hybrid: {tmp_path / 'journal.db'} cannot be read: file is not a database\n",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("where", ["/dev/full", "a reader that goes away"])
 def test_a_run_does_not_end_of_its_display(runs_dir: Path, where: str) -> None:
     reads, writes = os.pipe() if where != "/dev/full" else (None, os.open(where, os.O_WRONLY))

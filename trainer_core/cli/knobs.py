@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer_core.cli.verbs import VERBS, understood
 from trainer_core.spec.commands import Command
-from trainer_core.spec.errors import RunError, UserError
+from trainer_core.spec.errors import UserError
 from trainer_core.spec.knobs import KnobDeclared, declared, listed
 
 
@@ -37,11 +37,11 @@ def _looks_a_knob(word: str, arguments: list[str]) -> bool:
 
 
 def knobs_of(run_dir: Path) -> dict[str, KnobDeclared]:
-    """What the run has declared; empty where there is no run, which is another sentence's to say."""
-    from trainer_core.telemetry.journal import JournalReader
+    """What the run has declared; empty where there is no run, which is another's to say. Raises JournalError."""
+    from trainer_core.telemetry.journal import JournalReader, NoJournal
 
     try:
         with closing(JournalReader(run_dir)) as reader:
             return declared(row.record for row in reader.events("knob"))
-    except RunError:
+    except NoJournal:
         return {}
