@@ -1,14 +1,17 @@
 """Claims about prediction: Linear recovers what is linear, its Adam slope is Adam's own step, residuals correct."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer_core.learning import pieces
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.predictors import make_predictor
+from trainer_core.learning.predictors import Proposal, make_predictor
 from trainer_core.learning.predictors.directions import adam_direction
 from trainer_core.learning.predictors.linear import Linear
 from trainer_core.learning.residuals import ResidualStore
@@ -63,6 +66,35 @@ def test_pure_noise_is_shrunk_towards_standing_still() -> None:
     proposal = predictor.propose(STATE)
     norm = 0.0 if proposal is None else proposal.step_norm
     assert norm < 0.25 * parameters.count**0.5
+
+
+@pytest.mark.parametrize(
+    ("growth", "groups"), [((1.0,), ()), ((0.9,), ()), ((0.9, 1.0, 1.02), (10, 7, 13))], ids=["straight", "bent", "cut"]
+)
+def test_how_far_a_path_moves_each_tensor_is_known_without_the_path(
+    growth: tuple[float, ...], groups: tuple[int, ...]
+) -> None:
+    """The groups of a predictor of one's own may be cut through the tensors."""
+    proposal = Proposal.along(torch.linspace(-1, 1, 30), growth, groups)
+    sizes = [4, 12, 6, 8]
+    expected = [float(part.norm()) for part in proposal.change(0, 50).split(sizes)]
+    with Largest() as largest:
+        found = proposal.lengths(sizes, 50)
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    assert largest.made < 30
+
+
+class Largest(TorchDispatchMode):
+    """Scalars of the largest tensor that was made."""
+
+    made = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (list, tuple)) else [out]:
+            if isinstance(tensor, Tensor):
+                self.made = max(self.made, tensor.numel())
+        return out
 
 
 def test_nothing_is_proposed_before_anything_was_seen_or_when_nothing_moves() -> None:

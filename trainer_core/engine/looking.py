@@ -111,7 +111,7 @@ def trusted_steps(engine: "Engine", proposal: Proposal, weights_P: Tensor, limit
     if share <= 0:
         return limit
     sizes = engine.parameters.sizes
-    moved_J = torch.stack(torch._foreach_norm(list(proposal.change(0, limit).split(sizes))))
+    moved_J = proposal.lengths(sizes, limit)
     large_J = torch.stack(torch._foreach_norm(list(weights_P.split(sizes))))
     least_J = 0.01 * torch.tensor([float(n) for n in sizes], device=moved_J.device).sqrt()
     furthest = float((moved_J / torch.maximum(large_J, least_J)).max())

@@ -4,7 +4,9 @@ after k steps    w + v_j (1 - rho_j^k) / (1 - rho_j)  in parameter group j      
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
@@ -114,6 +116,16 @@ class Proposal(msgspec.Struct, frozen=True):
         return math.hypot(
             *(n * rho**start * reach(rho, end - start) for n, rho in zip(norms, self.growth, strict=True))
         )
+
+    def lengths(self, sizes: Sequence[int], steps: int) -> Tensor:
+        """L2 norms (J,) of ``change(0, steps)`` in parts of so many scalars, which need not be the groups."""
+        ends_J, ends_G = list(accumulate(sizes)), list(accumulate(self.sizes or (self.step_P.numel(),)))
+        cuts = sorted({*ends_J, *ends_G})
+        parts = self.step_P.split([end - start for start, end in pairwise([0, *cuts])])
+        reaches = [reach(self.growth[bisect_left(ends_G, end)], steps) for end in cuts]
+        norms_K = torch.stack(torch._foreach_mul(torch._foreach_norm(list(parts)), reaches))
+        owner_K = torch.tensor([bisect_left(ends_J, end) for end in cuts], device=norms_K.device)
+        return norms_K.new_zeros(len(ends_J)).index_add_(0, owner_K, norms_K.square()).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
         path = self.loss_path
