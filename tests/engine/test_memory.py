@@ -11,28 +11,36 @@ from trainer_core.bench.memory import Census, measure_memory, only_new_tensors
 from trainer_core.engine.engine import Engine
 from trainer_core.learning.coarse import CoarseWeights
 from trainer_core.learning.parameters import Parameters
+from trainer_core.spec.commands import CommandState, ForcePhase
 from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import PredictionEnded
+
+ADAPTIVE: dict[str, Any] = {"policy": "adaptive", "warmup_stability": 10.0, "confidence_threshold": 0.0}
 
 
 def test_the_linear_predictor_keeps_five_models_at_most() -> None:
-    """In CORRECT: work 1, mean slope 1/2, the guard's anchor 1/2, the snapshot's weights 1 and Adam moments 2."""
+    """CORRECT of a prediction that is tested afterwards: work 1, mean slope 1/2, the guard's anchor 1/2, the snapshot's
+    weights 1 and Adam moments 2."""
     measured = measure_memory("digits", "Linear", 40)
     assert measured.failed is None and measured.models is not None
     assert 4.0 < measured.models < 5.1
 
 
 class ByPhase(Census):
-    """The most that was kept while each phase lasted."""
+    """The most that was kept while each phase lasted; ``untested``: in CORRECT, of predictions that no test awaits."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.model, engine.optimizer)
         self._engine = engine
         self.found: dict[Phase, float] = {}
+        self.untested = 0.0
 
     def look(self, *_: Any) -> None:
         self.most = 0
         super().look()
-        phase = self._engine.phase
+        phase, flight = self._engine.phase, self._engine.flight
+        if flight is not None and flight.untested:
+            self.untested = max(self.untested, self.models)
         self.found[phase] = max(self.found.get(phase, 0.0), self.models)
 
 
@@ -40,10 +48,9 @@ def test_three_models_are_kept_until_a_full_step_moves_what_the_optimizer_keeps(
     """Looks and PREDICT: work 1, snapshot 1, mean slope 1/2, the guard's anchor 1/2. The moments are CORRECT's."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 4000), torch.nn.Tanh(), torch.nn.Linear(4000, 3))
-    settings = {"policy": "adaptive", "warmup_stability": 10.0, "confidence_threshold": 0.0, "residual_memory_mb": 0.0}
     batches = [batch_of(i) for i in range(40)]
     with only_new_tensors():
-        rig = Rig(tmp_path, model=model, **settings)
+        rig = Rig(tmp_path, model=model, residual_memory_mb=0.0, **ADAPTIVE)
         census = ByPhase(rig.engine)
         rig.engine.shares = False  # the activations of a shared pass are those of the step
         with census.watching():
@@ -53,6 +60,41 @@ def test_three_models_are_kept_until_a_full_step_moves_what_the_optimizer_keeps(
     assert rig.engine.predictions_entered > 3
     assert census.found[Phase.FULL] < 3.05
     assert 4.0 < census.found[Phase.CORRECT] < 5.05
+    assert 2.0 < census.untested < 3.05
+
+
+def test_the_moments_are_copied_for_the_predictions_that_are_tested_and_for_no_others(tmp_path: Path) -> None:
+    """Some are audited, and some meet a batch in CORRECT that lies far above the average."""
+    rig = Rig(tmp_path, steps=10_000, scales=dict.fromkeys(range(24, 120, 12), -8.0), **ADAPTIVE).begin()
+    tested, copied = [], []
+    for _ in range(120):
+        snapshot, ended = rig.engine.snapshot, len(rig.of(PredictionEnded))
+        rig.step()
+        tested += [record.loss_before is not None for record in rig.of(PredictionEnded)[ended:]]
+        copied += [snapshot is not None and snapshot.optimizer is not None] * (len(tested) - len(copied))
+    assert copied == tested
+    suspected = sum(tested) - len(range(0, rig.engine.predictions_kept, 8))
+    assert len(tested) > 20 and suspected > 0 and not all(tested)
+
+
+def test_a_prediction_that_stays_untested_is_kept_without_a_batch_too(tmp_path: Path) -> None:
+    """After a resume there is none; begun anew, CORRECT takes a second step, whose loss changes nothing any more."""
+    rig = Rig(tmp_path, steps=10_000, **ADAPTIVE).begin()
+    rig.until(lambda: rig.engine.flight is not None and rig.engine.flight.untested)
+    rig.session.save_checkpoint("cut here")
+    for phase in (Phase.FULL, Phase.CORRECT):
+        again = Rig(tmp_path, steps=10_000, **ADAPTIVE)
+        again.session.resume(0, rig.engine.step_count, "resumed")
+        assert again.engine.flight is not None and again.engine.flight.untested
+        again.scales[again.engine.batches] = -50.0
+        weights, kept = again.weights(), again.engine.predictions_kept
+        assert again.tell(ForcePhase(phase)).state is CommandState.APPLIED
+        if phase is Phase.CORRECT:
+            again.step()
+            assert again.engine.flight is not None and (again.engine.last.loss_deviation or 0.0) > 2.0
+            weights = again.weights()
+            again.tell(ForcePhase(Phase.FULL))
+        assert again.engine.predictions_kept == kept + 1 and torch.equal(again.weights(), weights)
 
 
 def test_a_correction_is_tried_before_the_moments_are_kept(tmp_path: Path) -> None:

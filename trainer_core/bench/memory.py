@@ -1,7 +1,7 @@
 """What hybrid training keeps beside plain training: every tensor, at the moments when it keeps most. Times nothing."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,15 +23,17 @@ _DOUBTFUL = {**_EAGER, "confidence_threshold": "1"}
 
 
 class Census:
-    """Counts bytes of tensors that are neither weights, gradients, buffers nor optimizer state.
+    """Counts bytes of tensors that are neither weights, gradients, buffers, optimizer state nor batches.
 
     It looks whenever something is at its largest: before each forward pass (looks, predictions, verdicts, the progress
     guard), before and after each optimizer step, and when it is asked. Activations do not exist then: the pass that a
     look and a step can share is not shared here, for its activations are those of the step.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Tensor] = ()) -> None:
+        """``batches``: plain training has their tensors too, of which tests look at a part."""
         self.most = 0
+        self._batches = list(batches)
         self._model, self._optimizer = model, optimizer
         self._model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
 
@@ -43,7 +45,7 @@ class Census:
     def look(self, *_: Any) -> None:
         """Count now."""
         parameters = list(self._model.parameters())
-        plain: list[Any] = [*parameters, *self._model.buffers(), *(p.grad for p in parameters)]
+        plain: list[Any] = [*self._batches, *parameters, *self._model.buffers(), *(p.grad for p in parameters)]
         plain += [value for state in self._optimizer.state.values() for value in state.values()]
         known = {t.untyped_storage().data_ptr() for t in plain if isinstance(t, Tensor)}
         held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}
@@ -99,7 +101,8 @@ def _measured(task_name: str, settings: dict[str, str], steps: int) -> float:
     with only_new_tensors():
         arm = Hybrid(task, config, False, 1e9, 2)
         try:
-            census = Census(arm.trainer.engine.model, arm.trainer.engine.optimizer)
+            parts = (part for batch in batches for part in (batch if isinstance(batch, tuple) else (batch,)))
+            census = Census(arm.trainer.engine.model, arm.trainer.engine.optimizer, parts)
             arm.trainer.engine.shares = False
             with census.watching():
                 for batch in batches:

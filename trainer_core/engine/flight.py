@@ -38,6 +38,8 @@ class Flight:
         """What the probe measured at the horizon; not saved."""
         self.taken = 0
         """Steps moved so far."""
+        self.untested = False
+        """Whether it is kept without a test, and the optimizer's state was not copied for undoing it."""
         self.errors: list[float] = []
         """Relative loss errors of the measured steps."""
         self.recent: list[tuple[float, float]] = []
@@ -82,6 +84,7 @@ class Flight:
             "confidence": self.confidence,
             "window": self.window,
             "taken": self.taken,
+            "untested": self.untested,
             "errors": list(self.errors),
             "recent": [list(pair) for pair in self.recent],
         }
@@ -92,5 +95,6 @@ class Flight:
         flight = cls(proposal, state["horizon"], Paired(*state["probe"]), state["base"], state["confidence"])
         flight.window = state["window"]
         flight.taken, flight.errors = state["taken"], list(state["errors"])
+        flight.untested = state.get("untested", False)  # a checkpoint of when every prediction could be undone
         flight.recent = [(a, e) for a, e in state["recent"]]
         return flight

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import torch
+from torch import Tensor
 
-from trainer_core.engine.flight import Flight
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.paired import Paired, pooled, pooled_gain
@@ -126,7 +126,7 @@ def correct(engine: "Engine", batch: Batch) -> None:
     )
 
 
-def _arrived(engine: "Engine", batch: Batch) -> torch.Tensor:
+def _arrived(engine: "Engine", batch: Batch) -> Tensor:
     """Per-sample losses where the prediction ended; the probe has them when it was on this batch and ran its course."""
     flight = engine.flight
     arrival = None if flight is None or flight.taken != flight.horizon else flight.arrival
@@ -148,27 +148,34 @@ def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
 def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
     """A prediction ends: undo it when the paired test on a batch of its own says that it did harm, else keep it.
 
-    Without a batch (a command right after a resume) there is no test, and nothing unproven is kept.
+    Without a batch (a command right after a resume) there is no test, and nothing that may need one is kept.
     """
     if engine.flight is None or engine.snapshot is None:
         return
-    if batch is None:
+    if batch is None and not engine.flight.untested:
         return undo(engine, because)
-    start = engine.clock()
-    unsuspected = _unsuspected(engine)
-    if unsuspected and engine.predictions_kept % _AUDIT_EVERY != 0:
+    start, deviation = engine.clock(), engine.last.loss_deviation
+    if batch is None or engine.flight.untested or _needs_no_test(engine, deviation):
         return _close(engine, True, f"not measured again: nothing speaks against its probe; {because}", None, start)
     test = against_snapshot(engine, batch)
     because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch (z = {test.z:.2f}); {because}"
-    if test.z > _HARM_Z or (unsuspected and pooled(engine.flight.probe, test)[1] > _AUDIT_Z):
+    if test.z > _HARM_Z or (_unsuspected(engine, deviation) and pooled(engine.flight.probe, test)[1] > _AUDIT_Z):
         _close(engine, True, because, test, start)
     else:
         undo(engine, because, test, start)
 
 
-def _unsuspected(engine: "Engine") -> bool:
-    """Whether nothing speaks against a prediction: it ran its course, and CORRECT met no loss far above the average."""
-    flight, deviation = engine.flight, engine.last.loss_deviation
+def _needs_no_test(engine: "Engine", deviation: float | None) -> bool:
+    """Whether a prediction is kept as it is: nothing speaks against it, and it is not the one to be audited."""
+    return _unsuspected(engine, deviation) and engine.predictions_kept % _AUDIT_EVERY != 0
+
+
+def _unsuspected(engine: "Engine", deviation: float | None) -> bool:
+    """Whether nothing speaks against a prediction: it ran its course, and CORRECT met no loss far above the average.
+
+    ``deviation``: of CORRECT's loss, in sigma; None where there is none to compare with.
+    """
+    flight = engine.flight
     return (
         flight is not None
         and engine.lengths.adaptive
@@ -228,10 +235,21 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, star
     engine.snapshot = None
 
 
-def _ahead_of_full_steps(engine: "Engine", flight: Flight, snapshot: Snapshot) -> None:
-    """The steps of CORRECT move what the optimizer keeps."""
+def ahead_of_optimizer(engine: "Engine", loss: Tensor) -> None:
+    """A step of CORRECT is about to move what the optimizer keeps: copy it, unless the prediction stays untested.
+
+    That is known here where a single step precedes the verdict: its ``loss``, of no dimension, is all it waits for.
+    """
+    flight, snapshot = engine.flight, engine.snapshot
+    if flight is None or snapshot is None or engine.phase is not Phase.CORRECT:
+        return
+    if flight.untested or snapshot.optimizer is not None:
+        return
     start = engine.clock()
-    snapshot.keep_optimizer(engine.optimizer)
+    single = engine.corrected and engine.lengths.correct_needed(engine.config) == 1
+    flight.untested = single and _needs_no_test(engine, engine.curve.deviation(float(loss)))
+    if not flight.untested:
+        snapshot.keep_optimizer(engine.optimizer)
     if flight.snapshot_seconds is not None:
         flight.snapshot_seconds += engine.clock() - start
 
@@ -247,5 +265,3 @@ def phase_entered(engine: "Engine", phase: Phase, batch: Batch | None) -> None:
         engine.flight.proposal = engine.flight.proposal.followed()
     if batch is not None:
         correct(engine, batch)
-    if engine.flight is not None and engine.snapshot is not None:  # last: no correction lies in memory any more
-        _ahead_of_full_steps(engine, engine.flight, engine.snapshot)

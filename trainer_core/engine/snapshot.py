@@ -9,9 +9,10 @@ from trainer_core.learning.parameters import Parameters
 
 
 class Snapshot:
-    """Taken before a prediction. Memory: the weights; in CORRECT the optimizer's state as well, on ``device``.
+    """Taken before a prediction. Memory: the weights; in CORRECT the optimizer's state as well, on ``device``, where a
+    test is still to come.
 
-    PREDICT takes no optimizer step: until CORRECT begins there is nothing of the optimizer to keep. From a GPU to host
+    PREDICT takes no optimizer step: until CORRECT's first there is nothing of the optimizer to keep. From a GPU to host
     memory it is copied into pinned pages and nobody waits for it: what reads or writes the GPU comes after it on the
     stream, and ``state_dict``, which the host reads, waits.
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
+from trainer_core.engine import predicting
 from trainer_core.engine.gradients import gradients
 from trainer_core.engine.observing import residual_state
 from trainer_core.learning.loss import Batch
@@ -61,6 +62,8 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     if clip > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters.tensors, clip, found.total_norm)
     backward_done = clock()
+    predicting.ahead_of_optimizer(engine, found.loss)
+    kept = clock()
     engine.precision.step(optimizer)
     optimizer_done = clock()
 
@@ -97,8 +100,8 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
         micro_grad_snr=None if noise is None else 1.0 / noise if noise else math.inf,
         forward_seconds=found.forward_seconds,
         backward_seconds=backward_done - copied - found.forward_seconds,
-        optimizer_seconds=optimizer_done - backward_done,
-        predict_seconds=(end - optimizer_done) + (copied - start),
+        optimizer_seconds=optimizer_done - kept,
+        predict_seconds=(end - optimizer_done) + (kept - backward_done) + (copied - start),
         step_seconds=end - start,
     )
 
