@@ -163,6 +163,7 @@ def _moments(snapshot: Snapshot, last: int) -> Iterator[_Moment]:
             since_divergence=counts["since_divergence"],
             sign_changes=counts["sign_changes"],
             confidence=look.confidence if look is not None else _known(said),
+            paying=look is not None and look.paying,
             locked=locked[bisect_right(changed_at, column["seq"][row])],
             finite=math.isfinite(column["loss"][row]),
             loss_change=numbers["loss_change"],

@@ -19,10 +19,10 @@ from trainer_core.spec.transitions import decide
 CONFIDENCES = (0.95, 0.9, 0.8, 0.6)
 
 
-def probe(script: Script, confidence: float, horizon: int = 20, shadow: bool = False) -> None:
+def probe(script: Script, confidence: float, horizon: int = 20, shadow: bool = False, paying: bool = False) -> None:
     script.say(
         PredictionProbed(
-            script.step, script.cycle, horizon, 1.0, 0.9, 0.1, 0.01, 10.0, confidence, True, shadow, 0.01
+            script.step, script.cycle, horizon, 1.0, 0.9, 0.1, 0.01, 10.0, confidence, True, shadow, 0.01, paying=paying
         )
     )  # fmt: skip
 
@@ -66,6 +66,15 @@ def test_a_threshold_lets_in_what_is_above_it(value: float, begun: int) -> None:
     assert dict(found.then.blocked).get("confident", 0) == 4 - begun
     more = any("never made" in sentence for sentence in found.unknown)
     assert more == (begun > 2)
+
+
+def test_a_look_while_predictions_pay_is_replayed_with_the_lower_threshold_it_had() -> None:
+    script = Script().start()
+    script.enter(Phase.FULL, 10)
+    script.steps(10, budget=10, full_needed=10)
+    probe(script, 0.6, paying=True)
+    assert asked(script, "confidence_threshold", 0.85).now.begun == 1
+    assert asked(script, "confidence_threshold", 0.95).then.begun == 0
 
 
 def test_shadows_are_no_looks_and_steps_without_a_look_begin_nothing() -> None:

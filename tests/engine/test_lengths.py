@@ -120,6 +120,17 @@ def test_a_proposal_that_overshoots_is_refused_until_its_horizon_is_short_enough
     assert rig.of(PredictionProbed)[-1].better, "a short step down the gradient lowers the loss"
 
 
+@pytest.mark.parametrize(("factor", "costs"), [(0.5, 2.0), (0.01, 0.0)])
+def test_a_plain_no_costs_credit_and_a_refusal_without_one_does_not(
+    tmp_path: Path, factor: float, costs: float
+) -> None:
+    rig, probe = looked(tmp_path, factor, confidence_threshold=1.0)
+    assert (probe.z < -2) == (costs > 0)
+    before = rig.engine.budget.credit
+    looking.refused(rig.engine)
+    assert rig.engine.budget.credit == pytest.approx(before - costs)
+
+
 def test_looks_live_on_what_kept_predictions_saved() -> None:
     budget = Budget()
     looks = 0
@@ -128,7 +139,7 @@ def test_looks_live_on_what_kept_predictions_saved() -> None:
         if not budget.steps_to_next:
             looks += 1
             budget.looked(forwards=3)
-    assert looks == pytest.approx(1.5 + 0.015 * 10_000, abs=2), "a look of three forward passes costs one full step"
+    assert looks == pytest.approx(1 + 0.01 * 10_000, abs=2), "a look of three forward passes costs one full step"
     budget.looked(forwards=30)
     assert budget.steps_to_next > 600
     budget.kept(steps=400)

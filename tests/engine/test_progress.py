@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.engine.rig import Rig, batch_of
-from trainer_core.engine.progress import JUMPS, Rate, compare, rate_of
+from trainer_core.engine.progress import FIRST_JUMPS, JUMPS, Rate, compare, rate_of
 from trainer_core.learning.paired import Paired
 from trainer_core.learning.predictors import Observation, Proposal, TrainingState
 from trainer_core.spec.commands import SetThreshold
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import ProgressCompared, StepRecord
+from trainer_core.spec.records import PredictionProbed, ProgressCompared, StepRecord
 
 LAX = {"policy": "adaptive", "min_predict_steps": 16, "max_predict_steps": 16, "confidence_threshold": 0.0}
 
@@ -61,6 +61,32 @@ def test_predictions_that_are_not_worth_their_probes_pause_ever_longer(tmp_path:
     assert second.paused_steps >= 2 * first.paused_steps or second.paused_steps == 0
     paused = [r for r in rig.of(StepRecord) if first.step < r.step <= first.step + first.paused_steps]
     assert len(paused) == first.paused_steps and {r.phase for r in paused} == {Phase.FULL}
+
+
+def test_predictions_that_pay_are_trusted_with_less_until_a_control_says_otherwise(tmp_path: Path) -> None:
+    settings = LAX | {"max_predict_steps": 40, "confidence_threshold": 0.85}
+    rig = Rig(tmp_path, steps=100_000, optimizer=lambda ps: torch.optim.AdamW(ps, 1e-4), **settings).begin()
+    rig.until(lambda: bool(rig.of(ProgressCompared)), most=600)
+    compared = rig.of(ProgressCompared)[0]
+    assert compared.z >= 1 and rig.engine.predictions_kept == FIRST_JUMPS
+    before = [r for r in rig.of(PredictionProbed) if r.step < compared.step]
+    assert not any(r.paying for r in before)
+    rig.until(lambda: len(rig.of(PredictionProbed)) > len(before) + 2, most=600)
+    assert all(r.paying for r in rig.of(PredictionProbed)[len(before) :]) and rig.engine.signals().paying
+    rig.engine.predictor = Nudge(rig.engine.parameters.count)
+    rig.until(lambda: not rig.engine.progress.paying, most=2000)
+    assert rig.of(ProgressCompared)[-1].z < 1 and not rig.engine.signals().paying
+
+
+def test_a_stretch_of_mostly_plain_training_is_begun_anew(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, steps=10_000, **LAX).begin()
+    rig.until(lambda: rig.engine.predictions_kept > 0)
+    begun = rig.engine.progress.state_dict()["cost"]
+    rig.engine.locked = True
+    for _ in range(100):
+        rig.step()
+    rig.engine.progress.check(rig.engine, batch_of(999))
+    assert rig.engine.progress.state_dict()["cost"] > begun + 300
 
 
 def test_a_lower_threshold_ends_the_pause(tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ def extreme(s: Signals, c: Config) -> bool:
     )
 
 
+def trusted_above(s: Signals, c: Config) -> float:
+    """The threshold, with a sixth of its odds while predictions pay."""
+    p = c.hybrid_trainer_config.confidence_threshold
+    if not s.paying or p == 1.0:
+        return p
+    odds = p / (1.0 - p) / 6.0
+    return odds / (1.0 + odds)
+
+
 def is_calm(s: Signals, c: Config) -> bool:
     """The last divergence is a window or more away."""
     return s.since_divergence is None or s.since_divergence >= c.hybrid_trainer_config.divergence_window
@@ -65,7 +74,7 @@ RULES: list[Rule] = [
         "confident",
         lambda s, c: (
             s.steps_in_phase >= s.full_needed
-            and gt(s.confidence, c.hybrid_trainer_config.confidence_threshold)
+            and gt(s.confidence, trusted_above(s, c))
             and is_calm(s, c)
             and not s.locked
         ),
@@ -118,7 +127,8 @@ signals: st.SearchStrategy[Signals] = st.builds(
     steps_in_phase=counts,
     loss_change=_around(0.25),
     full_needed=counts,
-    confidence=_around(0.5, 0.85, 1.0),
+    confidence=_around(0.14, 0.49, 0.5, 0.85, 1.0),
+    paying=st.booleans(),
     since_divergence=st.none() | st.integers(0, 20),
     locked=st.booleans(),
     horizon=counts,

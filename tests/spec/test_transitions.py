@@ -93,6 +93,16 @@ def test_full_goes_to_predict_only_above_the_confidence_threshold() -> None:
     assert cause(F, msgspec.structs.replace(ready, confidence=0.9, since_divergence=10)) == "confident"
 
 
+def test_predictions_that_pay_need_not_be_sure_one_by_one() -> None:
+    unsure = Signals(step=200, steps_in_phase=20, full_needed=20, confidence=0.5)
+    assert cause(F, unsure) is None
+    assert cause(F, msgspec.structs.replace(unsure, paying=True)) == "confident"
+    assert cause(F, msgspec.structs.replace(unsure, paying=True, confidence=0.48)) is None
+    never = resolve({"confidence_threshold": 1.0}).config
+    decision = decide(F, msgspec.structs.replace(unsure, paying=True, confidence=0.999), never)
+    assert decision is None, "a threshold of 1 keeps every prediction away"
+
+
 def test_warmup_gives_up_waiting_at_five_times_its_steps_and_says_so() -> None:
     restless = Signals(step=499, loss_change=3.0)
     assert cause(W, restless) is None

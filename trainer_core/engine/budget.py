@@ -2,20 +2,20 @@
 
 In full steps; a forward pass counts as a third of one.
 
-    credit   1.5 at first; + 0.015 for each full step; + min(6, H / 16) for a kept prediction of H steps, - 5 for one
-             that was taken back; at most 20
+    credit   1 at first; + 0.01 for each full step; + min(6, H / 16) for a kept prediction of H steps, - 5 for one
+             that was taken back, - 2 for one whose probe said a plain no; at most 20
     a look   needs a credit of 1, and pays what it took
 
-So where predictions do not pay, looks for them cost 1.5 full steps and 1.5 % of the rest. Corrections that did not help
+So where predictions do not pay, looks for them cost one full step and 1 % of the rest. Corrections that did not help
 are tried again after 1, 3, 7, ... 63 predictions, and one refused proposal in four is measured again as a shadow.
 """
 
 import math
 from typing import Any
 
-FIRST, MOST, LEAST = 1.5, 20.0, 1.0
-FULL_STEP = 0.015
-_KEPT, _PER_STEP, _UNDONE = 6.0, 1 / 16, 5.0
+FIRST, MOST, LEAST = 1.0, 20.0, 1.0
+FULL_STEP = 0.01
+_KEPT, _PER_STEP, _UNDONE, _PLAIN_NO = 6.0, 1 / 16, 5.0, 2.0
 _FORWARD = 1 / 3
 _SHADOW_EVERY = 4
 _LONGEST_WAIT = 63
@@ -42,6 +42,10 @@ class Budget:
     def undone(self) -> None:
         """A prediction was taken back."""
         self.credit -= _UNDONE
+
+    def refuted(self) -> None:
+        """A prediction would have done harm beyond doubt."""
+        self.credit -= _PLAIN_NO
 
     def looked(self, forwards: float) -> None:
         """A look took so many forward passes."""

@@ -299,6 +299,7 @@ class Engine:
             loss_change=self.curve.relative_change,
             full_needed=self.probe_at,
             confidence=confidence,
+            paying=self.progress.paying,
             since_divergence=None if self.last_divergence is None else max(0, self.step_count - self.last_divergence),
             locked=self.locked,
             horizon=self.flight.horizon if self.flight else 0,

@@ -12,7 +12,7 @@ _EASIER = 3.0
 """A kept prediction shortens the window by so much."""
 _HESITATIONS = 3
 """Refusals in a row, beyond doubt or not, after which the windows between looks begin to grow."""
-_NO = -2.0
+NO = -2.0
 """z below which a refusal is a plain no."""
 
 
@@ -76,7 +76,7 @@ class Lengths:
             self._horizon /= 2
             return self._clip(config)
         self._horizon /= _SHORTER
-        if z is not None and z < _NO:
+        if z is not None and z < NO:
             self._window *= 2
         if self.refusals > _HESITATIONS:
             self._window += 1

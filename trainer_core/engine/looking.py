@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer_core.engine import ahead
 from trainer_core.engine.ahead import Arrival
 from trainer_core.engine.flight import Flight
+from trainer_core.engine.lengths import NO
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.paired import Paired, pooled_gain
 from trainer_core.learning.predictors.proposal import Proposal, checked_proposal
@@ -124,6 +125,8 @@ def refused(engine: "Engine") -> None:
     if engine.progress.quiet(engine):
         return
     engine.lengths.refused(engine.config, proposed.probe.z if proposed else None)
+    if proposed is not None and proposed.probe.z < NO:
+        engine.budget.refuted()
     if proposed is not None and engine.budget.shadow_due():
         proposed.proposal, proposed.departure_P, proposed.arrival = proposed.proposal.kept(), None, None
         engine.shadow = proposed
@@ -159,6 +162,7 @@ def _say(engine: "Engine", flight: Flight, test: Paired, shadow: bool, seconds: 
             better=test.better,
             shadow=shadow,
             uncertainty=flight.proposal.uncertainty,
+            paying=engine.progress.paying,
             seconds=seconds,
         )
     )

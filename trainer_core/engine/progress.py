@@ -1,14 +1,15 @@
 """The progress guard: is a stretch of training with predictions worth what it costs? Knows no phases and no files.
 
 A loss that falls on the probe batch is necessary, not sufficient: harm may come later, and looks cost something even
-where all are refused. So the run is its own control. Every so many kept predictions a stretch of plain full steps
-follows, an eighth of what the predictions cost; each is judged by one paired test on a fresh batch, from its first
-weights to its last:
+where all are refused. So the run is its own control. After so many kept predictions close to each other a stretch of
+plain full steps follows, an eighth of what the predictions cost; each is judged by one paired test on a fresh batch,
+from its first weights to its last:
 
     r = gain / cost (loss per forward pass; a full step costs three),   z = (r_with - r_without) / sqrt(se^2 + se^2)
 
-z < -1: predictions pause for twice the control's steps, twice as long each time in a row. Controls come at a constant
-pace, for what paid early in a run may do harm near its end, where only small steps settle.
+z >= 1: predictions pay, and until a control reads z < 0 a lower confidence is enough for one (spec/guards.py).
+z < -1: predictions pause for twice the control's steps, twice as long each time in a row. Controls come at
+a constant pace, for what paid early in a run may do harm near its end, where only small steps settle.
 """
 
 import math
@@ -25,12 +26,14 @@ from trainer_core.spec.records import ProgressCompared
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
-JUMPS = 32
-"""Kept predictions between two controls."""
+FIRST_JUMPS, JUMPS = 16, 32
+"""Kept predictions before the first control, and between two later ones."""
+_THIN = 12.0
+"""Forward passes per kept prediction above which a stretch is begun anew: it is mostly plain training."""
 _CONTROL_SHARE = 1 / 8
 _LEAST_CONTROL = 3
 _MOST_PAUSE = 2000
-_HARM_Z = -1.0
+_PAYING_Z, _HARM_Z = 1.0, -1.0
 _STEP_COST = 3.0
 
 
@@ -63,6 +66,9 @@ class ProgressGuard:
         self._with: Rate | None = None
         self._seconds = 0.0
         self._pause = 0
+        self._needed = FIRST_JUMPS
+        self.paying = False
+        """Whether the controls say that predictions pay."""
         self.quiet_until = 0
         """Batches before which no prediction is looked for: a control, or a pause."""
 
@@ -78,18 +84,23 @@ class ProgressGuard:
             return self._begin(engine)
         if self._with is not None:
             return self._judge(engine, batch, self._with)
-        if engine.predictions_kept - self._jumps >= JUMPS:
+        kept = engine.predictions_kept - self._jumps
+        if kept >= self._needed:
             start, cost = engine.clock(), self._spent(engine)
             self._with = rate_of(self._test(engine, batch), cost)
             self._begin(engine)
             control = max(_LEAST_CONTROL, round(cost * _CONTROL_SHARE / _STEP_COST))
             self.quiet_until = engine.batches + control
             self._seconds = engine.clock() - start
+        elif self._spent(engine) > _THIN * (kept + 1):
+            self._begin(engine)
 
     def _judge(self, engine: "Engine", batch: Batch, with_: Rate) -> None:
         start, cost = engine.clock(), self._spent(engine)
         without = rate_of(self._test(engine, batch), cost)
         z = compare(with_, without)
+        self.paying = z >= (0.0 if self.paying else _PAYING_Z)
+        self._needed = JUMPS
         if z < _HARM_Z:
             self._pause = min(_MOST_PAUSE, max(2 * self._pause, round(2 * cost / _STEP_COST)))
             self.quiet_until = engine.batches + self._pause
@@ -143,6 +154,8 @@ class ProgressGuard:
             "seconds": self._seconds,
             "with": None if self._with is None else [self._with.value, self._with.error],
             "pause": self._pause,
+            "needed": self._needed,
+            "paying": self.paying,
             "quiet_until": self.quiet_until,
         }
 
@@ -152,3 +165,4 @@ class ProgressGuard:
         self._cost, self._jumps, self._seconds = state["cost"], state["jumps"], state["seconds"]
         self._with = None if state["with"] is None else Rate(*state["with"])
         self._pause, self.quiet_until = state["pause"], state["quiet_until"]
+        self._needed, self.paying = state["needed"], state["paying"]

@@ -24,6 +24,9 @@ class Answer(msgspec.Struct, frozen=True):
 
 Guard = Callable[[Signals, Config], Answer]
 
+_PAYING_ODDS = 6.0
+"""Predictions that pay as a whole need not be sure one by one: the odds of the threshold are divided by so much."""
+
 
 def above(value: float | None, limit: float) -> Answer:
     """``value > limit``, strictly; an unmeasured or NaN value is not above anything."""
@@ -79,7 +82,13 @@ def full_cycle_ran(s: Signals, c: Config) -> Answer:
 
 def confident(s: Signals, c: Config) -> Answer:
     """The proposal at hand is trusted."""
-    return above(s.confidence, c.hybrid_trainer_config.confidence_threshold)
+    return above(s.confidence, confidence_needed(s, c))
+
+
+def confidence_needed(s: Signals, c: Config) -> float:
+    """The threshold; where predictions have been seen to pay, a lower one: 0.85 becomes 0.49, 0 and 1 stay."""
+    threshold = c.hybrid_trainer_config.confidence_threshold
+    return threshold / (threshold + _PAYING_ODDS * (1.0 - threshold)) if s.paying else threshold
 
 
 def calm(s: Signals, c: Config) -> Answer:

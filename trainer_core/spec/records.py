@@ -121,6 +121,8 @@ class PredictionProbed(JournalRecord, frozen=True, tag="probe"):
     seconds: float
     uncertainty: float | None = None
     """Relative spread of an ensemble's members over the proposal; it lowers the confidence. None: no ensemble."""
+    paying: bool = False
+    """The run's last control had found that predictions pay: a lower confidence was enough."""
 
 
 class PredictionEnded(JournalRecord, frozen=True, tag="prediction"):

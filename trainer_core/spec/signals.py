@@ -17,6 +17,8 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True):
     """FULL steps this cycle asks for."""
     confidence: float | None = None
     """Calibrated probability that the proposal at hand lowers the loss (in PREDICT: that it still does)."""
+    paying: bool = False
+    """The run's last control found that predictions make more progress for their cost than full steps."""
     since_divergence: int | None = None
     """Steps since the last divergence; None: there was none."""
     locked: bool = False

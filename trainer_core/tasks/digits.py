@@ -17,7 +17,6 @@ DEFAULTS: Tables = {
         "warmup_steps": 20,
         "max_predict_steps": 640,
         "min_predict_steps": 4,
-        "confidence_threshold": 0.5,
     },
     "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},
