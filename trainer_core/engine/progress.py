@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
 FIRST_JUMPS, JUMPS = 16, 32
-"""Kept predictions before the first control, and between two later ones."""
+"""Kept predictions before a control: of predictions not known to pay, and of those that do."""
 _THIN = 12.0
 """Forward passes per kept prediction above which a stretch is begun anew: it is mostly plain training."""
 _CONTROL_SHARE = 1 / 8
@@ -66,7 +66,6 @@ class ProgressGuard:
         self._with: Rate | None = None
         self._seconds = 0.0
         self._pause = 0
-        self._needed = FIRST_JUMPS
         self.paying = False
         """Whether the controls say that predictions pay."""
         self.quiet_until = 0
@@ -85,7 +84,7 @@ class ProgressGuard:
         if self._with is not None:
             return self._judge(engine, batch, self._with)
         kept = engine.predictions_kept - self._jumps
-        if kept >= self._needed:
+        if kept >= (JUMPS if self.paying else FIRST_JUMPS):
             start, cost = engine.clock(), self._spent(engine)
             self._with = rate_of(self._test(engine, batch), cost)
             self._begin(engine)
@@ -100,7 +99,6 @@ class ProgressGuard:
         without = rate_of(self._test(engine, batch), cost)
         z = compare(with_, without)
         self.paying = z >= (0.0 if self.paying else _PAYING_Z)
-        self._needed = JUMPS
         if z < _HARM_Z:
             self._pause = min(_MOST_PAUSE, max(2 * self._pause, round(2 * cost / _STEP_COST)))
             self.quiet_until = engine.batches + self._pause
@@ -154,7 +152,6 @@ class ProgressGuard:
             "seconds": self._seconds,
             "with": None if self._with is None else [self._with.value, self._with.error],
             "pause": self._pause,
-            "needed": self._needed,
             "paying": self.paying,
             "quiet_until": self.quiet_until,
         }
@@ -165,4 +162,4 @@ class ProgressGuard:
         self._cost, self._jumps, self._seconds = state["cost"], state["jumps"], state["seconds"]
         self._with = None if state["with"] is None else Rate(*state["with"])
         self._pause, self.quiet_until = state["pause"], state["quiet_until"]
-        self._needed, self.paying = state["needed"], state["paying"]
+        self.paying = state["paying"]
