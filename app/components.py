@@ -17,7 +17,7 @@ def live_page(name: str, first: Callable[[Feed], Sequence[str]] | None = None) -
     ``first`` says which metrics of the user's own the reader wants to see first.
     """
     frame()
-    feed = choose_run(whole=first is not None)
+    feed = choose_run(wait=False)
     if feed is not None:
         answer(feed)
         if sent_here(feed):

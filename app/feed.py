@@ -13,7 +13,7 @@ from trainer_core.spec.records import Row
 from trainer_core.telemetry.follower import Follower
 from trainer_core.telemetry.history import chunks
 from trainer_core.telemetry.journal import FILE, JournalReader
-from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs
+from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs, status
 
 POLL_S = 0.1
 STATUS_EVERY_S = 1.0
@@ -22,6 +22,11 @@ CAUGHT_UP_BELOW = 500
 """A poll that brings fewer rows than this has reached the present."""
 PAINTED_FIRST = 2000
 """Of a longer run the newest rows are shown while the rest is being read."""
+RARE_FIRST = ("run-started", "attempt-started", "alert-raised", "alert-resolved", "command-changed")
+"""Kinds whose older rows are shown with them: what is open, locked or abandoned now was often said long ago."""
+MOST_RARE = 500
+DRAWN_WITHIN_S = 3.0
+"""The rest is read when the newest rows have been drawn, which reading would slow down; at the latest after so long."""
 MOST_FEEDS = 12
 """Runs kept in memory at a time; the one nobody looked at for longest goes first."""
 
@@ -47,6 +52,8 @@ class Connection:
     error: str | None = None
     live: bool = False
     """Rows come from the run's agent; otherwise from the journal file."""
+    whole: bool = True
+    """Everything that was on disk has been read; otherwise only the newest rows are known."""
 
 
 class Feed:
@@ -65,6 +72,7 @@ class Feed:
         self._listeners: dict[Callable[[], object], None] = {}
         self._closing = threading.Event()
         self._begun = threading.Event()
+        self._drawn = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed {run_dir.name}", daemon=True)
         self._thread.start()
@@ -76,11 +84,17 @@ class Feed:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until what was on disk at the start has been read; whether it has."""
+        self._drawn.set()
         return self._caught_up.wait(timeout_s)
 
-    def wait_for_some(self, timeout_s: float) -> bool:
-        """Wait until there is something to show: all that was on disk, or of a long run its newest rows."""
-        return self._begun.wait(timeout_s)
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to show: all that was on disk, or of a long run its newest rows."""
+        return self._begun.is_set()
+
+    def drawn(self) -> None:
+        """A browser shows what there is: the rest may be read now."""
+        self._drawn.set()
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
         """Call ``heard`` from the feed's thread whenever rows have come, until what is returned is called."""
@@ -90,6 +104,7 @@ class Feed:
     def close(self) -> None:
         """End the thread; at most three seconds."""
         self._closing.set()
+        self._drawn.set()
         self._thread.join(timeout=3.0)
 
     def _at_present(self) -> None:
@@ -103,7 +118,7 @@ class Feed:
                 self._follow_until_replaced()
                 failures = 0
             except Exception as error:  # the banner is where it belongs: watching must go on whatever it was
-                self.connection = Connection(f"{type(error).__name__}: {error}")
+                self.connection = Connection(f"{type(error).__name__}: {error}", whole=self.connection.whole)
                 self._at_present()
                 self._closing.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
@@ -133,16 +148,19 @@ class Feed:
             if reader.last_seq() > 2 * PAINTED_FIRST:
                 first = Store()
                 newest = reader.last_rows(PAINTED_FIRST)
-                started = reader.events("run-started", newest=1)
-                first.append(sorted({row.seq: row for row in (*started, *newest)}.values(), key=lambda row: row.seq))
-                self.store = first
+                rare = [row for kind in RARE_FIRST for row in reader.events(kind, MOST_RARE)]
+                first.append(sorted({row.seq: row for row in (*rare, *newest)}.values(), key=lambda row: row.seq))
+                self.store, self.connection, self.status = first, Connection(whole=False), status(self.run_dir)
                 self._begun.set()
+                self._tell()
+                self._drawn.wait(DRAWN_WITHIN_S)
             full = Store()
             for chunk in chunks(reader, KINDS, LATEST):
                 if self._closing.is_set():
                     return
                 full.extend(chunk)
             self._past_damaged, self.store, self._past_to_read = reader.damaged, full, False
+            self.connection = Connection()
 
     def _opened(self) -> Rows:
         """A follower behind what is known; from the beginning when the journal is another one."""
@@ -161,11 +179,15 @@ class Feed:
         damaged = len(rows_from.damaged | self._past_damaged)
         error = f"{damaged} damaged rows of the journal were left out" if damaged else None
         self.connection = Connection(error, rows_from.live)
-        for heard in tuple(self._listeners) if rows else ():
-            with contextlib.suppress(RuntimeError):  # its event loop has ended
-                heard()
+        if rows:
+            self._tell()
         if len(rows) < CAUGHT_UP_BELOW:
             self._at_present()
+
+    def _tell(self) -> None:
+        for heard in tuple(self._listeners):
+            with contextlib.suppress(RuntimeError):  # its event loop has ended
+                heard()
 
 
 def _file_number(run_dir: Path) -> int | None:

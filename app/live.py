@@ -43,6 +43,9 @@ MOST_COMPARED = 7
 """Runs beside the page's own; fewer than feeds are kept, so that no screen takes another's away."""
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = sorted(STATIC.glob("*.js"))
+MODULES = ("live", "bound", "chart", "lists", "press", "replay", "toasts")
+"""The script of a live page and those that it imports."""
+PLOTLY = f"/live/asset/{plotly.__version__}/plotly.js"
 
 
 def routes(watch: Watch) -> list[BaseRoute]:
@@ -73,6 +76,12 @@ def assets() -> dict[str, tuple[bytes, str]]:
     }
 
 
+def preloads() -> list[str]:
+    """Values of a ``Link`` header for what every live page fetches first."""
+    modules = (f"/live/asset/{_version()}/{name}.js" for name in MODULES)
+    return [f"<{PLOTLY}>; rel=preload; as=script", *(f"<{path}>; rel=modulepreload" for path in modules)]
+
+
 @cache
 def _version() -> str:
     """Changes with any of the scripts, which name one another and so must be of one version."""
@@ -89,7 +98,7 @@ def component_data(run: str, page: LivePage, others: Sequence[str] = (), first: 
         "html": page.html(),
         "tokens": tokens(),
         "last": blocks.DEFAULT_RANGE,
-        "plotly": f"/live/asset/{plotly.__version__}/plotly.js",
+        "plotly": PLOTLY,
     }
 
 
@@ -134,7 +143,7 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
     asked = _Asked()
     with contextlib.suppress(WebSocketDisconnect):
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_listen(websocket, page, asked))
+            tasks.create_task(_listen(websocket, feed, page, asked))
             tasks.create_task(_push(websocket, feed, screen, asked))
 
 
@@ -160,7 +169,7 @@ class _Asked:
         """Rows have come, or wishes."""
 
 
-async def _listen(websocket: WebSocket, page: LivePage, asked: _Asked) -> None:
+async def _listen(websocket: WebSocket, feed: Feed, page: LivePage, asked: _Asked) -> None:
     try:
         while True:
             text = await websocket.receive_text()
@@ -170,6 +179,8 @@ async def _listen(websocket: WebSocket, page: LivePage, asked: _Asked) -> None:
             check(ask, page)
             asked.changed |= msgspec.structs.replace(ask, drawn=asked.ask.drawn) != asked.ask
             asked.ask = ask
+            if ask.drawn:
+                feed.drawn()
             if asked.changed:
                 asked.news.set()
     except WebSocketDisconnect:
@@ -187,7 +198,7 @@ async def _push(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked)
             try:
                 asked.news.clear()
                 begun = loop.time()
-                await _push_once(websocket, screen, asked)
+                await _push_once(websocket, feed, screen, asked)
                 await asyncio.sleep(max(0.0, begun + LEAST_S - loop.time()))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(GLANCE_S):
@@ -205,9 +216,11 @@ async def _push(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked)
         screen.close()
 
 
-async def _push_once(websocket: WebSocket, screen: Screen, asked: _Asked) -> None:
+async def _push_once(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked) -> None:
     for message in await asyncio.to_thread(_looked, screen, asked.ask.replay):
         await _send(websocket, message)
+    if not feed.begun:
+        return
     waited = time.monotonic() - asked.sent_at
     ready = asked.ask.drawn >= asked.sent and waited >= DRAW_S
     if not (asked.changed or ready or waited >= DRAW_LATEST_S):

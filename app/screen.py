@@ -2,10 +2,12 @@
 
 import math
 import time
+from dataclasses import replace
 from typing import Literal
 
 import msgspec
 
+from app.feed import Connection
 from app.figures import strip
 from app.figures.axis import Axis
 from app.figures.lifecycle import Binds
@@ -20,6 +22,8 @@ from trainer_core.telemetry.rundir import RunStatus
 
 NOT_READ = RunStatus("waiting", "nothing of this run has been read yet")
 
+SO_FAR = "the newest rows only; reading the rest"
+"""Beside each chart while only the newest rows of a long run have been read."""
 TABLES_S = 1.0
 
 
@@ -127,8 +131,11 @@ class Screen:
         axis = Axis(moment.snapshot, ask.look, ask.zone)
         look = axis.wanted()
         wanted = self.page.figures if ask.visible is None else ask.visible
-        drawn = [self.sent.figure_message(axis.placed(self.page.figures[name](moment, look))) for name in wanted]
-        return [message for message in drawn if message is not None]
+        figures = [axis.placed(self.page.figures[name](moment, look)) for name in wanted]
+        if not moment.connection.whole:
+            said = [" · ".join(filter(None, (figure.caption, SO_FAR))) for figure in figures]
+            figures = [replace(figure, caption=text) for figure, text in zip(figures, said, strict=True)]
+        return [message for figure in figures if (message := self.sent.figure_message(figure)) is not None]
 
     def _moment(self, now: float) -> Moment:
         others = tuple(_moment(other, now) for other in self.others)
@@ -161,5 +168,12 @@ def _common(moment: Moment) -> Binds:
     values: Binds = {"feed.error": moment.connection.error or ""}
     replayed = moment.status.state == "replay"
     values["feed.critical"] = "" if replayed else critical_news(moment.snapshot, moment.name, moment.now)
-    values["feed.via"] = "live" if moment.connection.live else "replay" if replayed else "from the journal file"
+    values["feed.via"] = _via(moment.connection, replayed)
     return values | strip.binds(strip_view(moment.snapshot, moment.status, moment.run, moment.now))
+
+
+def _via(connection: Connection, replayed: bool) -> str:
+    """Where what is shown comes from."""
+    if not connection.whole:
+        return SO_FAR
+    return "live" if connection.live else "replay" if replayed else "from the journal file"

@@ -1,6 +1,7 @@
 """The dashboard's one process: Streamlit, the live routes and the feeds on one loopback port. Knows no page content."""
 
 import asyncio
+import importlib
 import os
 import socket
 import webbrowser
@@ -18,8 +19,9 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web.server.starlette import App
 
 from app.access import Gate, Policy, install
+from app.early import Early
 from app.entrance import CODE, Entrance, access_routes
-from app.live import routes
+from app.live import assets, routes
 from app.theme import TOKENS
 from app.watching import RUNS_DIR, watch
 
@@ -36,6 +38,10 @@ THEME = {
     "primaryColor": "accent",
 }
 """Streamlit's colours from ours, so that forms and charts are of one piece in both modes."""
+
+
+LATE = ("pandas", "PIL.Image", "streamlit.emojis", "streamlit.material_icon_names", "app.components")
+"""What the first run of a page imports; most of a second where nobody has done it before."""
 
 
 class PortInUse(Exception):
@@ -111,9 +117,11 @@ def build(port: int, gate: Gate, ready: Callable[[], None], link_used: Callable[
     async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
         if st.get_option("runner.postScriptGC"):
             raise RuntimeError("runner.postScriptGC must be off: it collects garbage after every fragment")
+        warming = asyncio.create_task(asyncio.to_thread(_warm))
         announcing = asyncio.create_task(_announce(port, ready))
         yield {}
         announcing.cancel()
+        await warming
         await asyncio.to_thread(watched.close)
 
     return App(
@@ -123,8 +131,16 @@ def build(port: int, gate: Gate, ready: Callable[[], None], link_used: Callable[
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False),
             Middleware(Entrance, gate=gate, link_used=link_used),
+            Middleware(Early),
         ],
     )
+
+
+def _warm() -> None:
+    """Do now what the first page would have to wait for."""
+    assets()
+    for name in LATE:
+        importlib.import_module(name)
 
 
 async def _announce(port: int, ready: Callable[[], None]) -> None:

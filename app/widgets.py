@@ -42,10 +42,10 @@ def frame() -> None:
     st.html(f"{FRAME}<style>{captions} {{ {ink} }}</style>")
 
 
-def choose_run(whole: bool = True) -> Feed | None:
+def choose_run(wait: bool = True) -> Feed | None:
     """The run of the address (``?run=``) or the newest one, with a box to switch; None while there is none.
 
-    Of a long run that is being read a page that needs it ``whole`` waits for it, three seconds at most; others do not.
+    A page that is drawn once from what the run says has to ``wait`` until it has been read: FIRST_READ_S at most.
     """
     watched = watch()
     runs = watched.runs()
@@ -68,16 +68,9 @@ def choose_run(whole: bool = True) -> Feed | None:
     )
     st.session_state["chosen_run"] = st.query_params["run"] = chosen
     feed = watched.feed(chosen)
-    if feed is not None:
-        (feed.wait if whole else feed.wait_for_some)(FIRST_READ_S)
-        _reading(feed)
-    return feed
-
-
-def _reading(feed: Feed) -> None:
-    """Says so while the run is being read, and then no more."""
-    if not feed.wait(0.0):
+    if feed is not None and wait and not feed.wait(FIRST_READ_S):
         st.fragment(run_every=1.0)(_still_reading)(feed)
+    return feed
 
 
 def _still_reading(feed: Feed) -> None:

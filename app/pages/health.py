@@ -4,21 +4,22 @@ import streamlit as st
 
 from app.components import live_page
 from app.feed import Feed
+from app.widgets import FIRST_READ_S
 
 CHOICE = "metrics_first"
 
 
-def first(feed: Feed) -> list[str]:
-    """The chosen metrics: what was chosen here, or what the address names."""
-    known = feed.snapshot().side.metrics
+def first(_feed: Feed) -> list[str]:
+    """The metrics that were chosen here, or that the address names."""
     if CHOICE not in st.session_state:
         st.session_state[CHOICE] = st.query_params.get_all("metric")
-    chosen = [name for name in st.session_state[CHOICE] if name in known]
-    st.session_state[CHOICE] = chosen
-    st.query_params["metric"] = chosen
-    return chosen
+    return list(st.session_state[CHOICE])
 
 
 feed = live_page("health", first)
-if feed is not None and feed.snapshot().side.metrics:
-    st.multiselect("Metrics shown first", list(feed.snapshot().side.metrics), key=CHOICE, max_selections=24, width=700)
+if feed is not None and feed.wait(FIRST_READ_S):
+    known = feed.snapshot().side.metrics
+    chosen = [name for name in st.session_state[CHOICE] if name in known]
+    st.session_state[CHOICE] = st.query_params["metric"] = chosen
+    if known:
+        st.multiselect("Metrics shown first", list(known), key=CHOICE, max_selections=24, width=700)

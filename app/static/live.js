@@ -46,6 +46,7 @@ class Screen {
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
     this.watchVisibility();
+    loadPlotly(this.plotlyUrl).catch(() => {});  // while the server looks; who draws asks again
     this.themeTimer = setInterval(() => { if (this.readTheme()) this.redraw(); }, 1000);
   }
 

@@ -12,7 +12,8 @@ from app.store import KINDS, LATEST, Snapshot, Store
 from tests.app.conftest import until
 from tests.telemetry.examples import ONE_OF_EACH, step_record
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import AttemptStarted, PhaseChanged, PredictedStretch, Record
+from trainer_core.spec.records import AlertRaised, AttemptStarted, PhaseChanged, PredictedStretch, Record
+from trainer_core.spec.severity import Severity
 from trainer_core.telemetry import history
 from trainer_core.telemetry.journal import JournalReader, JournalWriter
 from trainer_core.telemetry.sealing import seal
@@ -123,28 +124,52 @@ def test_a_damaged_segment_costs_its_rows_and_nothing_else(tmp_path: Path) -> No
     assert one.damaged == other.damaged and 100 < len(one.damaged) <= 300
 
 
-def test_a_feed_shows_the_newest_rows_first_and_then_everything(tmp_path: Path) -> None:
-    writer = JournalWriter(tmp_path)
-    writer.append([(float(i), 0, step_record(i)) for i in range(1, 12_001)])
+def a_long_run(run_dir: Path, *early: Record) -> None:
+    """12,000 steps, most of them sealed; ``early`` is said before the first one."""
+    writer = JournalWriter(run_dir)
+    steps = [(float(i), 0, step_record(i)) for i in range(1, 12_001)]
+    writer.append([*((0.0, 0, record) for record in early), *steps])
     writer.close()
-    seal(tmp_path, rows=5000, kept=1000)
-    feed = Feed(tmp_path)
-    lengths: list[int] = []
-    until(lambda: lengths.append(feed.snapshot().steps.length) or lengths[-1] == 12_000, 10, "everything")
-    feed.close()
-    assert feed.snapshot().last_seq == 12_000
-    assert all(length in (0, 2000) for length in lengths[:-1]), "the newest 2000, never a half-read past"
+    seal(run_dir, rows=5000, kept=1000)
 
 
-def test_who_waits_for_something_to_show_gets_the_newest_rows_and_not_an_empty_run(tmp_path: Path) -> None:
-    writer = JournalWriter(tmp_path)
-    writer.append([(float(i), 0, step_record(i)) for i in range(1, 12_001)])
-    writer.close()
+def test_a_feed_shows_the_newest_rows_first_and_everything_when_they_have_been_drawn(tmp_path: Path) -> None:
+    a_long_run(tmp_path)
     feed = Feed(tmp_path)
     try:
-        assert feed.wait_for_some(10)
-        newest = feed.snapshot().last
-        assert newest is not None and newest.step == 12_000
+        until(lambda: feed.begun, 10, "something to show")
+        newest = feed.snapshot()
+        assert newest.last is not None and newest.last.step == 12_000 and newest.steps.length == 2000
+        assert not feed.connection.whole and feed.status is not None
+        feed.drawn()
+        lengths: list[int] = []
+        until(lambda: lengths.append(feed.snapshot().steps.length) or lengths[-1] == 12_000, 10, "everything")
+        assert all(length == 2000 for length in lengths[:-1]), "the newest 2000, never a half-read past"
+        until(lambda: feed.connection.whole, 10, "it is said that this is everything")
+    finally:
+        feed.close()
+
+
+def test_who_needs_the_whole_run_does_not_wait_until_the_newest_rows_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.feed.DRAWN_WITHIN_S", 1000.0)
+    a_long_run(tmp_path)
+    feed = Feed(tmp_path)
+    try:
         assert feed.wait(10) and feed.snapshot().steps.length == 12_000
+    finally:
+        feed.close()
+
+
+def test_an_alert_raised_long_ago_is_open_as_soon_as_anything_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.feed.DRAWN_WITHIN_S", 1000.0)
+    a_long_run(tmp_path, AlertRaised(0, "a1", "nan_loss", Severity.CRITICAL, "loss", math.nan, None, "not a number"))
+    feed = Feed(tmp_path)
+    try:
+        until(lambda: feed.begun, 10, "something to show")
+        assert [life.raised.alert_id for life in feed.snapshot().side.alerts.open] == ["a1"]
     finally:
         feed.close()

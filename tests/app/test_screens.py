@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from app.bench.ticks import Still
-from app.feed import Feed
+from app.feed import Connection, Feed
 from app.figures import loss
 from app.figures.lifecycle import Binds
 from app.figures.spec import Figure
-from app.screen import Ask, Screen, check
+from app.screen import SO_FAR, Ask, Screen, check
 from app.screens.page import LivePage, Moment
 from app.screens.registry import PAGES
 from app.store import Store
@@ -65,6 +65,18 @@ def test_a_figure_that_a_page_does_not_have_is_refused() -> None:
     check(Ask(visible=("loss",)), PAGES["live"])
     with pytest.raises(ValueError, match=r"visible = \['nothing'\]: must be of loss"):
         check(Ask(visible=("nothing",)), PAGES["live"])
+
+
+def test_while_only_the_newest_rows_are_known_every_chart_says_so() -> None:
+    store = Store()
+    store.append(Script().start().steps(5).rows)
+    still = Still(store)
+    still.connection = Connection(whole=False)
+    screen = Screen(still, PAGES["live"])
+    assert all(figure["caption"].endswith(SO_FAR) for figure in screen.drawings(Ask(), 1000.0))
+    still.connection = Connection()
+    again = {figure["name"]: figure for figure in screen.drawings(Ask(), 1001.0)}
+    assert again["loss"]["caption"] == "measured 5 points · predicted 0 points"
 
 
 def test_nothing_is_worked_out_again_until_something_happens() -> None:

@@ -1,6 +1,7 @@
 """The server's edges: the port, foreign pages, malformed questions, the end."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from app.live import MODULES, STATIC
 from tests.app.conftest import Dashboard, write_run
 from tests.app.rows import cycled
 
@@ -53,6 +55,20 @@ def test_plotly_is_served_once_and_cached_for_ever(shared: Dashboard) -> None:
     with urllib.request.urlopen(f"{shared.url}/live/asset/{plotly.__version__}/plotly.js", timeout=10) as got:
         assert "immutable" in got.headers["Cache-Control"]
         assert got.headers["Content-Encoding"] == "gzip"
+
+
+def test_a_page_names_what_it_fetches_first_and_all_of_it_is_there(shared: Dashboard) -> None:
+    with urllib.request.urlopen(shared.url, timeout=10) as got:
+        links = got.headers["Link"].split(", ")
+    assert sum("as=script" in link for link in links) == 1
+    for link in links:
+        with urllib.request.urlopen(shared.url + link[1 : link.index(">")], timeout=10) as asset:
+            assert asset.status == 200 and asset.headers["Content-Type"].startswith("text/javascript")
+    assert {link.split("/")[-1].split(".js")[0] for link in links} == {"plotly", *MODULES}
+    live = (STATIC / "live.js").read_text()
+    assert set(re.findall(r'from "\./(\w+)\.js"', live)) == set(MODULES) - {"live"}
+    with urllib.request.urlopen(f"{shared.url}/control", timeout=10) as other:
+        assert "Link" not in other.headers, "Control has no charts of this kind"
 
 
 def hear(url: str, origin: str | None, say: str | None = None) -> tuple[list[dict[str, object]], int]:
