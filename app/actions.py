@@ -6,8 +6,7 @@ from app import steering
 from app.dialogs import rollback_dialog, stop_dialog
 from app.feed import Feed
 from app.forms import closed, command_button
-from app.views.commands import rollback_targets
-from app.views.strip import prediction_locked
+from app.views.commands import prediction_locked, rollback_targets
 from trainer_core.spec.commands import ForcePhase, LockPrediction, Pause, Resume, SaveCheckpoint
 from trainer_core.spec.phases import Phase
 

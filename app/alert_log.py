@@ -28,12 +28,16 @@ class Life:
     raised: AlertRaised
     """As it was raised last: a worse rung raises it again."""
     first_step: int
+    first_seq: int
+    """Of the row that raised it first."""
     seq: int
     """Of the row that raised it last."""
     time: float
     """Unix seconds of that row."""
     acknowledged: Acknowledged | None = None
     resolved: AlertResolved | None = None
+    resolved_seq: int | None = None
+    """Of the row that resolved it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class AlertLogStore:
             case AlertRaised():
                 self._raise(row.record, row)
             case AlertResolved():
-                self._resolve(row.record)
+                self._resolve(row.record, row.seq)
             case CommandChanged(command=AcknowledgeAlert(alert_id=alert_id)):
                 self._acknowledge(alert_id, row.record)
             case CommandChanged(command=SilenceAlert(rule=rule, steps=steps), state=CommandState.APPLIED):
@@ -98,18 +102,18 @@ class AlertLogStore:
         held = self._open.get(raised.alert_id)
         self._count += held is None
         was = held.raised.severity if held is not None else Severity.HEALTHY
-        first = raised.step if held is None else held.first_step
-        life = Life(raised, first, row.seq, row.time, held.acknowledged if held is not None else None)
+        first = (raised.step, row.seq) if held is None else (held.first_step, held.first_seq)
+        life = Life(raised, *first, row.seq, row.time, held.acknowledged if held is not None else None)
         self._open[raised.alert_id] = life
         if raised.severity is Severity.CRITICAL and was is not Severity.CRITICAL:
             self._critical = life
         self._frozen = None
 
-    def _resolve(self, resolved: AlertResolved) -> None:
+    def _resolve(self, resolved: AlertResolved, seq: int) -> None:
         held = self._open.pop(resolved.alert_id, None)
         if held is None:
             return
-        self._resolved[resolved.alert_id] = replace(held, resolved=resolved)
+        self._resolved[resolved.alert_id] = replace(held, resolved=resolved, resolved_seq=seq)
         for oldest in list(islice(self._resolved, max(0, len(self._resolved) - MOST_RESOLVED))):
             del self._resolved[oldest]
         self._frozen = None

@@ -8,8 +8,6 @@ from app.figures import commands as commands_figure
 from app.steering import right, unlock_panel
 from app.views.alerts import entry
 from app.views.commands import lives
-from app.views.remedy import plan
-from app.views.settings import present_config
 from app.widgets import ASKING, submit
 from trainer_core.spec.commands import AcknowledgeAlert, CommandState, SilenceAlert
 
@@ -44,8 +42,6 @@ def answer(feed: Feed) -> None:
                 _send(feed, AcknowledgeAlert(which))
         case "silence":
             silence_dialog(feed, which)
-        case "remedy":
-            remedy_dialog(feed, which)
         case _:
             pass
 
@@ -76,36 +72,6 @@ def silence_dialog(feed: Feed, rule: str) -> None:
         _send(feed, SilenceAlert(rule, int(steps)), reason)
         st.rerun()
     if leave.button("Cancel", width="stretch", key="cancel_silence"):
-        st.rerun()
-
-
-@st.dialog("Apply this remedy?", on_dismiss=_dismissed)
-def remedy_dialog(feed: Feed, name: str) -> None:
-    """Exactly what would be sent, then confirm. What it says is of the moment it was opened."""
-    st.session_state[ASKING] = True
-    found = plan(feed.snapshot(), name, present_config(feed.snapshot()))
-    if found is None:
-        st.error(f"There is no remedy called {name}, or the run has not told its settings yet.")
-        return
-    if not found.lines:
-        st.info(f"{name} would change nothing now: what it sets is at its bound already.")
-        return
-    st.write(f"**{name}**: {found.meaning}")
-    st.table([{"what": line.name, "now": line.before, "then": line.after} for line in found.lines])
-    if found.throws_away:
-        st.warning(
-            f"Thrown away: **{found.throws_away}**, and every step taken until the command arrives.",
-            icon=":material/warning:",
-        )
-    reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
-    command_id = st.session_state.setdefault("confirm_remedy_id", mint())
-    go, leave = st.columns(2)
-    if go.button("Apply all of it", type="primary", width="stretch", key="confirm_remedy"):
-        submit(feed.run_dir, command_id, found.command, reason, confirm=True)
-        _remember(command_id)
-        del st.session_state["confirm_remedy_id"]
-        st.rerun()
-    if leave.button("Cancel", width="stretch", key="cancel_remedy"):
         st.rerun()
 
 

@@ -1,4 +1,6 @@
-"""The two questions asked before something is thrown away or ended. Sends only what was confirmed."""
+"""The questions asked before something is thrown away, ended or changed at large. Sends only what was confirmed."""
+
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -8,6 +10,7 @@ from app.forms import press
 from app.views import words
 from app.views.commands import NOT_RESTORED, RESTORED, Target, title
 from app.views.measured import newest
+from app.views.remedy import plan
 from app.widgets import ASKING, submit
 from trainer_core.spec.commands import Command, Rollback, Stop
 
@@ -22,7 +25,7 @@ def rollback_dialog(feed: Feed, targets: list[Target]) -> None:
     must not move under the pointer because training went on."""
     st.session_state[ASKING] = True
     if not targets:
-        st.write("There is no checkpoint to go back to yet. Save one first.")
+        st.write("No checkpoint to go back to is known yet. Save one first; one just saved is known in a moment.")
         return
     good = next((i for i, target in enumerate(targets) if target.good), 0)
     target = st.selectbox("Checkpoint", targets, index=good, format_func=lambda found: found.label)
@@ -51,6 +54,25 @@ def stop_dialog(feed: Feed) -> None:
     _confirm(feed, "Stop the run", Stop(), reason, key="confirm_stop")
 
 
+@st.dialog("Apply this remedy?", on_dismiss=_dismissed)
+def remedy_dialog(feed: Feed, name: str, sent: Callable[[], object]) -> None:
+    """Exactly what would be sent, then confirm; ``sent`` is called when it was. It is of the moment it was opened."""
+    st.session_state[ASKING] = True
+    found = plan(feed.snapshot(), name)
+    if found is None or not found.lines:
+        st.info(f"{name} would change nothing now: what it sets is at its bound already.")
+        return
+    st.write(f"**{name}**: {found.meaning}")
+    st.table([{"what": line.name, "now": line.before, "then": line.after} for line in found.lines])
+    if found.throws_away:
+        st.warning(
+            f"Thrown away: **{found.throws_away}**, and every step taken until the command arrives.",
+            icon=":material/warning:",
+        )
+    reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
+    _confirm(feed, "Apply all of it", found.command, reason, "confirm_remedy", sent)
+
+
 @st.dialog("Are you sure?", on_dismiss=_dismissed)
 def sure_dialog(feed: Feed, command_id: str, command: Command) -> None:
     """For a command that changes more than usual: say it once more, with the value now."""
@@ -68,12 +90,16 @@ def sure_dialog(feed: Feed, command_id: str, command: Command) -> None:
         st.rerun()
 
 
-def _confirm(feed: Feed, label: str, command: Command, reason: str, key: str) -> None:
+def _confirm(
+    feed: Feed, label: str, command: Command, reason: str, key: str, sent: Callable[[], object] | None = None
+) -> None:
     command_id = st.session_state.setdefault(f"{key}_id", control.mint())
     go, leave = st.columns(2)
     if go.button(label, key=key, type="primary", width="stretch"):
         submit(feed.run_dir, command_id, command, reason, confirm=True)
         del st.session_state[f"{key}_id"]
+        if sent is not None:
+            sent()
         st.rerun()
     if leave.button("Cancel", key=f"{key}_cancel", width="stretch"):
         st.rerun()

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Protocol
 
 from app.store import KINDS, LATEST, Snapshot, Store
-from trainer_core.spec.records import Row
+from trainer_core.spec.records import (
+    AlertRaised,
+    AlertResolved,
+    AttemptStarted,
+    CheckpointSaved,
+    CommandChanged,
+    Record,
+    Row,
+    RunStarted,
+)
 from trainer_core.telemetry.follower import Follower
 from trainer_core.telemetry.history import chunks
 from trainer_core.telemetry.journal import FILE, JournalReader
@@ -22,7 +31,7 @@ CAUGHT_UP_BELOW = 500
 """A poll that brings fewer rows than this has reached the present."""
 PAINTED_FIRST = 2000
 """Of a longer run the newest rows are shown while the rest is being read."""
-RARE_FIRST = ("run-started", "attempt-started", "alert-raised", "alert-resolved", "command-changed")
+RARE_FIRST = (RunStarted, AttemptStarted, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved)
 """Kinds whose older rows are shown with them: what is open, locked or abandoned now was often said long ago."""
 MOST_RARE = 500
 DRAWN_WITHIN_S = 3.0
@@ -148,7 +157,7 @@ class Feed:
             if reader.last_seq() > 2 * PAINTED_FIRST:
                 first = Store()
                 newest = reader.last_rows(PAINTED_FIRST)
-                rare = [row for kind in RARE_FIRST for row in reader.events(kind, MOST_RARE)]
+                rare = [row for kind in RARE_FIRST for row in reader.events(_tag(kind), MOST_RARE)]
                 first.append(sorted({row.seq: row for row in (*rare, *newest)}.values(), key=lambda row: row.seq))
                 self.store, self.connection, self.status = first, Connection(whole=False), status(self.run_dir)
                 self._begun.set()
@@ -188,6 +197,11 @@ class Feed:
         for heard in tuple(self._listeners):
             with contextlib.suppress(RuntimeError):  # its event loop has ended
                 heard()
+
+
+def _tag(kind: type[Record]) -> str:
+    """What rows of a kind are called in the journal."""
+    return str(kind.__struct_config__.tag)
 
 
 def _file_number(run_dir: Path) -> int | None:

@@ -38,6 +38,8 @@ TO_CONFIRM = "to_confirm"
 SEEN_REV = "seen_rev"
 """Session key: the run's revision when the forms were drawn."""
 REASON, AT_STEP, TTL = "how_reason", "how_at", "how_ttl"
+ASKED = "remedy"
+"""Key of the address: the remedy that is filled in."""
 EMERGENCY = ("nan_loss", "gradient_explosion", "divergence_loop", "low_confidence", "overfitting")
 """The document's emergency actions, in its order; other remedies follow."""
 
@@ -222,15 +224,20 @@ def knob_form(feed: Feed, knob: KnobView) -> None:
         )  # fmt: skip
 
 
-def remedy_form(feed: Feed, ask: Callable[[Feed, str], None]) -> None:
+def asked_remedy() -> str:
+    """The remedy that the link which led here names (``?remedy=``); empty: none that there is."""
+    asked = str(st.query_params.get(ASKED, ""))
+    return asked if asked in REMEDIES else ""
+
+
+def remedy_form(feed: Feed, ask: Callable[[Feed, str, Callable[[], object]], None]) -> None:
     """An emergency action, exactly what it would change now, and the button that asks; ``?remedy=`` prefills it."""
     names = [*EMERGENCY, *(name for name in REMEDIES if name not in EMERGENCY)]
-    asked = st.query_params.get("remedy", "")
-    index = names.index(asked) if asked in names else 0
+    asked = asked_remedy()
     with st.container(border=True):
-        name = st.selectbox("Problem", names, index=index, format_func=_problem)
-        if name == asked:
-            st.caption("Filled in by the link that led here; it is sent when you press and confirm below.")
+        name = st.selectbox("Problem", names, index=names.index(asked) if asked else 0, format_func=_problem)
+        if asked and name == asked:
+            st.info("Filled in by the button that led here. Nothing has been sent: press and confirm below.")
         found = plan(feed.snapshot(), name)
         if found is None:
             st.caption("The run has not told its settings yet.")
@@ -240,9 +247,18 @@ def remedy_form(feed: Feed, ask: Callable[[Feed, str], None]) -> None:
         st.markdown("\n".join(lines) or "Nothing would change: what it sets is at its bound already.")
         if found.throws_away:
             st.caption(f"Throws away {found.throws_away}.")
-        if st.button("Apply all of it…", key="apply_remedy", icon=":material/emergency:",
-                     disabled=not found.lines or bool(closed(feed))):  # fmt: skip
-            ask(feed, name)
+        with st.container(horizontal=True, gap="small"):
+            disabled = not found.lines or bool(closed(feed))
+            if st.button("Apply all of it…", key="apply_remedy", icon=":material/emergency:", disabled=disabled,
+                         type="primary" if asked else "secondary"):  # fmt: skip
+                ask(feed, name, _set_aside)
+            if asked:
+                st.button("Set it aside", key="set_aside", on_click=_set_aside)
+
+
+def _set_aside() -> None:
+    """What a link filled in has been answered."""
+    st.query_params.pop(ASKED, None)
 
 
 def _problem(remedy: str) -> str:

@@ -9,16 +9,18 @@ from app import control
 from app.feed import Feed
 from app.figures import now as now_figure
 from app.theme import TOKENS
-from app.views.commands import state_rev
+from app.views.commands import prediction_locked, state_rev
 from app.views.knobs import knobs
 from app.views.settings import live_settings
-from app.views.strip import prediction_locked, strip
+from app.views.strip import strip
 from app.watching import watch
 from trainer_core.spec.commands import Command
 
 ASK_AGAIN_S = 3.0
 ASKING = "asking"
 """Session key: a dialog is open, which a redraw of the whole page would close."""
+DRAWING = "drawing"
+"""Session key: the page's forms are being drawn; the first look at the run since then is part of it."""
 FIRST_READ_S = 3.0
 FRAME = """<style>
 [data-testid="stMainBlockContainer"] { padding: 3.9rem 1.6rem 2rem; }
@@ -112,7 +114,8 @@ def now_line(feed: Feed) -> None:
         return
     now = strip(feed.snapshot(), feed.status, str(feed.run_dir), time.time())
     st.html(now_figure.html(now, mode()))
-    if not st.session_state.get(ASKING) and st.session_state.get("form_state") != form_state(feed):
+    drawing = st.session_state.pop(DRAWING, False)  # the whole page is: what was pressed on it is still to be done
+    if not (drawing or st.session_state.get(ASKING)) and st.session_state.get("form_state") != form_state(feed):
         st.rerun()
 
 
@@ -132,4 +135,5 @@ def form_state(feed: Feed) -> tuple[object, ...]:
 def remember_forms(feed: Feed) -> None:
     """Called when a page draws its forms: no dialog is open now, and this is what they were drawn from."""
     st.session_state[ASKING] = False
+    st.session_state[DRAWING] = True
     st.session_state["form_state"] = form_state(feed)

@@ -7,11 +7,11 @@ import numpy as np
 
 from app.figures.confidence import line_columns, line_traces
 from app.figures.spec import (
-    DECADES,
     Figure,
     Json,
     band_columns,
     band_shapes,
+    decades,
     layout,
     limit_line,
     nan_series,
@@ -57,7 +57,7 @@ def figure(seen: GradientView, zones_whole: bool = False) -> Figure:
     """
     floor, ceiling = _axis(seen, zones_whole)
     shapes, labels = _limits(seen.ladder, floor, ceiling)
-    axis = {**DECADES, "range": [math.log10(floor), math.log10(ceiling)]}
+    axis = decades(floor, ceiling)
     return Figure(
         name="gradient",
         title="Gradient norm",

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from app.figures.spec import Figure, Json, layout
+from app.figures.spec import Figure, Json, decades, layout
 from app.table import F64
 from app.theme import HEAT
 from app.views.health_layers import LayersView
@@ -26,7 +26,7 @@ def bars(seen: LayersView) -> Figure:
     """The newest norms, in model order, on a log axis; those beyond a limit say so."""
     low, high = _decades(seen.now_R)
     shape = layout(math.log10(low), math.log10(high), _rows(seen))
-    shape["xaxis"] |= {"type": "log", "dtick": 1, "tickformat": "~g", "hoverformat": ".3g"}
+    shape["xaxis"] |= {**decades(low, high), "tickformat": "", "hoverformat": ".3g"}
     shape["xaxis"]["title"] = {**shape["xaxis"]["title"], "text": "gradient norm"}
     shape |= {
         "barmode": "overlay",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from app.figures.confidence import line_columns, line_traces
-from app.figures.spec import DECADES, Figure, Json, apart, band_columns, band_shapes, layout, limit_line, zones
+from app.figures.spec import Figure, Json, apart, band_columns, band_shapes, decades, layout, limit_line, zones
 from app.store import Snapshot
 from app.table import F64
 from app.views.bands import bands
@@ -36,7 +36,7 @@ def signal(
     if ideal is not None:
         shapes.append(_quiet(ideal))
         labels.append(_label(ideal, f"ideal {ideal:g}", log))
-    axis: Json = {**DECADES, "range": [math.log10(end) for end in ends]} if log else {"range": list(ends), "nticks": 5}
+    axis: Json = decades(*ends) if log else {"range": list(ends), "nticks": 5}
     empty = not np.isfinite(found.kept.columns["y"]).any()
     shape = layout(low, high, axis, margin={"l": 46, "r": 74, "t": 6, "b": 38})
     shape["xaxis"] |= {"nticks": 5}

@@ -22,11 +22,16 @@ def html(seen: Strip, mode: str) -> str:
         [f"step {seen.step} of {seen.total}", *speed, f"confidence {seen.confidence}", f"alerts: {seen.alerts}"]
     )
     advice = f'<code style="flex-basis:100%;font-size:13px">{escape(seen.advice)}</code>' if seen.advice else ""
+    worst = (
+        f'<b style="flex-basis:100%;font-size:13px;color:{colours["critical"]}">{escape(seen.worst)}</b>'
+        if seen.worst
+        else ""
+    )
     return (
         f'<div data-testid="hy-now" style="display:flex;flex-wrap:wrap;gap:4px 10px;align-items:center;'
         f"padding:8px 12px;border:1px solid {colours['line']};border-left:4px solid {tone};border-radius:8px;"
         f'background:{colours["raised"]};font-size:14px;color:{colours["text"]}">'
         f'<b style="color:{tone};text-transform:capitalize">{escape(seen.state)}</b>{badge}'
         f'<span style="font-variant-numeric:tabular-nums">{escape(facts)}</span>'
-        f'<span style="color:{colours["muted"]}">{escape(seen.because)}</span>{advice}</div>'
+        f'<span style="color:{colours["muted"]}">{escape(seen.because)}</span>{worst}{advice}</div>'
     )

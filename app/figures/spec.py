@@ -3,6 +3,7 @@
 Colours are token names (``$measured``, with opacity ``$phase_full@0.14``), which the browser looks up for its theme.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +30,8 @@ DECADES: Json = {
     "tickfont": {"color": "$muted", "size": 9.6},  # plotly draws powers a quarter larger
 }
 """A logarithmic y axis with a tick a decade."""
+MOST_DECADES = 8
+"""Of which each has its tick; more of them share."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def layout(low: float, high: float, y: Json, **more: Any) -> Json:
         "tickfont": {"color": "$muted"},
         "zeroline": False,
         "automargin": True,
+        "exponentformat": "e",
     }
     return {
         "xaxis": {
@@ -77,6 +81,12 @@ def layout(low: float, high: float, y: Json, **more: Any) -> Json:
         "dragmode": "zoom",
         **more,
     }
+
+
+def decades(low: float, high: float) -> Json:
+    """A logarithmic axis from ``low`` to ``high`` whose ticks do not cover one another."""
+    ends = [math.log10(end) for end in (low, high)]
+    return {**DECADES, "range": ends, "dtick": max(1, math.ceil((ends[1] - ends[0]) / MOST_DECADES))}
 
 
 def band_shapes(opacity: float) -> list[Json]:

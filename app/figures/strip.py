@@ -30,7 +30,11 @@ def html() -> str:
         '<div class="hy-cell hy-alerts" data-tone="strip.alerts_tone"><span>Alerts</span>'
         '<b data-bind="strip.alerts"></b></div></div>'
         '<div class="hy-bar"><i data-scale="strip.progress"></i></div>'
-        '<div class="hy-advice" data-bind="strip.advice"></div></div>'
+        '<div class="hy-advice" data-bind="strip.advice"></div>'
+        '<div class="hy-worst"><b data-bind="strip.worst"></b>'
+        '<button type="button" class="hy-main" data-press="control" data-which-of="strip.remedy">'
+        f"{words.REMEDY}</button>"
+        '<button type="button" class="hy-goto" data-goto="Alerts">Its alert</button></div></div>'
     )
 
 
@@ -41,6 +45,8 @@ def binds(seen: Strip) -> Binds:
         "strip.state": seen.state,
         "strip.because": seen.because,
         "strip.advice": seen.advice,
+        "strip.worst": seen.worst,
+        "strip.remedy": seen.remedy,
         "strip.phase": f"{seen.phase.letter} {seen.phase.value}" if seen.phase else "",
         "strip.locked": seen.locked,
         "strip.step": seen.step,

@@ -6,12 +6,12 @@ import streamlit as st
 
 from app import steering
 from app.actions import actions
-from app.answers import remedy_dialog
-from app.dialogs import sure_dialog
+from app.dialogs import remedy_dialog, sure_dialog
 from app.feed import Feed
 from app.forms import (
     SEEN_REV,
     TO_CONFIRM,
+    asked_remedy,
     how_panel,
     knob_form,
     length_form,
@@ -50,6 +50,10 @@ if feed is not None:
     now_line(feed)
     newest_of_mine(feed)
     steering.unlock_panel(steering.right())
+    asked_first = bool(asked_remedy())
+    if asked_first:  # whoever comes for this one thing sees it first
+        st.markdown("#### Emergency action")
+        remedy_form(feed, remedy_dialog)
     with st.container(key="wide"):
         left, right = st.columns([3, 2], gap="large")
     with left:
@@ -71,8 +75,9 @@ if feed is not None:
         st.markdown("#### Note")
         note_form(feed)
     with right:
-        st.markdown("#### Emergency actions")
-        remedy_form(feed, remedy_dialog)
+        if not asked_first:
+            st.markdown("#### Emergency actions")
+            remedy_form(feed, remedy_dialog)
         recent, audit = st.tabs(["Commands", "Audit"])
         with recent:
             command_list(feed)

@@ -105,8 +105,8 @@ def _issue(issue: Issue) -> str:
         + blocks.live_table(f"changes.{issue.key}", DIFF_HEAD, _UNKNOWN)
         + "<h4>It has helped when</h4>"
         + blocks.listing(f"mended.{issue.key}", _UNKNOWN, kind="checks")
-        + f'<div class="hy-offer" data-on="{key}.can"><button type="button" data-press="remedy" '
-        f'data-which="{issue.remedy}">Apply remedy…</button><span data-bind="{key}.remedy"></span></div></section>'
+        + f'<div class="hy-offer" data-on="{key}.can">{blocks.remedy(issue.remedy)}'
+        f'<span data-bind="{key}.remedy"></span></div></section>'
     )
 
 
@@ -152,8 +152,7 @@ def _presses(found: alerts.Entry) -> list[Json]:
     """The buttons of an open alert."""
     pressable: list[Json] = []
     if found.plan is not None and found.plan.lines:
-        title = "Shows exactly what would be sent; asks before it sends"
-        pressable.append({"what": "remedy", "which": found.plan.remedy, "label": "Apply remedy…", "title": title})
+        pressable.append(blocks.press_remedy(found.plan.remedy))
     if found.can_acknowledge:
         title = "Say that you have seen it (key: a)"
         pressable.append({"what": "acknowledge", "which": found.alert_id, "label": "Acknowledge", "title": title})

@@ -7,8 +7,10 @@
 from collections.abc import Iterable
 from html import escape
 
+from app.figures.spec import Json
 from app.replay import SPEEDS
 from app.theme import phase_token
+from app.views import words
 from trainer_core.spec.phases import Phase
 
 RANGES = ((200, "200"), (1000, "1k"), (10_000, "10k"), (0, "All"))
@@ -60,6 +62,27 @@ def bound(key: str, tag: str = "span", css: str = "") -> str:
     return f'<{tag} class="{css}" data-bind="{key}"></{tag}>'
 
 
+def keys(*lines: tuple[str, str, str]) -> str:
+    """What the lines of a chart are: (token, "solid", "dashed" or "dotted", words)."""
+    said = "".join(
+        f'<span class="hy-key"><i class="hy-line" style="border-top: 2px {dash} var(--hy-{token})"></i>'
+        f"{escape(what)}</span>"
+        for token, dash, what in lines
+    )
+    return f'<div class="hy-legend">{said}</div>'
+
+
+def remedy(name: str, css: str = "") -> str:
+    """The button of a remedy: it opens Control with the remedy filled in, and sends nothing."""
+    return f'<button type="button" class="{css}" data-press="control" data-which="{name}">{words.REMEDY}</button>'
+
+
+def press_remedy(name: str) -> Json:
+    """The same button as an item of a list."""
+    title = "Opens Control with it filled in; nothing is sent before you confirm it there"
+    return {"what": "control", "which": name, "label": words.REMEDY, "title": title}
+
+
 def facts(*pairs: tuple[str, str]) -> str:
     """Labelled values: (label, key of the bound value)."""
     cells = "".join(
@@ -71,9 +94,9 @@ def facts(*pairs: tuple[str, str]) -> str:
 def listing(name: str, empty: str, kind: str = "feed", css: str = "") -> str:
     """A list filled by name. Kinds and the keys of their items:
 
-    ``feed``: severity, icon, message, detail, step, open · ``checks``: met (true, false, null), text, detail
-    (and flash: any value that changes when the line should light up) · ``bars``: label, share (0 to 1), value, and
-    optionally tone or phase · ``lines``: text and optionally tone.
+    ``feed``: severity, icon, message, detail, step, open, optionally press (its buttons) · ``checks``: met
+    (true, false, null), text, detail (and flash: any value that changes when the line should light up) · ``bars``:
+    label, share (0 to 1), value, and optionally tone or phase · ``lines``: text and optionally tone.
     """
     return (
         f'<ul class="hy-list hy-{kind} {css}" data-list="{name}" data-kind="{kind}" data-empty="{escape(empty)}"></ul>'

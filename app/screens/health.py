@@ -33,6 +33,13 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "sys_heat": ("GPU temperature",),
 }
 """Charts that have alerts of their own; the worst open one stands beside the chart."""
+LEGENDS = {
+    "learning_rate": blocks.keys(
+        ("accent", "solid", "applied"), ("accent", "dotted", "to come"), ("faint", "dashed", "planned")
+    ),
+    "validation": blocks.keys(("measured", "solid", "training, smoothed"), ("accent", "dashed", "validation")),
+    "curve": blocks.keys(("measured", "solid", "measured, smoothed"), ("phase_predict", "dashed", "predicted ± 5 %")),
+}
 MACHINE = ("sys_cpu", "sys_memory", "sys_process", "sys_disk", "sys_gpu", "sys_heat")
 OF_GPUS = ("sys_gpu", "sys_heat")
 """Shown where there is a GPU that was read."""
@@ -103,8 +110,10 @@ def html() -> str:
 
 
 def _chart(name: str, size: str = "") -> str:
-    """A chart, with the standing of its alerts where it has any."""
-    beside = f'<span class="hy-flag" data-tone="flag.{name}.tone" data-bind="flag.{name}"></span>' * (name in FLAGS)
+    """A chart, with what its lines are, and the standing of its alerts where it has any."""
+    beside = LEGENDS.get(
+        name, ""
+    ) + f'<span class="hy-flag" data-tone="flag.{name}.tone" data-bind="flag.{name}"></span>' * (name in FLAGS)
     return blocks.chart(name, beside, size)
 
 
@@ -136,18 +145,15 @@ def _sign(sign: health_signs.Sign) -> str:
         f'<div class="hy-chart" data-figure="sign_{sign.key}"><header><h3></h3><small></small></header>'
         '<div class="hy-plot hy-plot-small"></div></div>'
         f'<dl>{words}</dl><p class="hy-signfix" data-bind="{key}.fix"></p>'
-        f"{_remedy(sign)}{_goto('Alerts', 'Its alert')}{_goto('Control', 'Act on Control')}</div></section>"
+        f"{_remedy(sign)}{_goto('Alerts', 'Its alert')}</div></section>"
     )
 
 
 def _remedy(sign: health_signs.Sign) -> str:
-    """A button that asks for the remedy; what it would send is shown, and confirmed, before anything is sent."""
+    """The button of its remedy while the sign is lit; of one without a remedy the page where something can be done."""
     if sign.remedy_name is None:
-        return ""
-    return (
-        f'<button type="button" class="hy-goto hy-remedy" data-press="remedy" data-which="{sign.remedy_name}">'
-        "Apply remedy…</button>"
-    )
+        return _goto("Control", "Act on Control")
+    return blocks.remedy(sign.remedy_name, "hy-goto hy-remedy")
 
 
 def _goto(page: str, words: str) -> str:

@@ -7,6 +7,7 @@ from app.screens import blocks
 from app.screens.page import Lists, LivePage, Moment
 from app.theme import ICON
 from app.views.alerts import Alert, alerts
+from app.views.commands import STEERABLE
 from app.views.happenings import Happening, happenings
 from app.views.lifecycle import lifecycle as lifecycle_view
 from trainer_core.spec.phases import Phase
@@ -40,7 +41,7 @@ def binds(moment: Moment) -> Binds:
 def lists(moment: Moment) -> Lists:
     """Alerts and what happened lately."""
     return {
-        "alerts": [_alert_item(alert) for alert in alerts(moment.snapshot)[:MOST_ALERTS]],
+        "alerts": [_alert_item(alert, moment) for alert in alerts(moment.snapshot)[:MOST_ALERTS]],
         "happenings": [_happening_item(happening) for happening in happenings(moment.snapshot)],
     }
 
@@ -58,14 +59,17 @@ PAGE = LivePage(
 )
 
 
-def _alert_item(alert: Alert) -> Json:
+def _alert_item(alert: Alert, moment: Moment) -> Json:
+    opened = alert.resolved_step is None
+    offered = opened and alert.remedy and moment.status.state in STEERABLE
     return {
         "severity": alert.severity.name.lower(),
         "icon": ICON[alert.severity],
         "message": alert.said,
         "detail": " · ".join(part for part in (alert.standing, alert.detail) if part not in ("", "open")),
         "step": alert.step,
-        "open": alert.resolved_step is None,
+        "open": opened,
+        "press": [blocks.press_remedy(alert.remedy)] if offered else [],
     }
 
 

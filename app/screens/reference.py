@@ -111,8 +111,7 @@ def _emergencies() -> str:
             blocks.text(row.problem),
             blocks.text(row.fix),
             blocks.bound(f"emergency.{row.remedy}"),
-            f'<span class="hy-offer" data-on="emergency.{row.remedy}.can"><button type="button" data-press="control" '
-            f'data-which="{row.remedy}">Open on Control…</button></span>',
+            f'<span class="hy-offer" data-on="emergency.{row.remedy}.can">{blocks.remedy(row.remedy)}</span>',
         )
         for row in EMERGENCIES
     ]

@@ -7,6 +7,7 @@ const WAYS = {
   scale(el, value) { el.style.transform = `scaleX(${value})`; },
   tone(el, value) { el.dataset.toneIs = value; },
   "phase-of"(el, value) { el.dataset.phase = String(value).split(" ")[1] ?? ""; },
+  "which-of"(el, value) { el.dataset.which = value; el.hidden = !value; },
   flash(el, value) {
     const first = el.dataset.flashed === undefined;
     el.dataset.flashed = value;

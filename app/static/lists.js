@@ -10,7 +10,7 @@ const KINDS = {
     li.dataset.toneIs = item.severity;
     li.append(make("span", "hy-icon", item.icon), make("span", "hy-what", item.message),
       make("span", "hy-when", `step ${item.step.toLocaleString("en-US")}`),
-      ...(item.detail ? [make("span", "hy-detail", item.detail)] : []));
+      ...(item.detail ? [make("span", "hy-detail", item.detail)] : []), ...offers(item));
     return li;
   },
 
@@ -63,12 +63,7 @@ const KINDS = {
       diff.append(...item.diff.map(changed));
       li.append(diff);
     }
-    if (item.press.length) {
-      const row = make("span", "hy-press");
-      row.dataset.offer = JSON.stringify(item.press);
-      row.append(...item.press.map(offered));
-      li.append(row);
-    }
+    li.append(...offers(item));
     return li;
   },
 
@@ -131,8 +126,17 @@ function changed({ name, before, after }) {
   return el;
 }
 
+// The row of buttons of an item; none where nothing can be pressed.
+function offers({ press }) {
+  if (!press?.length) return [];
+  const row = make("span", "hy-press");
+  row.dataset.offer = JSON.stringify(press);
+  row.append(...press.map(offered));
+  return [row];
+}
+
 function offered({ what, which, label, title }) {
-  const button = make("button", what === "remedy" ? "hy-main" : "", label);
+  const button = make("button", what === "control" ? "hy-main" : "", label);
   Object.assign(button, { type: "button", title });
   Object.assign(button.dataset, { press: what, which });
   return button;

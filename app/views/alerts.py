@@ -13,7 +13,7 @@ from app.views.rules import BY_NAME
 from trainer_core.spec.alerts import SYSTEM_RULES
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.config import Config
-from trainer_core.spec.records import AlertRaised
+from trainer_core.spec.records import AlertRaised, AttemptStarted
 from trainer_core.spec.severity import Severity
 
 MOST_OPEN = 60
@@ -34,13 +34,17 @@ class Alert:
     """Likely causes, and what its remedy would send."""
     step: int
     resolved_step: int | None
+    went_back: int | None
+    """The step that the run went back to before it was resolved, or since; None: it did not."""
     acknowledged: bool
+    remedy: str
+    """Name of its remedy; empty: none that would change anything while training runs."""
 
     @property
     def standing(self) -> str:
         """Where it stands, in words."""
         if self.resolved_step is not None:
-            return f"resolved at step {self.resolved_step:,}"
+            return f"resolved at step {self.resolved_step:,}{after_going_back(self.went_back)}"
         return "open, acknowledged" if self.acknowledged else "open"
 
 
@@ -48,7 +52,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
     """Open alerts first (worst, then newest), then the resolved ones that are still known, newest first."""
     log = snapshot.side.alerts
     opened = sorted(log.open, key=_urgency)
-    return [_alert(life) for life in (*opened, *reversed(log.resolved))]
+    return [_alert(life, snapshot) for life in (*opened, *reversed(log.resolved))]
 
 
 def open_alerts(snapshot: Snapshot) -> list[Alert]:
@@ -56,11 +60,29 @@ def open_alerts(snapshot: Snapshot) -> list[Alert]:
     return [alert for alert in alerts(snapshot) if alert.resolved_step is None]
 
 
+def worst(snapshot: Snapshot) -> Alert | None:
+    """The newest open critical alert; None while there is none."""
+    opened = sorted(snapshot.side.alerts.open, key=_urgency)
+    return _alert(opened[0], snapshot) if opened and opened[0].raised.severity >= Severity.CRITICAL else None
+
+
 def _urgency(life: Life) -> tuple[int, int]:
     return -life.raised.severity, -life.seq
 
 
-def _alert(life: Life) -> Alert:
+def went_back(life: Life, snapshot: Snapshot) -> int | None:
+    """The step that a rollback or a resume went back to while an alert was open: steps after it were taken again."""
+    ends = life.resolved_seq if life.resolved_seq is not None else snapshot.last_seq
+    began = [row for row in snapshot.events[AttemptStarted] if life.first_seq < row.seq <= ends]
+    return min((row.record.step for row in began if isinstance(row.record, AttemptStarted)), default=None)
+
+
+def after_going_back(step: int | None) -> str:
+    """To be said after the step of an end, which may lie before that of the beginning."""
+    return "" if step is None else f", after going back to {step:,}"
+
+
+def _alert(life: Life, snapshot: Snapshot) -> Alert:
     raised = life.raised
     return Alert(
         alert_id=raised.alert_id,
@@ -69,7 +91,9 @@ def _alert(life: Life) -> Alert:
         detail=_detail(raised),
         step=raised.step,
         resolved_step=life.resolved.step if life.resolved is not None else None,
+        went_back=went_back(life, snapshot),
         acknowledged=_seen(life),
+        remedy=raised.remedy if raised.remedy is not None and raised.commands else "",
     )
 
 
@@ -133,7 +157,7 @@ def _entry(life: Life, snapshot: Snapshot, config: Config | None) -> Entry:
         rule=raised.rule,
         severity=Severity(raised.severity),
         said=_said(raised),
-        path=_path(life, silent, step),
+        path=_path(life, silent, step, went_back(life, snapshot)),
         holds=_holds(raised.rule),
         causes=raised.causes,
         advice=raised.advice,
@@ -157,7 +181,7 @@ def _word(raised: AlertRaised) -> str:
     return Severity(raised.severity).name.lower()
 
 
-def _path(life: Life, silent: int | None, step: int) -> str:
+def _path(life: Life, silent: int | None, step: int, back: int | None) -> str:
     """Its life so far; what was only asked for is not called done."""
     parts = [f"raised at step {life.first_step:,}"]
     if life.raised.step != life.first_step:
@@ -167,6 +191,8 @@ def _path(life: Life, silent: int | None, step: int) -> str:
         parts.append(f"acknowledged at {seen.step:,} by {seen.actor}")
     elif seen is not None:
         parts.append(f"acknowledgement {seen.state.value}")
+    if back is not None:
+        parts.append(f"the run went back to {back:,}")
     if life.resolved is not None:
         parts.append(f"resolved at {life.resolved.step:,} ({life.resolved.message})")
     else:

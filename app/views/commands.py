@@ -294,3 +294,10 @@ def rollback_targets(snapshot: Snapshot) -> list[Target]:
         )
         for row, record in kept
     ]
+
+
+def prediction_locked(snapshot: Snapshot) -> bool:
+    """Whether the operator keeps the run in FULL."""
+    changes = [c for c in snapshot.of(CommandChanged) if c.state is CommandState.APPLIED]
+    locks = [c.command.locked for c in changes if isinstance(c.command, LockPrediction)]
+    return bool(locks and locks[-1])

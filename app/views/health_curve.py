@@ -7,6 +7,7 @@ import numpy as np
 from app.alert_log import Life
 from app.store import PHASES, Snapshot
 from app.table import F64
+from app.views import words
 from app.views.health_flags import lives
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
@@ -75,7 +76,7 @@ def _warmup(snapshot: Snapshot) -> Stage | None:
     if not len(first) or not len(last):
         return None
     fell = 100 * (last.mean() - first.mean()) / abs(first.mean())
-    return Stage(f"Warmup: {first.mean():.3g} → {last.mean():.3g} ({fell:+.0f} %)", until / 2,
+    return Stage(f"Warmup: {first.mean():.3g} → {last.mean():.3g} ({words.change(fell)})", until / 2,
                  float((first.mean() + last.mean()) / 2))  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def _full(snapshot: Snapshot, low: float, high: float) -> Stage | None:
         return None
     half = len(losses) // 2
     moved = 100 * (losses[half:].mean() - losses[:half].mean()) / max(abs(losses[:half].mean()), 1e-12)
-    return Stage(f"Full: {moved:+.1f} % over {len(losses)} steps", (low + high) / 2, float(losses.mean()))
+    return Stage(f"Full: {words.change(moved)} over {len(losses):,} steps", (low + high) / 2, float(losses.mean()))
 
 
 def _predicted(snapshot: Snapshot, low: float, high: float) -> Stage | None:

@@ -10,6 +10,7 @@ from app.alert_log import Life
 from app.store import Snapshot
 from app.theme import ICON
 from app.views import words
+from app.views.alerts import after_going_back, went_back
 from app.views.commands import title as command_title
 from app.views.health_flags import lives
 from trainer_core.spec.alerts import NOT_FINITE, RULES
@@ -124,7 +125,8 @@ def _standing(snapshot: Snapshot, sign: Sign, found: Mapping[str, Life], config:
     else:
         last = max(known, key=lambda life: life.first_step)
         ended = last.resolved.step if last.resolved else last.first_step
-        seen = f"seen at step {last.first_step:,}, over at {ended:,}"
+        back = after_going_back(went_back(last, snapshot))
+        seen = f"seen at step {last.first_step:,}, over at {ended:,}{back}"
     return Standing(sign, False, Severity.HEALTHY, "✓", f"{seen} · {number}" if number else seen, "")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.store import PHASES, Snapshot
-from app.views.strip import prediction_locked
+from app.views.commands import prediction_locked
 from trainer_core.spec.commands import CommandState, LockPrediction
 from trainer_core.spec.config import Config
 from trainer_core.spec.guards import Answer

@@ -6,8 +6,8 @@ from app.alert_log import Life
 from app.store import Snapshot
 from app.theme import ICON
 from app.views import words
+from app.views.commands import prediction_locked
 from app.views.measured import LABELS, Measured, newest, shown
-from app.views.strip import prediction_locked
 from trainer_core.spec.alerts import NOT_FINITE, RULES, SYSTEM_RULES, AlertRule
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.store import Snapshot
+from app.theme import ICON
 from app.views import words
-from trainer_core.spec.commands import CommandState, LockPrediction
+from app.views.alerts import worst
+from app.views.commands import STEERABLE, prediction_locked
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import CommandChanged, RunStarted
+from trainer_core.spec.records import RunStarted
 from trainer_core.spec.severity import Severity
 
 RATE_WINDOW_S = 10.0
@@ -63,6 +65,10 @@ class Strip:
     alerts_tone: str
     attempt: str
     locked: bool
+    worst: str
+    """The critical alert that is open, in words; empty: none is."""
+    remedy: str
+    """The name of its remedy, where the run can take one."""
 
 
 def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
@@ -73,10 +79,11 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     rate = step_rate(snapshot) if status.state in ("working", "replay") else None
     alerts = [life.raised for life in snapshot.side.alerts.open]
     advice = ADVICE | OWN_LOOP_ADVICE if snapshot.own_loop else ADVICE
-    worst = Severity(max((alert.severity for alert in alerts), default=Severity.HEALTHY))
+    severity = Severity(max((alert.severity for alert in alerts), default=Severity.HEALTHY))
+    critical = worst(snapshot)
     return Strip(
         state=status.state,
-        tone=TONE.get(status.state, "muted"),
+        tone=TONE.get(status.state, "muted") if critical is None else "critical",
         because=status.because,
         advice=advice.get(status.state, "").format(task=started.task if started else "TASK", run=run),
         phase=None if snapshot.own_loop else snapshot.phase,
@@ -89,9 +96,11 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         confidence=words.number(last_confidence(snapshot)),
         saved=words.share(step - snapshot.backward_passes, step) if step > snapshot.backward_passes else words.ABSENT,
         alerts=f"{len(alerts)} open" if alerts else "none open",
-        alerts_tone=worst.name.lower(),
+        alerts_tone=severity.name.lower(),
         attempt=words.count(snapshot.steps.last("attempt") if snapshot.steps.length else None),
         locked=prediction_locked(snapshot),
+        worst=f"{ICON[critical.severity]} {critical.said} · since step {critical.step:,}" if critical else "",
+        remedy=critical.remedy if critical is not None and status.state in STEERABLE else "",
     )
 
 
@@ -113,10 +122,3 @@ def step_rate(snapshot: Snapshot) -> float | None:
 def last_confidence(snapshot: Snapshot) -> float | None:
     """The newest confidence that was said."""
     return snapshot.last.confidence if snapshot.last is not None else None
-
-
-def prediction_locked(snapshot: Snapshot) -> bool:
-    """Whether the operator keeps the run in FULL."""
-    changes = [c for c in snapshot.of(CommandChanged) if c.state is CommandState.APPLIED]
-    locks = [c.command.locked for c in changes if isinstance(c.command, LockPrediction)]
-    return bool(locks and locks[-1])

@@ -3,6 +3,8 @@
 import math
 
 ABSENT = "–"
+REMEDY = "Remedy on Control…"
+"""The button of a remedy, the same on every page."""
 
 
 def duration(seconds: float | None) -> str:
@@ -42,6 +44,12 @@ def number(value: float | None, digits: int = 3) -> str:
 def count(value: float | None) -> str:
     """A whole number with thousands set apart."""
     return ABSENT if value is None else f"{value:,.0f}"
+
+
+def change(percent: float) -> str:
+    """``+12 %``, ``-0.4 %``, ``±0 %``; never the minus of a zero."""
+    said = f"{percent:+.{0 if abs(percent) >= 10 else 1}f}"
+    return "±0 %" if float(said) == 0 else f"{said} %"
 
 
 def several(number_: int, unit: str) -> str:

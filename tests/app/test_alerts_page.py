@@ -221,7 +221,7 @@ def test_buttons_are_offered_only_while_the_run_takes_commands_and_name_no_comma
     script.say(raised(script.step))
     (item,) = screen.tables(moment(script))[1]["entries"]
     assert [(p["what"], p["which"]) for p in item["press"]] == [
-        ("remedy", "oscillation"), ("acknowledge", "alert-0-oscillation"), ("silence", "oscillation"),
+        ("control", "oscillation"), ("acknowledge", "alert-0-oscillation"), ("silence", "oscillation"),
     ]  # fmt: skip
     assert item["href"] == f"/?run=my+run&from=0&to={script.step + screen.AROUND}"
     for state in ("finished", "crashed", "replay"):

@@ -58,26 +58,39 @@ def row(page: Page, rule: str) -> Locator:
     return page.locator(f'.hy-entries > li[data-rule="{rule}"]').first
 
 
-def test_a_press_asks_first_and_what_was_done_is_shown_when_the_run_has_done_it(
+def test_a_remedy_opens_control_filled_in_and_is_sent_when_it_is_confirmed_there(
     live: tuple[Path, Dashboard], open_page: Callable[..., Page]
 ) -> None:
     run_dir, dashboard = live
     page = open_page(f"{dashboard.url}/alerts?run=live", steering=dashboard)
     page.wait_for_selector(FIRST, timeout=60_000)
     expect(row(page, PLATEAU).locator(".hy-change")).to_contain_text("learning_rate")
-    row(page, PLATEAU).get_by_role("button", name="Apply remedy…").click()
+    row(page, PLATEAU).get_by_role("button", name="Remedy on Control…").click()
+    expect(page.get_by_text("Filled in by the button that led here. Nothing has been sent")).to_be_visible()
+    assert "remedy=loss_plateau" in page.url and "run=live" in page.url
+    page.get_by_role("button", name="Apply all of it…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Twice the learning rate")
     assert not [r for r in records(run_dir) if isinstance(r, CommandChanged)], "nothing was sent by looking"
     dialog.get_by_role("button", name="Apply all of it").click()
     assert applied(run_dir, ApplyRemedy).command == ApplyRemedy("loss_plateau")
-    expect(page.get_by_text("applied at step").first).to_be_visible()
+    expect(page.get_by_text("Filled in by the button that led here")).to_have_count(0)
+    page.wait_for_url(lambda url: "remedy=" not in url)
+
+
+def test_a_press_asks_first_and_what_was_done_is_shown_when_the_run_has_done_it(
+    live: tuple[Path, Dashboard], open_page: Callable[..., Page]
+) -> None:
+    run_dir, dashboard = live
+    page = open_page(f"{dashboard.url}/alerts?run=live", steering=dashboard)
+    page.wait_for_selector(FIRST, timeout=60_000)
     row(page, DISK).get_by_role("button", name="Acknowledge").click()
     step = applied(run_dir, AcknowledgeAlert).step
     expect(row(page, DISK).locator(".hy-path")).to_contain_text(f"acknowledged at {step:,}")
     expect(row(page, DISK).get_by_role("button", name="Acknowledge")).to_have_count(0)
+    expect(page.get_by_text("applied at step").first).to_be_visible()
     row(page, DISK).get_by_role("button", name="Silence…").click()
-    dialog.get_by_role("button", name="Silence").click()
+    page.get_by_role("dialog").get_by_role("button", name="Silence").click()
     change = applied(run_dir, SilenceAlert)
     assert change.command == SilenceAlert(DISK, 500)
     expect(row(page, DISK).locator(".hy-path")).to_contain_text(f"silenced until {change.step + 500:,}")
@@ -91,8 +104,12 @@ def test_whoever_only_looks_may_filter_and_follow_links_and_sends_nothing(
     page = open_page(f"{dashboard.url}/alerts?run=live")
     page.wait_for_selector(FIRST, timeout=60_000)
     before = sum(isinstance(r, CommandChanged) for r in records(run_dir))
-    page.locator("#hy-issue-overfitting").get_by_role("button", name="Apply remedy…").click()
+    page.locator(".hy-entries").get_by_role("button", name=re.compile("Acknowledge|Silence")).first.click()
     expect(page.get_by_text("You are looking only")).to_be_visible()
+    page.locator("#hy-issue-overfitting").get_by_role("button", name="Remedy on Control…").click()
+    expect(page.get_by_role("button", name="Apply all of it…")).to_be_disabled()
+    page.goto(f"{dashboard.url}/alerts?run=live")
+    page.wait_for_selector(FIRST, timeout=60_000)
     assert sum(isinstance(r, CommandChanged) for r in records(run_dir)) == before
     page.get_by_label("Rule", exact=True).select_option(PLATEAU)
     expect(row(page, DISK)).to_be_hidden()

@@ -143,11 +143,11 @@ def test_an_emergency_of_the_reference_page_opens_control_filled_in_and_sends_no
     for who in ("Ann", ""):
         page = operator(who)
         page.goto(f"{dashboard.url}/reference?run=live")
-        page.locator("tr", has_text="Low confidence").get_by_role("button", name="Open on Control…").click()
+        page.locator("tr", has_text="Low confidence").get_by_role("button", name="Remedy on Control…").click()
         page.wait_for_url("**/control?**")
         assert "remedy=low_confidence" in page.url and "run=live" in page.url
         expect(page.get_by_role("combobox", name="Problem")).to_have_value("Low confidence", timeout=1000 * PATIENCE_S)
-        expect(page.get_by_text("Filled in by the link that led here")).to_be_visible()
+        expect(page.get_by_text("Filled in by the button that led here. Nothing has been sent")).to_be_visible()
         apply = page.get_by_role("button", name="Apply all of it…")
         expect(apply).to_be_enabled() if who else expect(apply).to_be_disabled()
     assert sum(isinstance(record, CommandChanged) for record in records(run_dir)) == before

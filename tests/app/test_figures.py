@@ -13,7 +13,7 @@ from plotly import graph_objects as go
 import app
 from app.figures import commands as commands_figure
 from app.figures import confidence, gradient, lifecycle, loss
-from app.figures.spec import Figure
+from app.figures.spec import Figure, decades
 from app.screens.registry import PAGES
 from app.store import Snapshot, Store
 from app.theme import TOKENS, tokens
@@ -30,6 +30,12 @@ def seen(script: Script) -> Snapshot:
     store = Store()
     store.append(script.rows)
     return store.snapshot()
+
+
+@pytest.mark.parametrize(("low", "high", "every"), [(1e-2, 1e2, 1), (1e-8, 1.0, 1), (1e-9, 1.0, 2), (1e-20, 1.0, 3)])
+def test_ticks_of_many_decades_do_not_cover_one_another(low: float, high: float, every: int) -> None:
+    assert decades(low, high)["dtick"] == every
+    assert decades(low, high)["range"] == [math.log10(low), math.log10(high)]
 
 
 def all_figures(snapshot: Snapshot, window: Window | None = None) -> list[Figure]:

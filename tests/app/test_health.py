@@ -21,6 +21,7 @@ from app.screens.page import Moment
 from app.store import Snapshot, Store
 from app.theme import tokens
 from app.views import health_checks, health_curve, health_layers, health_rate
+from app.views.alerts import alerts
 from app.views.health_flags import flag, lives
 from app.views.health_signs import SIGNS, signs
 from app.views.series import Look, Window
@@ -143,6 +144,21 @@ def test_a_sign_is_quiet_then_lit_then_over(sign: Any) -> None:
         script.say(AlertResolved(12, f"id-{rule}", rule, "gone"))
     standing = next(s for s in signs(seen(script), Config()) if s.sign is sign)
     assert not standing.lit and "seen at step 10, over at 12" in standing.line
+
+
+def test_a_sign_that_a_rollback_ended_says_so_and_is_not_over_before_it_was_seen() -> None:
+    script = Script().start().steps(906)
+    script.say(raised(906, "not finite", "loss", Severity.CRITICAL))
+    script.roll_back(800)
+    script.steps(10)
+    script.say(AlertResolved(810, "id-not finite", "not finite", "not finite healthy for 10 steps"))
+    line = next(s for s in signs(seen(script), Config()) if s.sign.key == "nan").line
+    assert line.startswith("seen at step 906, over at 810, after going back to 800")
+    script.steps(200)
+    script.roll_back(700)
+    again = next(s for s in signs(seen(script), Config()) if s.sign.key == "nan").line
+    assert again.startswith("seen at step 906, over at 810, after going back to 800"), "later rollbacks do not matter"
+    assert alerts(seen(script))[0].standing == "resolved at step 810, after going back to 800"
 
 
 def test_every_alert_rule_named_by_the_page_exists_and_tells_causes() -> None:

@@ -34,11 +34,11 @@ def test_a_lit_sign_shows_its_diagram_and_leads_to_its_alert(
     expect(lit).to_contain_text("Oscillation")
     expect(lit).to_contain_text("Remedy ready: scale learning rate by 0.3")
     expect(lit.locator("[data-figure]")).to_have_attribute("data-revision", re.compile(r"\d+"), timeout=30_000)
-    expect(lit.get_by_role("button", name="Apply remedy…")).to_be_visible()
+    expect(lit.get_by_role("button", name="Remedy on Control…")).to_be_visible()
 
     quiet = page.locator(".hy-sign", has_text="Loss plateau")
     expect(quiet.locator("dl")).to_be_hidden()
-    expect(quiet.get_by_role("button", name="Apply remedy…")).to_be_hidden()
+    expect(quiet.get_by_role("button", name="Remedy on Control…")).to_be_hidden()
     page.get_by_label("Show Loss plateau").focus()
     page.keyboard.press("Space")
     expect(quiet.locator("dl")).to_be_visible()

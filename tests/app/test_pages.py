@@ -10,6 +10,7 @@ import app
 from app.watching import RUNS_DIR, watch
 from tests.app.rows import Script, cycled
 from trainer_core.spec.records import MetricsMeasured
+from trainer_core.telemetry.rundir import claim
 
 PAGES = ("live", "phases", "health", "alerts", "control", "compare", "reference")
 
@@ -70,3 +71,19 @@ def test_metrics_chosen_on_the_health_page_stay_in_the_address(
     assert not shown.exception
     assert shown.query_params["metric"] in ("recall", ["recall"])  # one value may come without its list
     assert next(box for box in shown.multiselect if box.label == "Metrics shown first").value == ["recall"]
+
+
+@pytest.mark.usefixtures("steering")
+def test_what_was_pressed_is_done_although_the_run_changed_while_the_page_was_drawn(
+    page: Callable[[str], AppTest], written_run: Callable[[str, Script], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = claim(written_run("run-a", cycled(1)))
+    try:
+        shown = page("control")
+        states = iter([1, 2])  # when the forms are drawn, and a moment later
+        monkeypatch.setattr("app.widgets.form_state", lambda _feed: next(states, 2))
+        shown = next(button for button in shown.button if button.label == "Roll back…").click().run()
+        assert not shown.exception
+        assert any("No checkpoint to go back to" in text.value for text in shown.markdown), "the dialog is open"
+    finally:
+        lock.close()

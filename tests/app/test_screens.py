@@ -51,7 +51,7 @@ def test_a_page_fills_what_it_names_and_names_what_it_fills(feed: Feed, name: st
     for message in screen.glance(time.time()):
         bound |= set(message.get("set", {}))
         filled |= {message["name"]} if message["t"] == "list" else set()
-    named = set(re.findall(r'data-(?:bind|on|scale|tone|flash|phase-of)="([^"]+)"', html))
+    named = set(re.findall(r'data-(?:bind|on|scale|tone|flash|phase-of|which-of)="([^"]+)"', html))
     assert named <= bound, f"never filled: {named - bound}"
     own = {key for key in bound if not key.startswith(("strip.", "feed.", "replay."))}
     assert own <= named, f"filled but nowhere shown: {own - named}"

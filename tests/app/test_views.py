@@ -99,6 +99,19 @@ def test_the_predicted_path_is_a_series_of_its_own_one_piece_a_cycle() -> None:
     assert predicted["low"][0] == pytest.approx(predicted["y"][0] - 0.1)
 
 
+def test_the_strip_says_what_is_critical_and_names_its_remedy_while_the_run_takes_one() -> None:
+    script = Script().start().steps(10)
+    explodes = ("grad_norm", 120.0, 100.0, "it explodes", "gradient_explosion", (ScaleLearningRate(0.5),))
+    script.say(AlertRaised(10, "a", "gradient norm", Severity.WARNING, *explodes))
+    shown = strip(seen(script), Status(), "runs/a", script.time)
+    assert (shown.worst, shown.remedy, shown.tone) == ("", "", "healthy"), "a warning is only counted"
+    script.say(AlertRaised(10, "a", "gradient norm", Severity.CRITICAL, *explodes))
+    shown = strip(seen(script), Status(), "runs/a", script.time)
+    assert shown.worst == "✖ gradient norm: 120, past its critical limit 100 · since step 10"
+    assert (shown.remedy, shown.tone) == ("gradient_explosion", "critical")
+    assert strip(seen(script), Status("finished", "done"), "runs/a", script.time).remedy == ""
+
+
 def test_bands_are_drawn_one_by_one_until_there_are_too_many() -> None:
     few = bands(seen(cycled(5)), 0, 200)
     assert not few.merged
@@ -120,6 +133,13 @@ def test_open_alerts_come_first_and_the_worst_of_them_on_top() -> None:
     assert found[0].said == "rule: 12, past its critical limit 10"
     assert found[2].standing == "resolved at step 20"
     assert len(open_alerts(seen(script))) == 2
+
+
+@pytest.mark.parametrize(
+    ("percent", "said"), [(-0.004, "±0 %"), (0.0, "±0 %"), (-0.44, "-0.4 %"), (9.96, "+10.0 %"), (-41.7, "-42 %")]
+)
+def test_a_change_is_never_the_minus_of_a_zero(percent: float, said: str) -> None:
+    assert words.change(percent) == said
 
 
 def test_an_alert_says_what_its_remedy_would_send() -> None:
