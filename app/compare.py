@@ -1,5 +1,7 @@
 """The Compare page's choices: which runs, and the exact account against a plain baseline. Draws nothing live itself."""
 
+import json
+import zlib
 from pathlib import Path
 
 import streamlit as st
@@ -8,6 +10,7 @@ from app.components import mount
 from app.feed import Feed
 from app.live import MOST_COMPARED
 from app.views import baseline
+from app.views.runs import lines
 from app.watching import watch
 from app.widgets import FIRST_READ_S, choose_run, frame
 from trainer_core.spec.errors import RunError, UserError
@@ -15,6 +18,8 @@ from trainer_core.spec.records import RunStarted
 from trainer_core.telemetry import baselines
 from trainer_core.telemetry.comparison import Comparison, compare
 
+TICKED = "runs_ticked"
+"""Session key: rows of the run table have just been ticked, which changes the rest of the page."""
 MOST_AT_ONCE = 100_000
 """Journal rows of both runs that are read without being asked; a longer account takes many seconds."""
 
@@ -39,6 +44,7 @@ def compare_page() -> None:
         )  # fmt: skip
     st.query_params["with"] = ",".join(chosen)
     mount(feed, "compare", chosen)
+    all_runs(feed)
     st.markdown("#### Did prediction pay?")
     if not chosen:
         st.caption("Choose a plain baseline run above: `hybrid train TASK --plain` makes one.")
@@ -53,6 +59,43 @@ def compare_page() -> None:
     )
     if base is not None:
         against(feed, base)
+
+
+@st.fragment
+def all_runs(feed: Feed) -> None:
+    """Every run under the directory, searched by words; those that are ticked are put beside this one."""
+    runs = watch().runs()
+    st.markdown(f"#### All runs ({len(runs):,})")
+    asked = st.text_input(
+        "With the words", key="runs_words", placeholder="parts of a name, task, state or date", width=460
+    )
+    found = lines(runs, asked)
+    names = [line.name for line in found]
+    key = f"runs_{zlib.crc32(json.dumps(names).encode())}"  # of other rows: nothing of them is ticked yet
+    st.dataframe(
+        [
+            {"Run": line.address, "Task": line.task, "State": line.state, "Phase": line.phase, "Step": line.step,
+             "Done": line.progress, "Started (UTC)": line.started, "Why": line.because}
+            for line in found
+        ],
+        key=key, hide_index=True, height=min(420, 38 + 35 * max(1, len(found))),
+        on_select=lambda: _ticked(feed.run_dir.name, names, key), selection_mode="multi-row",
+        column_config={
+            "Run": st.column_config.LinkColumn(display_text=r"run=(.*)$", help="Opens its Live page"),
+            "Done": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100),
+            "Step": st.column_config.NumberColumn(format="localized"),
+        },
+    )  # fmt: skip
+    st.caption("Newest first, as of now; a press on a head sorts. Tick rows to compare them with the run above.")
+    if st.session_state.pop(TICKED, False):
+        st.rerun()
+
+
+def _ticked(run: str, names: list[str], key: str) -> None:
+    """Callback of the table: the ticked runs are those beside this one."""
+    chosen = [names[row] for row in st.session_state[key].selection.rows if names[row] != run]
+    st.session_state[f"with_{run}"] = chosen[:MOST_COMPARED]
+    st.session_state[TICKED] = True
 
 
 def _plain(name: str) -> bool:

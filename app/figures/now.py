@@ -11,6 +11,7 @@ def html(seen: Strip, mode: str) -> str:
     """State, phase, step, confidence and alerts; ``mode`` is light or dark."""
     colours = TOKENS[mode]
     tone = colours[seen.tone]
+    edge = colours["critical"] if seen.worst else tone
     badge = (
         f'<span style="background:{PHASE[seen.phase]};color:{ON_PHASE[seen.phase]};border-radius:5px;padding:1px 8px;'
         f'font-weight:700;font-size:12.5px">{seen.phase.letter} {seen.phase.value}</span>'
@@ -29,7 +30,7 @@ def html(seen: Strip, mode: str) -> str:
     )
     return (
         f'<div data-testid="hy-now" style="display:flex;flex-wrap:wrap;gap:4px 10px;align-items:center;'
-        f"padding:8px 12px;border:1px solid {colours['line']};border-left:4px solid {tone};border-radius:8px;"
+        f"padding:8px 12px;border:1px solid {colours['line']};border-left:4px solid {edge};border-radius:8px;"
         f'background:{colours["raised"]};font-size:14px;color:{colours["text"]}">'
         f'<b style="color:{tone};text-transform:capitalize">{escape(seen.state)}</b>{badge}'
         f'<span style="font-variant-numeric:tabular-nums">{escape(facts)}</span>'

@@ -4,6 +4,7 @@
 ``data-tone`` colours by severity name, ``data-list`` is filled with items of a kind, ``data-figure`` holds a chart.
 """
 
+import json
 from collections.abc import Iterable
 from html import escape
 
@@ -62,14 +63,23 @@ def bound(key: str, tag: str = "span", css: str = "") -> str:
     return f'<{tag} class="{css}" data-bind="{key}"></{tag}>'
 
 
-def keys(*lines: tuple[str, str, str]) -> str:
-    """What the lines of a chart are: (token, "solid", "dashed" or "dotted", words)."""
-    said = "".join(
-        f'<span class="hy-key"><i class="hy-line" style="border-top: 2px {dash} var(--hy-{token})"></i>'
-        f"{escape(what)}</span>"
-        for token, dash, what in lines
+def stroke(token: str, dash: str = "solid") -> str:
+    """A piece of a line, for a legend."""
+    return f'<i class="hy-line" style="border-top: 2px {dash} var(--hy-{token})"></i>'
+
+
+def key(mark: str, what: str, *series: str) -> str:
+    """An entry of a chart's legend; a press hides its ``series`` and shows them again."""
+    names = escape(json.dumps(series))
+    return (
+        f'<button type="button" class="hy-key" aria-pressed="true" title="Hide or show" data-eye="{names}">'
+        f"{mark}{escape(what)}</button>"
     )
-    return f'<div class="hy-legend">{said}</div>'
+
+
+def legend(*keys: str) -> str:
+    """The entries of a legend, beside a chart's title."""
+    return f'<div class="hy-legend">{"".join(keys)}</div>'
 
 
 def remedy(name: str, css: str = "") -> str:

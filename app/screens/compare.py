@@ -49,7 +49,9 @@ def _tools() -> str:
 def lists(moment: Moment) -> Lists:
     """The run table and the settings that differ."""
     runs = moment.runs
-    table: list[Json] = [{"cells": row(run), "tone": "", "swatch": f"run_{run.colour}"} for run in runs]
+    table: list[Json] = [
+        {"cells": row(run), "tone": "", "swatch": f"run_{run.colour}", "eye": run.name} for run in runs
+    ]
     settings: list[Json] = [
         {"cells": [name, " · ".join(value or "–" for value in values)], "tone": ""}
         for name, values in differences(runs)[:MOST_SETTINGS]

@@ -34,11 +34,19 @@ FLAGS: dict[str, tuple[str, ...]] = {
 }
 """Charts that have alerts of their own; the worst open one stands beside the chart."""
 LEGENDS = {
-    "learning_rate": blocks.keys(
-        ("accent", "solid", "applied"), ("accent", "dotted", "to come"), ("faint", "dashed", "planned")
+    "learning_rate": blocks.legend(
+        blocks.key(blocks.stroke("accent"), "applied", "applied", "alone"),
+        blocks.key(blocks.stroke("accent", "dotted"), "to come", "ahead"),
+        blocks.key(blocks.stroke("faint", "dashed"), "planned", "planned"),
     ),
-    "validation": blocks.keys(("measured", "solid", "training, smoothed"), ("accent", "dashed", "validation")),
-    "curve": blocks.keys(("measured", "solid", "measured, smoothed"), ("phase_predict", "dashed", "predicted ± 5 %")),
+    "validation": blocks.legend(
+        blocks.key(blocks.stroke("measured"), "training, smoothed", "faint", "smooth"),
+        blocks.key(blocks.stroke("accent", "dashed"), "validation", "validation"),
+    ),
+    "curve": blocks.legend(
+        blocks.key(blocks.stroke("measured"), "measured, smoothed", "faint", "smooth", "alone"),
+        blocks.key(blocks.stroke("phase_predict", "dashed"), "predicted ± 5 %", "predicted", "close"),
+    ),
 }
 MACHINE = ("sys_cpu", "sys_memory", "sys_process", "sys_disk", "sys_gpu", "sys_heat")
 OF_GPUS = ("sys_gpu", "sys_heat")

@@ -85,10 +85,12 @@ def _happening_item(happening: Happening) -> Json:
 
 
 def _legend() -> str:
-    phases = "".join(f'<span class="hy-key">{blocks.chip(phase)}{phase.value.lower()}</span>' for phase in Phase)
-    return (
-        f'<div class="hy-legend">{phases}<span class="hy-key"><i class="hy-line"></i>measured</span>'
-        '<span class="hy-key"><i class="hy-line hy-dashed"></i>predicted ± error</span>'
-        '<span class="hy-key"><i class="hy-line hy-pale"></i>abandoned</span>'
-        '<span class="hy-key"><b>▼</b>command</span><span class="hy-key"><b>✕</b>undone prediction</span></div>'
+    phases = (f'<span class="hy-key">{blocks.chip(phase)}{phase.value.lower()}</span>' for phase in Phase)
+    return blocks.legend(
+        *phases,
+        blocks.key(blocks.stroke("measured"), "measured", "measured", "alone", "ema"),
+        blocks.key(blocks.stroke("phase_predict", "dashed"), "predicted ± error", "predicted", "predicted_alone"),
+        blocks.key(blocks.stroke("abandoned"), "abandoned", "abandoned", "predicted_abandoned"),
+        blocks.key("<b>▼</b>", "command", "mark_commands"),
+        blocks.key("<b>✕</b>", "undone prediction", "mark_undone"),
     )

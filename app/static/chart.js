@@ -96,6 +96,7 @@ export class Chart {
       const cells = z && { z, customdata: z.map((row) => row.map((v) => (v === null ? null : 10 ** v))) };
       return { ...themed(screen.colours, trace), x, y: categories ?? (height === undefined ? y : x.map(() => height)), text, ...cells };
     });
+    this.traces.forEach(({ series }, i) => { data[i].visible = screen.shows(this.section.dataset.figure, series); });
     const layout = themed(screen.colours, this.layout);
     layout.shapes = (layout.shapes ?? []).flatMap(({ band, yspan, ...shape }) => {
       if (band === undefined) return [shape];

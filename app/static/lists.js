@@ -112,8 +112,10 @@ const KINDS = {
     if (item.tone) tr.dataset.toneIs = item.tone;
     tr.append(...item.cells.map((text) => make("td", "", text)));
     if (item.swatch) {
-      const swatch = make("i", "hy-swatch");
-      swatch.style.background = `var(--hy-${item.swatch})`;
+      const swatch = Object.assign(make("button", "hy-swatch"), { type: "button", title: "Hide or show in the charts" });
+      swatch.style.setProperty("--swatch", `var(--hy-${item.swatch})`);
+      swatch.dataset.eye = JSON.stringify([item.eye]);
+      swatch.ariaLabel = `Show ${item.eye} in the charts`;
       tr.firstElementChild.prepend(swatch);
     }
     return tr;

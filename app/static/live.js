@@ -42,6 +42,8 @@ class Screen {
     this.toasts = new Toasts(this.root);
     wireFilters(this.root);
     this.root.addEventListener("click", (event) => pressed(event, this.send));
+    this.hidden = new Set();  // "figure/series", or "/series" for all charts of the page
+    this.root.addEventListener("click", (event) => this.eye(event.target.closest("[data-eye]")));
     this.replay = new Replay(this.root, () => this.changed());
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
@@ -151,7 +153,24 @@ class Screen {
     const list = this.root.querySelector(`[data-list="${name}"]`);
     fill(list, items);
     filter(this.root, list);
+    for (const button of list.querySelectorAll("[data-eye]")) button.ariaPressed = !this.eyed(button).some((key) => this.hidden.has(key));
   }
+
+  // -- what the reader has hidden --
+  eyed(button) {
+    const figure = button.closest("[data-figure]")?.dataset.figure ?? "";
+    return JSON.parse(button.dataset.eye).map((series) => `${figure}/${series}`);
+  }
+
+  eye(button) {
+    if (!button) return;
+    const hide = button.ariaPressed === "true";
+    button.ariaPressed = !hide;
+    for (const key of this.eyed(button)) hide ? this.hidden.add(key) : this.hidden.delete(key);
+    this.redraw();
+  }
+
+  shows(figure, series) { return !this.hidden.has(`${figure}/${series}`) && !this.hidden.has(`/${series}`); }
 
   banner(text) {
     const el = this.root.querySelector(".hy-banner");

@@ -83,7 +83,7 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     critical = worst(snapshot)
     return Strip(
         state=status.state,
-        tone=TONE.get(status.state, "muted") if critical is None else "critical",
+        tone=TONE.get(status.state, "muted"),
         because=status.because,
         advice=advice.get(status.state, "").format(task=started.task if started else "TASK", run=run),
         phase=None if snapshot.own_loop else snapshot.phase,

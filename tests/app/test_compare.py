@@ -1,5 +1,7 @@
 """Runs beside one another: colours, costs, what differs, and the account against a baseline."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ from app.figures import compare as figures
 from app.store import Snapshot, Store
 from app.views import baseline, words
 from app.views.compare import COLOURS, compared, cost, differences, row, shares, training, validation
+from app.views.runs import lines
 from app.views.timeline import at_work
 from tests.app.rows import Script, cycled
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import ValidationMeasured
 from trainer_core.telemetry.comparison import Comparison, Cost, EqualLoss, Gap
+from trainer_core.telemetry.rundir import RunStatus, RunSummary
 
 
 def seen(script: Script) -> Snapshot:
@@ -29,6 +33,21 @@ def test_a_run_keeps_its_colour_whoever_is_beside_it() -> None:
     many = compared([(f"run-{i}", "", snapshot) for i in range(COLOURS)])
     assert sorted(run.colour for run in many) == list(range(COLOURS))
     assert [run.name for run in many] == [f"run-{i}" for i in range(COLOURS)]
+
+
+def test_runs_are_searched_by_every_word_in_whatever_they_say() -> None:
+    runs = [
+        RunSummary("big run", Path("a"), RunStatus("crashed", "its lock is free", 50, 200), "code_lm", 1.7e9),
+        RunSummary("new", Path("b"), RunStatus("working", "steps are coming", 7), "digits", 1.7e9 + 86400),
+        RunSummary("broken", Path("c"), RunStatus("unreadable", "no database")),
+    ]
+    assert [line.name for line in lines(runs)] == ["big run", "new", "broken"]
+    assert [line.name for line in lines(runs, "Code_LM crashed")] == ["big run"]
+    assert [line.name for line in lines(runs, "2023-11-15")] == ["new"]
+    assert lines(runs, "digits crashed") == []
+    first, second, third = lines(runs)
+    assert (first.progress, first.address, first.started) == (25.0, "/?run=big%20run", "2023-11-14 22:13")
+    assert (second.progress, third.started) == (None, "")
 
 
 def test_pauses_are_no_time_at_work() -> None:
