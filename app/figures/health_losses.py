@@ -24,6 +24,9 @@ from trainer_core.spec.records import ValidationMeasured
 SMOOTH = 0.9
 """Of curves whose shape matters more than their steps; the reader's own smoothing when that is more."""
 MOST_VALIDATIONS = 5000
+HUNDREDFOLD = 100.0
+SPREAD = " · log axis: losses lie a hundredfold apart"
+"""Said where the reader did not ask for a logarithmic axis and has one."""
 
 
 def curve(snapshot: Snapshot, look: Look) -> Figure:
@@ -35,10 +38,11 @@ def curve(snapshot: Snapshot, look: Look) -> Figure:
     close = Series({"x": path["x"], "low": path["y"] * (1 - CLOSE), "high": path["y"] * (1 + CLOSE)})
     found = bands(snapshot, low, high)
     named = stages(snapshot)
+    spread = _spread(measured.kept.columns["y"])
     return Figure(
         name="curve",
         title="This run's curve",
-        caption="the whole run, smoothed · predicted ± 5 %",
+        caption=f"the whole run, smoothed · predicted ± 5 %{SPREAD if spread else ''}",
         traces=[
             outline_trace("close", "predicted ± 5 %", 0.28),
             _thin("faint", "loss", "$measured@0.25", 1),
@@ -51,7 +55,7 @@ def curve(snapshot: Snapshot, look: Look) -> Figure:
         layout=layout(
             low,
             high,
-            _scale(look),
+            {"type": "log" if look.log or spread else "linear", "nticks": 6},
             margin={"l": 46, "r": 14, "t": 8, "b": 38},
             shapes=band_shapes(0.10),
             annotations=[*band_letters(found), *(_note(stage, i, low, high) for i, stage in enumerate(named))],
@@ -68,6 +72,12 @@ def curve(snapshot: Snapshot, look: Look) -> Figure:
         steps=False,
         signals=("loss", "predicted_loss"),
     )  # fmt: skip
+
+
+def _spread(y: F64) -> bool:
+    """Whether the highest loss is so far above the usual one that a linear axis would show nothing else."""
+    known = y[np.isfinite(y)]
+    return bool(len(known) and known.min() > 0 and known.max() > HUNDREDFOLD * float(np.median(known)))
 
 
 def validation(
@@ -95,6 +105,7 @@ def validation(
             {"series": "validation", "name": "validation", "type": "scatter", "mode": "lines+markers",
              "hovertemplate": "%{y:.4g}", "line": {"color": "$accent", "width": 1.9, "dash": "dash"},
              "marker": {"size": 6, "color": "$accent", "symbol": "square"}},
+            alone_trace(),
             nan_trace(),
         ],
         layout=layout(
@@ -109,6 +120,7 @@ def validation(
             "faint": _bare(measured),
             "smooth": measured.smoothed,
             "validation": Series({"x": x[kept], "y": y[kept]}),
+            "alone": measured.alone,
             "mark_nan": nan_series(snapshot.not_finite, "loss", low, high),
         },
         signals=("loss",),

@@ -40,7 +40,7 @@ LEGENDS = {
         blocks.key(blocks.stroke("faint", "dashed"), "planned", "planned"),
     ),
     "validation": blocks.legend(
-        blocks.key(blocks.stroke("measured"), "training, smoothed", "faint", "smooth"),
+        blocks.key(blocks.stroke("measured"), "training, smoothed", "faint", "smooth", "alone"),
         blocks.key(blocks.stroke("accent", "dashed"), "validation", "validation"),
     ),
     "curve": blocks.legend(

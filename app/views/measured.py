@@ -92,6 +92,6 @@ def shown(signal: str, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return words.number(value)
     if signal in PERCENT:
-        return f"{100 * value:.3g} %"
+        return "below 0.05 %" if 0 < 100 * value < 0.05 else f"{100 * value:.3g} %"
     unit = UNITS.get(signal, "")
     return f"{words.number(value)} {unit}".rstrip()

@@ -133,7 +133,10 @@ def a_long_run(run_dir: Path, *early: Record) -> None:
     seal(run_dir, rows=5000, kept=1000)
 
 
-def test_a_feed_shows_the_newest_rows_first_and_everything_when_they_have_been_drawn(tmp_path: Path) -> None:
+def test_a_feed_shows_the_newest_rows_first_and_everything_when_they_have_been_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.feed.DRAWN_WITHIN_S", 1000.0)
     a_long_run(tmp_path)
     feed = Feed(tmp_path)
     try:

@@ -161,6 +161,17 @@ def test_a_sign_that_a_rollback_ended_says_so_and_is_not_over_before_it_was_seen
     assert alerts(seen(script))[0].standing == "resolved at step 810, after going back to 800"
 
 
+def test_a_spike_does_not_flatten_the_rest_of_the_curve() -> None:
+    script = Script().start().steps(300, loss=1.0)
+    quiet = PAGE.figures["curve"](moment(seen(script)), Look(Window()))
+    assert quiet.layout["yaxis"]["type"] == "linear" and "log axis" not in quiet.caption
+    script.steps(20, loss=5000.0).steps(300, loss=1.0)
+    spiked = PAGE.figures["curve"](moment(seen(script)), Look(Window()))
+    assert spiked.layout["yaxis"]["type"] == "log" and "log axis" in spiked.caption
+    script.steps(1, loss=0.0).steps(300, loss=0.0)
+    assert PAGE.figures["curve"](moment(seen(script)), Look(Window())).layout["yaxis"]["type"] == "linear"
+
+
 def test_every_alert_rule_named_by_the_page_exists_and_tells_causes() -> None:
     assert all(sign.causes and sign.remedy and sign.symptoms for sign in SIGNS)
     assert {s.key for s in SIGNS} == {name.removeprefix("sign_") for name in PAGE.figures if name.startswith("sign_")}
