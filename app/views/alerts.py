@@ -35,7 +35,7 @@ class Alert:
     step: int
     resolved_step: int | None
     went_back: int | None
-    """The step that the run went back to before it was resolved, or since; None: it did not."""
+    """The step before its own that the run went back to until it was resolved, or since; None: it did not."""
     acknowledged: bool
     remedy: str
     """Name of its remedy; empty: none that would change anything while training runs."""
@@ -71,10 +71,11 @@ def _urgency(life: Life) -> tuple[int, int]:
 
 
 def went_back(life: Life, snapshot: Snapshot) -> int | None:
-    """The step that a rollback or a resume went back to while an alert was open: steps after it were taken again."""
+    """The step that a rollback or a resume went back to while an alert was open, if that was before it was raised."""
     ends = life.resolved_seq if life.resolved_seq is not None else snapshot.last_seq
     began = [row for row in snapshot.events[AttemptStarted] if life.first_seq < row.seq <= ends]
-    return min((row.record.step for row in began if isinstance(row.record, AttemptStarted)), default=None)
+    step = min((row.record.step for row in began if isinstance(row.record, AttemptStarted)), default=None)
+    return step if step is not None and step < life.first_step else None
 
 
 def after_going_back(step: int | None) -> str:

@@ -147,7 +147,9 @@ def test_a_sign_is_quiet_then_lit_then_over(sign: Any) -> None:
 
 
 def test_a_sign_that_a_rollback_ended_says_so_and_is_not_over_before_it_was_seen() -> None:
-    script = Script().start().steps(906)
+    script = Script().start().steps(100)
+    script.say(raised(100, "plateau", "steps_without_gain"))
+    script.steps(806)
     script.say(raised(906, "not finite", "loss", Severity.CRITICAL))
     script.roll_back(800)
     script.steps(10)
@@ -158,7 +160,9 @@ def test_a_sign_that_a_rollback_ended_says_so_and_is_not_over_before_it_was_seen
     script.roll_back(700)
     again = next(s for s in signs(seen(script), Config()) if s.sign.key == "nan").line
     assert again.startswith("seen at step 906, over at 810, after going back to 800"), "later rollbacks do not matter"
-    assert alerts(seen(script))[0].standing == "resolved at step 810, after going back to 800"
+    found = {alert.alert_id: alert for alert in alerts(seen(script))}
+    assert found["id-not finite"].standing == "resolved at step 810, after going back to 800"
+    assert found["id-plateau"].went_back is None, "the step it was raised at was not thrown away"
 
 
 def test_a_spike_does_not_flatten_the_rest_of_the_curve() -> None:
