@@ -81,7 +81,7 @@ class Feed:
         self._listeners: dict[Callable[[], object], None] = {}
         self._closing = threading.Event()
         self._begun = threading.Event()
-        self._drawn = threading.Event()
+        self._read_on = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed {run_dir.name}", daemon=True)
         self._thread.start()
@@ -93,7 +93,7 @@ class Feed:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until what was on disk at the start has been read; whether it has."""
-        self._drawn.set()
+        self._read_on.set()
         return self._caught_up.wait(timeout_s)
 
     @property
@@ -101,9 +101,9 @@ class Feed:
         """Whether there is something to show: all that was on disk, or of a long run its newest rows."""
         return self._begun.is_set()
 
-    def drawn(self) -> None:
-        """A browser shows what there is: the rest may be read now."""
-        self._drawn.set()
+    def read_on(self) -> None:
+        """A browser shows what there is, or nobody waits for it: the rest may be read now."""
+        self._read_on.set()
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
         """Call ``heard`` from the feed's thread whenever rows have come, until what is returned is called."""
@@ -113,7 +113,7 @@ class Feed:
     def close(self) -> None:
         """End the thread; at most three seconds."""
         self._closing.set()
-        self._drawn.set()
+        self._read_on.set()
         self._thread.join(timeout=3.0)
 
     def _at_present(self) -> None:
@@ -162,7 +162,7 @@ class Feed:
                 self.store, self.connection, self.status = first, Connection(whole=False), status(self.run_dir)
                 self._begun.set()
                 self._tell()
-                self._drawn.wait(DRAWN_WITHIN_S)
+                self._read_on.wait(DRAWN_WITHIN_S)
             full = Store()
             for chunk in chunks(reader, KINDS, LATEST):
                 if self._closing.is_set():

@@ -139,7 +139,10 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
     names = [other for other in websocket.query_params.get("with", "").split(",") if other and other != name]
     found = [await asyncio.to_thread(watch.feed, other) for other in dict.fromkeys(names[:MOST_COMPARED])]
     first = chosen_metrics(websocket.query_params.get("first", ""))
-    screen = Screen(feed, page, tuple(other for other in found if other is not None), first)
+    others = tuple(other for other in found if other is not None)
+    for other in others:
+        other.read_on()  # runs are compared as wholes: nothing of them is worth painting first
+    screen = Screen(feed, page, others, first)
     asked = _Asked()
     with contextlib.suppress(WebSocketDisconnect):
         async with asyncio.TaskGroup() as tasks:
@@ -180,7 +183,7 @@ async def _listen(websocket: WebSocket, feed: Feed, page: LivePage, asked: _Aske
             asked.changed |= msgspec.structs.replace(ask, drawn=asked.ask.drawn) != asked.ask
             asked.ask = ask
             if ask.drawn:
-                feed.drawn()
+                feed.read_on()
             if asked.changed:
                 asked.news.set()
     except WebSocketDisconnect:

@@ -144,7 +144,7 @@ def test_a_feed_shows_the_newest_rows_first_and_everything_when_they_have_been_d
         newest = feed.snapshot()
         assert newest.last is not None and newest.last.step == 12_000 and newest.steps.length == 2000
         assert not feed.connection.whole and feed.status is not None
-        feed.drawn()
+        feed.read_on()
         lengths: list[int] = []
         until(lambda: lengths.append(feed.snapshot().steps.length) or lengths[-1] == 12_000, 10, "everything")
         assert all(length == 2000 for length in lengths[:-1]), "the newest 2000, never a half-read past"
