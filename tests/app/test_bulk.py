@@ -2,7 +2,9 @@
 
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +139,13 @@ def test_a_feed_shows_the_newest_rows_first_and_everything_when_they_have_been_d
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.feed.DRAWN_WITHIN_S", 1000.0)
+    order: list[str] = []
+
+    def noted(*asked: Any) -> Iterator[history.Chunk]:
+        order.append("the rest is read")
+        return history.chunks(*asked)
+
+    monkeypatch.setattr("app.feed.chunks", noted)
     a_long_run(tmp_path)
     feed = Feed(tmp_path)
     try:
@@ -144,11 +153,13 @@ def test_a_feed_shows_the_newest_rows_first_and_everything_when_they_have_been_d
         newest = feed.snapshot()
         assert newest.last is not None and newest.last.step == 12_000 and newest.steps.length == 2000
         assert not feed.connection.whole and feed.status is not None
+        order.append("the newest are drawn")
         feed.read_on()
         lengths: list[int] = []
         until(lambda: lengths.append(feed.snapshot().steps.length) or lengths[-1] == 12_000, 10, "everything")
         assert all(length == 2000 for length in lengths[:-1]), "the newest 2000, never a half-read past"
         until(lambda: feed.connection.whole, 10, "it is said that this is everything")
+        assert order == ["the newest are drawn", "the rest is read"]
     finally:
         feed.close()
 
