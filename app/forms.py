@@ -174,7 +174,8 @@ def optimizer_forms(feed: Feed, phases: bool) -> None:
     left, right = st.columns(2)
     said = f"now {rate:.4g}" if rate else "not measured yet"
     with left:
-        value_form(feed, "rate", f"Learning rate ({said})", rate or 1e-3, SetLearningRate, low=1e-12, high=100.0,
+        value_form(feed, "rate" if rate else "first_rate", f"Learning rate ({said})", rate or 1e-3, SetLearningRate,
+                   low=1e-12, high=100.0,
                    note="Scales the schedule so that it is this now; later steps keep the scale.")  # fmt: skip
         clip = config.optimizer.gradient_clip_norm if config else 0.0
         if phases:

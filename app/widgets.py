@@ -11,6 +11,7 @@ from app.figures import now as now_figure
 from app.theme import TOKENS
 from app.views.commands import prediction_locked, state_rev
 from app.views.knobs import knobs
+from app.views.measured import newest
 from app.views.settings import live_settings
 from app.views.strip import strip
 from app.watching import watch
@@ -129,6 +130,7 @@ def form_state(feed: Feed) -> tuple[object, ...]:
         tuple(live.value for live in live_settings(snapshot)),
         tuple(knobs(snapshot)),
         state_rev(snapshot),
+        newest(snapshot, "learning_rate").value is None,
     )
 
 

@@ -179,7 +179,7 @@ def test_rollback_asks_first_and_the_split_is_drawn(
 ) -> None:
     run_dir, dashboard = live
     page = open_page(f"{dashboard.url}/control?run=live", steering=dashboard)
-    expect(commands(page)).to_be_visible(timeout=90_000)  # drawn last: what is pressed before moves under the pointer
+    expect(page.get_by_role("tab", name="Audit")).to_be_visible(timeout=90_000)  # drawn last: nothing moves any more
     saved = until(lambda: [r for r in records(run_dir) if isinstance(r, CheckpointSaved)], 60, "a checkpoint")[0]
     until(lambda: now_step(page) > saved.step + 60, 60, "the page knows of it and of more steps")
     page.get_by_role("button", name="Roll back…").click()

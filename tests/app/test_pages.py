@@ -8,8 +8,10 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app.watching import RUNS_DIR, watch
+from tests.app.conftest import until
 from tests.app.rows import Script, cycled
 from trainer_core.spec.records import MetricsMeasured
+from trainer_core.telemetry.journal import JournalWriter
 from trainer_core.telemetry.rundir import claim
 
 PAGES = ("live", "phases", "health", "alerts", "control", "compare", "reference")
@@ -87,3 +89,26 @@ def test_what_was_pressed_is_done_although_the_run_changed_while_the_page_was_dr
         assert any("No checkpoint to go back to" in text.value for text in shown.markdown), "the dialog is open"
     finally:
         lock.close()
+
+
+@pytest.mark.usefixtures("steering")
+def test_the_learning_rate_to_set_is_that_of_the_run_as_soon_as_there_is_one(
+    page: Callable[[str], AppTest], runs_dir: Path
+) -> None:
+    def fields(shown: AppTest) -> dict[str, float | None]:
+        return {box.label: box.value for box in shown.number_input if box.label.startswith("Learning rate (")}
+
+    (runs_dir / "run-a").mkdir()
+    writer = JournalWriter(runs_dir / "run-a")
+    script = Script().start()
+    writer.append([(row.time, row.attempt, row.record) for row in script.rows])
+    try:
+        shown = page("control")
+        assert list(fields(shown)) == ["Learning rate (not measured yet)"]
+        script.steps(3, learning_rate=1e-4)
+        writer.append([(row.time, row.attempt, row.record) for row in script.rows[1:]])
+        feed = watch().feed("run-a")
+        until(lambda: feed is not None and feed.snapshot().steps.length == 3, 10, "the steps are known")
+        assert fields(shown.run()) == {"Learning rate (now 0.0001)": 1e-4}
+    finally:
+        writer.close()
