@@ -18,6 +18,7 @@ from app.figures.spec import (
 )
 from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
+from app.views.needed import lowered
 from app.views.series import Line, Look, Series, line
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
@@ -30,6 +31,8 @@ class ConfidenceView:
 
     confidence: Line
     ladder: Ladder | None
+    lowered: str
+    """Says so where less than the threshold is enough."""
     bands: Bands
     not_finite: tuple[NotFinite, ...]
     low: float
@@ -42,6 +45,7 @@ def view(snapshot: Snapshot, look: Look, config: Config | None) -> ConfidenceVie
     return ConfidenceView(
         confidence=line(snapshot, snapshot.steps, "confidence", look.window, smooth=look.smooth),
         ladder=ladders(config)["confidence"] if config else None,
+        lowered=lowered(snapshot, config),
         bands=bands(snapshot, low, high),
         not_finite=snapshot.not_finite,
         low=low,
@@ -55,7 +59,7 @@ def figure(seen: ConfidenceView) -> Figure:
     return Figure(
         name="confidence",
         title="Confidence",
-        caption=seen.confidence.caption,
+        caption=" · ".join(filter(None, (seen.confidence.caption, seen.lowered))),
         traces=line_traces("confidence", "%{y:.3f}"),
         layout=layout(
             seen.low,

@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from app.store import PHASES, Snapshot
 from app.views.commands import prediction_locked
+from app.views.needed import paying
 from trainer_core.spec.commands import CommandState, LockPrediction
 from trainer_core.spec.config import Config
 from trainer_core.spec.guards import Answer
@@ -105,6 +107,7 @@ def _live(snapshot: Snapshot, phase: Phase, config: Config | None) -> Standing:
             )
         if config is not None:
             signals = signals_of(phase, last.step, lambda name: getattr(last, name), config, locked(snapshot))
+            signals = msgspec.structs.replace(signals, paying=paying(snapshot))
             return Standing(phase, True, last.step, _asked(phase, signals, config))
     if isinstance(last, PredictedStretch) and phase is Phase.PREDICT and config is not None:
         change = snapshot.latest(PhaseChanged)

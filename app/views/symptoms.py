@@ -8,6 +8,7 @@ import numpy as np
 from app.store import Snapshot
 from app.views import words
 from app.views.measured import newest
+from app.views.needed import needed
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
 from trainer_core.spec.phases import Phase
@@ -177,8 +178,8 @@ def _not(check: Callable[[Snapshot, Config], Said]) -> Callable[[Snapshot, Confi
 
 
 def confident(snapshot: Snapshot, config: Config) -> Said:
-    """Confidence is above its threshold."""
-    return _above("confidence", lambda c: c.hybrid_trainer_config.confidence_threshold)(snapshot, config)
+    """Confidence is above what a prediction needs."""
+    return _above("confidence", lambda c: needed(snapshot, c))(snapshot, config)
 
 
 def gradients_look_right(snapshot: Snapshot, config: Config) -> Said:

@@ -149,9 +149,11 @@ def _moments(snapshot: Snapshot, last: int) -> Iterator[_Moment]:
     }
     looks = _looks(snapshot, float(steps["seq"][start]))
     changed_at, locked = _locks(snapshot)
+    paying = False
     for row, step in enumerate(column["step"]):
         phase = PHASES[int(column["phase"][row])]
         look = looks.get(int(step)) if phase is Phase.FULL else None
+        paying = paying if look is None else look.paying
         said = column["confidence"][row] if phase is Phase.PREDICT else None
         counts = {name: _whole(column[name][row]) for name in _COUNTS}
         numbers = {name: _known(column[name][row]) for name in _NUMBERS}
@@ -163,7 +165,7 @@ def _moments(snapshot: Snapshot, last: int) -> Iterator[_Moment]:
             since_divergence=counts["since_divergence"],
             sign_changes=counts["sign_changes"],
             confidence=look.confidence if look is not None else _known(said),
-            paying=look is not None and look.paying,
+            paying=paying,
             locked=locked[bisect_right(changed_at, column["seq"][row])],
             finite=math.isfinite(column["loss"][row]),
             loss_change=numbers["loss_change"],

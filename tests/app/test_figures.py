@@ -24,6 +24,8 @@ from app.views.settings import present_config
 from app.wire import Sent, overlap
 from tests.app.rows import Script, cycled
 from trainer_core.spec.commands import CommandState
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import PredictionProbed
 
 
 def seen(script: Script) -> Snapshot:
@@ -36,6 +38,19 @@ def seen(script: Script) -> Snapshot:
 def test_ticks_of_many_decades_do_not_cover_one_another(low: float, high: float, every: int) -> None:
     assert decades(low, high)["dtick"] == every
     assert decades(low, high)["range"] == [math.log10(low), math.log10(high)]
+
+
+def test_the_confidence_chart_says_when_less_than_the_threshold_is_enough() -> None:
+    captions = []
+    for paying in (False, True):
+        script = Script().start()
+        script.enter(Phase.FULL, 10)
+        script.steps(10, confidence=0.6)
+        script.say(PredictionProbed(10, 1, 20, 1.0, 0.9, 0.1, 0.01, 10.0, 0.6, True, False, 0.01, paying=paying))
+        snapshot = seen(script)
+        captions.append(confidence.figure(confidence.view(snapshot, Look(Window()), present_config(snapshot))).caption)
+    assert "is enough" not in captions[0]
+    assert captions[1].endswith("above 0.49 is enough now: the run's control found that predictions pay")
 
 
 def all_figures(snapshot: Snapshot, window: Window | None = None) -> list[Figure]:

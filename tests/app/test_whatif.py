@@ -74,6 +74,9 @@ def test_a_look_while_predictions_pay_is_replayed_with_the_lower_threshold_it_ha
     script.steps(10, budget=10, full_needed=10)
     probe(script, 0.6, paying=True)
     assert asked(script, "confidence_threshold", 0.85).now.begun == 1
+    script.enter(Phase.PREDICT, 20)
+    script.steps(2, budget=20, horizon=20, confidence=0.6)
+    assert asked(script, "confidence_threshold", 0.85).now.ended == (), "it goes on with what was enough to begin it"
     assert asked(script, "confidence_threshold", 0.95).then.begun == 0
 
 

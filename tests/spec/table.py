@@ -82,7 +82,7 @@ RULES: list[Rule] = [
     (P, F, "loss deviation", lambda s, c: gt(s.loss_deviation, c.hybrid_trainer_config.divergence_threshold)),
     (P, F, "update explosion", lambda s, c: gt(s.update_ratio, c.divergence_config.update_explosion_factor)),
     (P, F, "update vanishing", lambda s, c: lt(s.update_ratio, c.divergence_config.update_vanishing_factor)),
-    (P, F, "confidence drop", lambda s, c: lt(s.confidence, c.hybrid_trainer_config.confidence_threshold)),
+    (P, F, "confidence drop", lambda s, c: lt(s.confidence, trusted_above(s, c))),
     (P, C, "prediction error", lambda s, c: gt(s.prediction_error, c.divergence_config.prediction_error_threshold)),
     (P, C, "oscillation", lambda s, c: gt(s.sign_changes, c.divergence_config.max_sign_changes)),
     (P, C, "horizon reached", lambda s, c: s.steps_in_phase >= s.horizon),

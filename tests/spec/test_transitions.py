@@ -98,6 +98,9 @@ def test_predictions_that_pay_need_not_be_sure_one_by_one() -> None:
     assert cause(F, unsure) is None
     assert cause(F, msgspec.structs.replace(unsure, paying=True)) == "confident"
     assert cause(F, msgspec.structs.replace(unsure, paying=True, confidence=0.48)) is None
+    begun = msgspec.structs.replace(PREDICTING, paying=True, confidence=0.5)
+    assert cause(P, begun) is None, "what was enough to begin one is enough to go on with it"
+    assert cause(P, msgspec.structs.replace(begun, confidence=0.48)) == "confidence drop"
     never = resolve({"confidence_threshold": 1.0}).config
     decision = decide(F, msgspec.structs.replace(unsure, paying=True, confidence=0.999), never)
     assert decision is None, "a threshold of 1 keeps every prediction away"

@@ -131,7 +131,7 @@ def update_vanished(s: Signals, c: Config) -> Answer:
 
 def confidence_dropped(s: Signals, c: Config) -> Answer:
     """What the phase has measured no longer supports its prediction."""
-    return below(s.confidence, c.hybrid_trainer_config.confidence_threshold)
+    return below(s.confidence, confidence_needed(s, c))
 
 
 def horizon_reached(s: Signals, c: Config) -> Answer:
