@@ -15,8 +15,9 @@ SETTINGS = {
     "preset": "small",
     "hybrid_trainer_config": {"warmup_steps": 20},
     "health": {"plateau_steps": 1, "plateau_improvement": 1.0},
+    "checkpoint": {"checkpoint_every": 0},
 }
-"""No gain is enough: the alert of a plateau stays open."""
+"""No gain is enough: the alert of a plateau stays open. No save of its own refuses a command that comes meanwhile."""
 STEP_S = 0.01
 
 
