@@ -14,7 +14,7 @@ from tests.telemetry.examples import ONE_OF_EACH, STRANGE_STEP, step_record
 from tests.telemetry.trainers import TrainerProcess
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import AlertRaised, Record, StepRecord, kind_of
+from trainer_core.spec.records import AlertRaised, Annotated, Record, StepRecord, kind_of
 from trainer_core.telemetry import codec
 from trainer_core.telemetry.exports import frame
 from trainer_core.telemetry.journal import JournalError, JournalReader, JournalWriter
@@ -176,6 +176,18 @@ def test_a_torn_write_ahead_log_loses_only_its_tail(run_dir: Path, cut: int) -> 
     writer = JournalWriter(run_dir)
     assert writer.next_seq == len(seqs) + 1 and writer.set_aside is None
     writer.close()
+
+
+def test_the_log_of_a_loop_with_large_batches_does_not_grow_for_ever(run_dir: Path) -> None:
+    """Batches alone were counted: at thousands of rows a batch the log had hundreds of megabytes before the first."""
+    writer = JournalWriter(run_dir)
+    batch = [(0.0, 0, Annotated(step, "x", "program")) for step in range(5000)]
+    sizes = []
+    for _ in range(16):
+        writer.append(batch)
+        sizes.append(run_dir.joinpath("journal.db-wal").stat().st_size)
+    writer.close()
+    assert max(sizes) < 0.5 * run_dir.joinpath("journal.db").stat().st_size
 
 
 def test_readers_see_committed_rows_while_the_writer_writes(run_dir: Path) -> None:

@@ -32,8 +32,8 @@ from trainer_core.telemetry.opening import connect, connect_read_only
 from trainer_core.telemetry.segments import BULK, KEPT_ROWS, Segment, SegmentDamaged, Segments
 
 FILE = "journal.db"
-_CHECKPOINT_EVERY = 200
-"""Batches between WAL checkpoints (10 s at one batch every 50 ms)."""
+_CHECKPOINT_EVERY, _CHECKPOINT_ROWS = 200, 20_000
+"""Batches between WAL checkpoints (10 s at one batch every 50 ms); rows, for a loop whose batches are large."""
 _RARE = "kind NOT IN ('step', 'stretch')"
 _SEALED = f"kind IN ({', '.join(repr(kind) for kind in BULK)})"
 _COMPACTED = "compacted_through"
@@ -94,7 +94,7 @@ class JournalWriter:
         """Sealed rows that were found damaged or gone just now."""
         self._trusted = self._compacted
         self.next_seq = max([self._newest(), *(segment.last for segment in self.sealed.all)]) + 1
-        self._batches = 0
+        self._batches = self._rows = 0
 
     def append(self, items: Sequence[tuple[float, int, Record]]) -> tuple[int, int]:
         """Commit (time, attempt, record) items durably; returns the first and last seq. Raises sqlite3.Error."""
@@ -114,8 +114,9 @@ class JournalWriter:
             if self._newest() < seq - 1:  # a commit may be durable and yet report an error: then it is not repeated
                 raise
         self.next_seq = seq
-        self._batches += 1
-        if self._batches % _CHECKPOINT_EVERY == 0:
+        self._batches, self._rows = self._batches + 1, self._rows + len(rows)
+        if self._batches >= _CHECKPOINT_EVERY or self._rows >= _CHECKPOINT_ROWS:
+            self._batches = self._rows = 0
             with contextlib.suppress(sqlite3.Error):  # a full disk: the rows are durable in the log, and stay there
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return first, seq - 1
