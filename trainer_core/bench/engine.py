@@ -22,8 +22,9 @@ from trainer_core.bench.results import FORMAT, Results
 from trainer_core.bench.steps import measure_overhead
 
 TASKS = ("digits", "code_lm")
-BUDGETS = {"digits": (15.0, 3.0), "code_lm": (60.0, 6.0)}
-"""Seconds for each arm and seed: the whole benchmark, and the quick one."""
+BUDGETS = {"digits": (4.0, 3.0), "code_lm": (60.0, 6.0)}
+"""Seconds for each arm and seed: the whole benchmark, and the quick one. On ``digits`` the plain run's validation loss
+stops falling after some 2000 steps, and the training loss goes on: a race beyond that asks who meets the lowest dip."""
 QUICK_SECONDS = 270.0
 """The quick benchmark ends within five minutes: its budgets shrink where a busy machine needs longer for the rest."""
 POINTS = {"digits": (256, 6), "code_lm": (32, 6)}
