@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import until as happens
+from tests.conftest import end_agents
 from tests.telemetry.trainers import REPO, Trainer
 from tests.telemetry.waiting import until
 from tests.telemetry.wires import answered, dealer
@@ -199,6 +200,7 @@ def test_a_program_that_changes_its_directory_is_steered_all_the_same(
         assert applied(tmp_path / "run", monitor, "first")
         assert monitor.run_dir == tmp_path / "run"
     assert not any((tmp_path / "elsewhere").iterdir())
+    end_agents(tmp_path)
 
 
 def test_locks_and_endpoint_that_were_removed_are_put_back(run_dir: Path) -> None:
