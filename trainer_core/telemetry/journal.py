@@ -28,7 +28,7 @@ from trainer_core.telemetry.codec import (
     encode,
 )
 from trainer_core.telemetry.damage import fields_in, move_aside, sound
-from trainer_core.telemetry.opening import connect, connect_read_only
+from trainer_core.telemetry.opening import connect, connect_read_only, identity
 from trainer_core.telemetry.segments import BULK, KEPT_ROWS, Segment, SegmentDamaged, Segments
 
 FILE = "journal.db"
@@ -81,7 +81,7 @@ class JournalWriter:
         if not self.path.exists():
             _create(self.path)
         self._db = connect(self.path)
-        self._folder, self._file = _identity(self.path.parent), _identity(self.path)
+        self._folder, self._file = identity(self.path.parent), identity(self.path)
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
         self.journal_id, self._layout = _identity_in(stored, self.path)
@@ -123,7 +123,7 @@ class JournalWriter:
 
     def taken_away(self) -> Literal["removed", "replaced"] | None:
         """What became of the file under it; None while it, or its whole directory, is where it was or has moved."""
-        if _identity(self.path.parent) != self._folder or (now := _identity(self.path)) == self._file:
+        if identity(self.path.parent) != self._folder or (now := identity(self.path)) == self._file:
             return None
         return "removed" if now is None else "replaced"
 
@@ -205,14 +205,14 @@ class JournalReader:
         stored = _meta_of(self._db, self.path)
         _check_version(stored, self.path)
         self.journal_id, self.layout = _identity_in(stored, self.path)
-        self._file = _identity(self.path)
+        self._file = identity(self.path)
         self.sealed = Segments(run_dir, self.journal_id, self.layout)
         self.damaged: set[int] = set()
         """Rows that were passed over: their checksum failed, or the segment that held them is damaged or gone."""
 
     def in_place(self) -> bool:
         """Whether the file that was opened is still the run's journal; False when it was set aside or replaced."""
-        return _identity(self.path) == self._file
+        return identity(self.path) == self._file
 
     def last_seq(self) -> int:
         """The newest seq; 0 for an empty journal."""
@@ -373,14 +373,6 @@ def _identity_in(meta: Mapping[str, str], path: Path) -> tuple[str, StepLayout]:
         return meta["journal_id"], StepLayout(fields_in(meta))
     except (KeyError, ValueError):
         raise JournalError(f"{path} is damaged: it does not say any more how its rows are laid out") from None
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _check_version(meta: dict[str, str], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How a database file of a run is opened: to write, and to read from anywhere. Knows no table."""
+"""How a database file of a run is opened: to write, and to read from anywhere; which file it is. Knows no table."""
 
 import os
 import shutil
@@ -34,3 +34,12 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 def _opened(path: Path, how: str) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?{how}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """(device, inode): which file it is, whatever its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

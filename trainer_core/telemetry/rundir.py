@@ -19,6 +19,7 @@ from trainer_core.spec.errors import RunError, WrongRun
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import PhaseChanged, RunStarted, RunState, StepRecord
 from trainer_core.telemetry.journal import FILE, JournalError, JournalReader
+from trainer_core.telemetry.opening import identity
 
 RUN_LOCK, AGENT_LOCK = "run.lock", "agent.lock"
 _RETRY_S, _STALL_S, _START_S, _STALL_STEPS = 1.0, 10.0, 120.0, 20.0
@@ -39,7 +40,7 @@ class RunLock:
 
     def __init__(self, path: Path, file: IO[str], nonce: str) -> None:
         self._path, self._file = path, file
-        self._folder = _inode(path.parent)
+        self._folder = identity(path.parent)
         self.nonce = nonce
 
     def restored(self) -> bool | None:
@@ -49,7 +50,7 @@ class RunLock:
         to claim: True when that was done, False when another process has claimed it meanwhile.
         """
         held = os.fstat(self._file.fileno())
-        if _inode(self._path.parent) != self._folder or _inode(self._path) == (held.st_dev, held.st_ino):
+        if identity(self._path.parent) != self._folder or identity(self._path) == (held.st_dev, held.st_ino):
             return None
         try:
             handle = self._path.open("a+", encoding="utf-8")
@@ -134,14 +135,6 @@ def _signed(handle: IO[str], nonce: str) -> None:
     handle.write(json.dumps({"pid": os.getpid(), "started": time.time(), "nonce": nonce}))
     handle.flush()
     _let_go_in_children(handle)
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def held(run_dir: Path, file: str = RUN_LOCK) -> bool:
