@@ -26,6 +26,8 @@ class Arrival(NamedTuple):
     batch: Batch
     losses_N: Tensor
     """Of the samples that tests compare (see measuring)."""
+    whole_N: Tensor | None
+    """Of all samples; None where only those were measured."""
     loss: Tensor | None
     """The batch's mean with its graph, ready for the backward pass; None where a step needs a pass of its own."""
 
@@ -57,10 +59,10 @@ def _differs(module: nn.Module) -> bool:
     return isinstance(dropout, float) and dropout > 0
 
 
-def losses(engine: "Engine", batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Losses (n,) of the samples that tests compare, and the batch's mean with its graph where that may be shared."""
+def arrived(engine: "Engine", batch: Batch) -> Arrival:
+    """Measure ``batch`` at a horizon, with the graph of its mean where that may be shared."""
     if not may_share(engine):
-        return engine.samples(batch), None
+        return Arrival(batch, engine.samples(batch), None, None)
     # The graph outlives a walk back to the departure and a second arrival, which is the first one bit for bit. Tensors
     # that go through hooks are not checked against having been written to in between.
     with (
@@ -72,9 +74,10 @@ def losses(engine: "Engine", batch: Batch) -> tuple[Tensor, Tensor | None]:
         raw = engine.loss.raw(engine.model, batch)
         mean = raw.mean()
     if raw.dim() == 0:  # one value per sample in training only
-        return engine.samples(batch), None
+        return Arrival(batch, engine.samples(batch), None, None)
     engine.forwards += 1.0
-    return raw.detach().float()[: engine.measuring.kept(batch)], mean
+    whole_N = raw.detach().float()
+    return Arrival(batch, whole_N[: engine.measuring.kept(batch)], whole_N, mean)
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -38,8 +38,10 @@ class Flight:
         """What the probe measured at the horizon; not saved."""
         self.taken = 0
         """Steps moved so far."""
-        self.untested = False
-        """Whether it is kept without a test, and the optimizer's state was not copied for undoing it."""
+        self.settled = False
+        """Whether it is known to be kept, and the optimizer's state was not copied for undoing it."""
+        self.verdict: Paired | None = None
+        """The test that settled it; None where it needed none."""
         self.errors: list[float] = []
         """Relative loss errors of the measured steps."""
         self.recent: list[tuple[float, float]] = []
@@ -75,16 +77,16 @@ class Flight:
         return sum(self.errors) / len(self.errors) if self.errors else None
 
     def state_dict(self) -> dict[str, Any]:
-        p = self.probe
         return {
             "proposal": self.proposal.state_dict(),
             "horizon": self.horizon,
-            "probe": [p.before, p.after, p.gain, p.standard_error, p.z],
+            "probe": _numbers(self.probe),
             "base": self.base,
             "confidence": self.confidence,
             "window": self.window,
             "taken": self.taken,
-            "untested": self.untested,
+            "settled": self.settled,
+            "verdict": None if self.verdict is None else _numbers(self.verdict),
             "errors": list(self.errors),
             "recent": [list(pair) for pair in self.recent],
         }
@@ -95,6 +97,12 @@ class Flight:
         flight = cls(proposal, state["horizon"], Paired(*state["probe"]), state["base"], state["confidence"])
         flight.window = state["window"]
         flight.taken, flight.errors = state["taken"], list(state["errors"])
-        flight.untested = state.get("untested", False)  # a checkpoint of when every prediction could be undone
+        flight.settled = state.get("settled", state.get("untested", False))  # as older checkpoints call it, if at all
+        verdict = state.get("verdict")
+        flight.verdict = None if verdict is None else Paired(*verdict)
         flight.recent = [(a, e) for a, e in state["recent"]]
         return flight
+
+
+def _numbers(test: Paired) -> list[float]:
+    return [test.before, test.after, test.gain, test.standard_error, test.z]

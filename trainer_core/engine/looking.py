@@ -38,9 +38,10 @@ class _Probe:
         """Per-sample losses (N,) ``horizon`` steps along the path; ``share``: a training step may follow there."""
         self._engine.parameters.write(self.weights_P)
         self.proposal.follow(self._engine.parameters, 0, horizon)
-        losses_N, loss = ahead.losses(self._engine, self._batch) if share else (self._engine.samples(self._batch), None)
-        self.arrival = horizon, Arrival(self._batch, losses_N, loss)
-        return losses_N
+        if not share:
+            return self._engine.samples(self._batch)
+        self.arrival = horizon, ahead.arrived(self._engine, self._batch)
+        return self.arrival[1].losses_N
 
     def leave(self) -> None:
         """Back to the weights that it found."""

@@ -18,7 +18,7 @@ from trainer_core.learning.loss import Batch, batch_size
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
 
-_LEAST = 8
+LEAST = 8
 """Samples below which the standard error of a mean is itself too uncertain."""
 
 
@@ -47,7 +47,16 @@ class Measuring:
         engine, size = self._engine, batch_size(batch) or 0
         if engine.separable is False or (engine.separable is None and not engine.loss.per_sample):
             return size
-        return min(size, max(_LEAST, math.ceil(engine.config.hybrid_trainer_config.probe_share * size)))
+        return min(size, max(LEAST, math.ceil(engine.config.hybrid_trainer_config.probe_share * size)))
+
+    def left_out(self, batch: Batch) -> int:
+        """Samples of ``batch`` that tests do not compare."""
+        return (batch_size(batch) or 0) - self.kept(batch) if self._engine.separable else 0
+
+    def rest(self, batch: Batch) -> Tensor:
+        """Losses (left_out,) of the samples that tests do not compare."""
+        size, left = batch_size(batch) or 0, self.left_out(batch)
+        return self._losses(self._engine.loss.last(batch, left, size), left / size)
 
     @contextmanager
     def mode(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ import msgspec
 import torch
 from torch import Tensor
 
+from trainer_core.engine.ahead import Arrival
+from trainer_core.engine.measuring import LEAST
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.paired import Paired, pooled, pooled_gain
@@ -128,9 +130,15 @@ def correct(engine: "Engine", batch: Batch) -> None:
 
 def _arrived(engine: "Engine", batch: Batch) -> Tensor:
     """Per-sample losses where the prediction ended; the probe has them when it was on this batch and ran its course."""
+    arrival = _arrival(engine, batch)
+    return engine.samples(batch) if arrival is None else arrival.losses_N
+
+
+def _arrival(engine: "Engine", batch: Batch) -> Arrival | None:
+    """What the probe found where the present weights are, on this batch."""
     flight = engine.flight
     arrival = None if flight is None or flight.taken != flight.horizon else flight.arrival
-    return arrival.losses_N if arrival is not None and arrival.batch is batch else engine.samples(batch)
+    return arrival if arrival is not None and arrival.batch is batch else None
 
 
 def against_snapshot(engine: "Engine", batch: Batch) -> Paired:
@@ -150,19 +158,74 @@ def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
 
     Without a batch (a command right after a resume) there is no test, and nothing that may need one is kept.
     """
-    if engine.flight is None or engine.snapshot is None:
+    flight = engine.flight
+    if flight is None or engine.snapshot is None:
         return
-    if batch is None and not engine.flight.untested:
+    start = engine.clock()
+    if flight.settled:
+        return _close(engine, True, f"{_words(flight.verdict)}; {because}", flight.verdict, start)
+    if batch is None:
         return undo(engine, because)
-    start, deviation = engine.clock(), engine.last.loss_deviation
-    if batch is None or engine.flight.untested or _needs_no_test(engine, deviation):
-        return _close(engine, True, f"not measured again: nothing speaks against its probe; {because}", None, start)
+    if _needs_no_test(engine, engine.last.loss_deviation):
+        return _close(engine, True, f"{_words(None)}; {because}", None, start)
     test = against_snapshot(engine, batch)
-    because = f"loss {test.before:.4g} -> {test.after:.4g} on the same batch (z = {test.z:.2f}); {because}"
-    if test.z > _HARM_Z or (_unsuspected(engine, deviation) and pooled(engine.flight.probe, test)[1] > _AUDIT_Z):
-        _close(engine, True, because, test, start)
+    if _harmless(engine, test, engine.last.loss_deviation):
+        _close(engine, True, f"{_words(test)}; {because}", test, start)
     else:
-        undo(engine, because, test, start)
+        undo(engine, f"{_words(test)}; {because}", test, start)
+
+
+def settle_ahead(engine: "Engine", batch: Batch) -> None:
+    """CORRECT begins: its verdict, where it can fall before a full step moves what the optimizer keeps.
+
+    A single validating step on the batch of the probe is all that CORRECT then has. Either nothing speaks against the
+    prediction, or it is tested on those samples of the batch that its probe left out. Where that left none, the
+    verdict waits for the next batch, and the optimizer's state has to be copied (``ahead_of_optimizer``).
+    """
+    flight = engine.flight
+    if flight is None or engine.snapshot is None or flight.settled or not engine.lengths.adaptive:
+        return
+    start, deviation = engine.clock(), engine.curve.deviation(flight.probe.after)
+    if not _needs_no_test(engine, deviation):
+        flight.verdict = _left_out(engine, batch)
+        if flight.verdict is None:
+            return
+        if not _harmless(engine, flight.verdict, deviation):
+            return undo(engine, _words(flight.verdict), flight.verdict, start)
+    flight.settled = True
+    if flight.snapshot_seconds is not None:
+        flight.snapshot_seconds += engine.clock() - start
+
+
+def _left_out(engine: "Engine", batch: Batch) -> Paired | None:
+    """Snapshot against present weights, which stay, on the samples of ``batch`` that tests do not compare.
+
+    None where those are too few, in any process.
+    """
+    assert engine.snapshot is not None, "nothing to compare with"
+    enough = engine.measuring.left_out(batch) >= LEAST
+    if not (enough if engine.ranks is None else engine.ranks.mean(float(enough)) == 1.0):
+        return None
+    arrival = _arrival(engine, batch)
+    whole_N = None if arrival is None else arrival.whole_N
+    after_N = engine.measuring.rest(batch) if whole_N is None else whole_N[engine.measuring.kept(batch) :]
+    now_P = engine.parameters.keep(engine.work_P)
+    engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
+    before_N = engine.measuring.rest(batch)
+    engine.parameters.write(now_P)
+    return engine.compare(before_N, after_N)
+
+
+def _words(test: Paired | None) -> str:
+    if test is None:
+        return "not measured again: nothing speaks against its probe"
+    return f"loss {test.before:.4g} -> {test.after:.4g} on the same batch (z = {test.z:.2f})"
+
+
+def _harmless(engine: "Engine", test: Paired, deviation: float | None) -> bool:
+    """Whether a tested prediction is kept."""
+    assert engine.flight is not None
+    return test.z > _HARM_Z or (_unsuspected(engine, deviation) and pooled(engine.flight.probe, test)[1] > _AUDIT_Z)
 
 
 def _needs_no_test(engine: "Engine", deviation: float | None) -> bool:
@@ -171,9 +234,9 @@ def _needs_no_test(engine: "Engine", deviation: float | None) -> bool:
 
 
 def _unsuspected(engine: "Engine", deviation: float | None) -> bool:
-    """Whether nothing speaks against a prediction: it ran its course, and CORRECT met no loss far above the average.
+    """Whether nothing speaks against a prediction: it ran its course, to no loss far above the average.
 
-    ``deviation``: of CORRECT's loss, in sigma; None where there is none to compare with.
+    ``deviation``: of that loss, in sigma; None where there is none to compare with.
     """
     flight = engine.flight
     return (
@@ -235,21 +298,13 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, star
     engine.snapshot = None
 
 
-def ahead_of_optimizer(engine: "Engine", loss: Tensor) -> None:
-    """A step of CORRECT is about to move what the optimizer keeps: copy it, unless the prediction stays untested.
-
-    That is known here where a single step precedes the verdict: its ``loss``, of no dimension, is all it waits for.
-    """
+def ahead_of_optimizer(engine: "Engine") -> None:
+    """A step of CORRECT is about to move what the optimizer keeps: copy it, where the verdict is still to come."""
     flight, snapshot = engine.flight, engine.snapshot
-    if flight is None or snapshot is None or engine.phase is not Phase.CORRECT:
-        return
-    if flight.untested or snapshot.optimizer is not None:
+    if flight is None or snapshot is None or engine.phase is not Phase.CORRECT or flight.settled:
         return
     start = engine.clock()
-    single = engine.corrected and engine.lengths.correct_needed(engine.config) == 1
-    flight.untested = single and _needs_no_test(engine, engine.curve.deviation(float(loss)))
-    if not flight.untested:
-        snapshot.keep_optimizer(engine.optimizer)
+    snapshot.keep_optimizer(engine.optimizer)
     if flight.snapshot_seconds is not None:
         flight.snapshot_seconds += engine.clock() - start
 
@@ -265,3 +320,4 @@ def phase_entered(engine: "Engine", phase: Phase, batch: Batch | None) -> None:
         engine.flight.proposal = engine.flight.proposal.followed()
     if batch is not None:
         correct(engine, batch)
+        settle_ahead(engine, batch)

@@ -62,7 +62,7 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     if clip > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters.tensors, clip, found.total_norm)
     backward_done = clock()
-    predicting.ahead_of_optimizer(engine, found.loss)
+    predicting.ahead_of_optimizer(engine)
     kept = clock()
     engine.precision.step(optimizer)
     optimizer_done = clock()

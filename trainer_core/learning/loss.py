@@ -108,6 +108,10 @@ class BatchLoss:
         """The first ``count`` of the batch's ``size`` samples."""
         return _slice(batch, 0, count, size)
 
+    def last(self, batch: Batch, count: int, size: int) -> Batch:
+        """The last ``count`` of the batch's ``size`` samples."""
+        return _slice(batch, size - count, size, size)
+
     def samples(self, model: nn.Module, batch: Batch, count: int = 1) -> Tensor:
         """Several values whose mean is the batch's loss: per sample, or per piece of the batch. Shape (n,).
 
