@@ -9,8 +9,8 @@ from trainer_core.learning.parameters import Parameters
 
 
 class Snapshot:
-    """Taken before a prediction. Memory: the weights; in CORRECT the optimizer's state as well, on ``device``, where a
-    test is still to come.
+    """Taken before a prediction. Memory: the weights; where CORRECT steps before the verdict, the optimizer's state as
+    well. Both on ``device``.
 
     PREDICT takes no optimizer step: until CORRECT's first there is nothing of the optimizer to keep. From a GPU to host
     memory it is copied into pinned pages and nobody waits for it: what reads or writes the GPU comes after it on the
