@@ -165,17 +165,34 @@ def test_the_adam_slope_is_the_step_adamw_would_take_with_the_same_moments(steps
     assert torch.allclose(direction, taken, rtol=1e-3, atol=2e-8)
 
 
-def test_the_noise_mask_leaves_out_coordinates_whose_gradient_is_mostly_noise() -> None:
-    parameter = nn.Parameter(torch.zeros(2))
+@pytest.mark.parametrize(("mask", "share"), [(0.0, 1.0), (0.3, 0.6976), (0.4, 0.58), (0.8, 0.328)])
+def test_the_noise_mask_shortens_a_coordinate_by_the_noise_in_its_gradient(mask: float, share: float) -> None:
+    """Of Adam's step: all where the gradient is steady (mean = rms), nothing where it is noise, ``share`` at 0.4."""
+    parameter = nn.Parameter(torch.zeros(3))
     holder = nn.Module()
     holder.w = parameter
     optimizer = torch.optim.AdamW([parameter], 1e-2, weight_decay=0.0)
-    for step in range(100):
-        parameter.grad = torch.tensor([1.0, 1.0 if step % 2 else -1.0])
-        optimizer.step()
-    masked = adam_direction(Parameters(holder), optimizer, noise_mask=0.5)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[parameter]["step"].fill_(1e6)
+    optimizer.state[parameter]["exp_avg"].copy_(torch.tensor([1.0, 1e-3, 0.4]))
+    optimizer.state[parameter]["exp_avg_sq"].fill_(1.0)
+    masked = adam_direction(Parameters(holder), optimizer, noise_mask=mask)
     assert masked is not None
-    assert masked[0] == pytest.approx(-1e-2, rel=1e-3) and masked[1] == 0
+    steady, noise, between = (masked / -1e-2).tolist()
+    assert steady == pytest.approx(1.0) and between == pytest.approx(0.4 * share, rel=1e-3)
+    assert noise == pytest.approx(1e-3 if mask == 0 else 0.0, abs=2e-8)
+
+
+def test_a_coordinate_without_a_gradient_does_not_move() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    holder = nn.Module()
+    holder.w = parameter
+    optimizer = torch.optim.AdamW([parameter], 1e-2, weight_decay=0.0)
+    parameter.grad = torch.zeros(2)
+    optimizer.step()
+    found = adam_direction(Parameters(holder), optimizer, noise_mask=0.5)
+    assert found is not None and found.tolist() == [0.0, 0.0]
 
 
 def test_an_optimizer_without_moments_has_no_adam_slope_and_auto_falls_back_to_the_window() -> None:

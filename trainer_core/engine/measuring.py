@@ -50,12 +50,14 @@ class Measuring:
         return min(size, max(LEAST, math.ceil(engine.config.hybrid_trainer_config.probe_share * size)))
 
     def left_out(self, batch: Batch) -> int:
-        """Samples of ``batch`` that tests do not compare."""
+        """Samples of ``batch`` that probes do not compare."""
         return (batch_size(batch) or 0) - self.kept(batch) if self._engine.separable else 0
 
     def rest(self, batch: Batch) -> Tensor:
-        """Losses (left_out,) of the samples that tests do not compare."""
+        """Losses (left_out,) of the samples that probes do not compare."""
         size, left = batch_size(batch) or 0, self.left_out(batch)
+        if not left:
+            return torch.empty(0, device=self._engine.parameters.device)
         return self._losses(self._engine.loss.last(batch, left, size), left / size)
 
     @contextmanager

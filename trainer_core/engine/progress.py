@@ -7,9 +7,10 @@ from its first weights to its last:
 
     r = gain / cost (loss per forward pass; a full step costs three),   z = (r_with - r_without) / sqrt(se^2 + se^2)
 
-z >= 1: predictions pay, and until a control reads z < 0 a lower confidence is enough for one (spec/guards.py).
+z >= 1: predictions pay, and until a control reads z < -1 a lower confidence is enough for one (spec/guards.py).
 z < -1: predictions pause for twice the control's steps, twice as long each time in a row. Controls come at
-a constant pace, for what paid early in a run may do harm near its end, where only small steps settle.
+a constant pace, for what paid early in a run may do harm near its end, where only small steps settle. Trust hangs on
+few of them, so they compare all samples of their batches, not those of probes only.
 """
 
 import math
@@ -98,7 +99,7 @@ class ProgressGuard:
         start, cost = engine.clock(), self._spent(engine)
         without = rate_of(self._test(engine, batch), cost)
         z = compare(with_, without)
-        self.paying = z >= (0.0 if self.paying else _PAYING_Z)
+        self.paying = z >= (_HARM_Z if self.paying else _PAYING_Z)
         if z < _HARM_Z:
             self._pause = min(_MOST_PAUSE, max(2 * self._pause, round(2 * cost / _STEP_COST)))
             self.quiet_until = engine.batches + self._pause
@@ -126,11 +127,12 @@ class ProgressGuard:
         """The anchor's weights (before) against the present ones (after), which stay."""
         assert self._anchor is not None
         now_P = engine.parameters.keep(engine.work_P)
-        after_N = engine.losses.of(batch)
+        known_N = engine.losses.of(batch)
+        after_N = torch.cat([known_N, engine.measuring.rest(batch)])
         self._anchor.write(engine.parameters)
-        before_N = engine.samples(batch)
+        before_N = torch.cat([engine.samples(batch), engine.measuring.rest(batch)])
         engine.parameters.write(now_P)
-        engine.losses.keep(batch, after_N)
+        engine.losses.keep(batch, known_N)
         return engine.compare(before_N, after_N)
 
     @staticmethod

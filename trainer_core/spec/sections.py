@@ -130,8 +130,10 @@ class PredictorConfig(Section, frozen=True):
     window: Annotated[int, steps("Recent steps the window slope is averaged over.", low=2, high=1000)] = 10
     noise_mask: Annotated[
         float,
-        share("Coordinates whose abs(mean)/rms of the gradient is below this are not moved (0: all move)."),
-    ] = 0.5
+        share(
+            "Coordinates whose abs(mean)/rms of the gradient is below this take little of Adam's step (0: all of it)."
+        ),
+    ] = 0.45
     residual_memory_mb: Annotated[float, number("Memory for residual vectors, oldest out.", 0, 1e6, unit="MiB")] = 64.0
     predictor_time_share: Annotated[
         float,

@@ -18,7 +18,6 @@ DEFAULTS: Tables = {
         "max_predict_steps": 640,
         "min_predict_steps": 4,
     },
-    "predictor_config": {"noise_mask": 0.5},
     "learning_rate": {"initial": 1e-4},
     "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 20, "stable_steps": 1_000_000},
     "training": {"batch_size": 64, "max_steps": 3000, "threads": 1},

@@ -23,7 +23,7 @@ def adam_direction(parameters: Parameters, optimizer: torch.optim.Optimizer, noi
 def adam_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.Optimizer, noise_mask: float) -> list[bool]:
     """Write the step Adam's present moments would take into ``out_P`` (P,); says of which tensors it keeps them.
 
-    d = -lr * m_hat / (sqrt(v_hat) + eps), and 0 where abs(m_hat) < noise_mask * sqrt(v_hat). Kingma & Ba 2015.
+    r = m_hat / (sqrt(v_hat) + eps),   d = -lr r (1 + k^2) r^2 / (r^2 + k^2),   k = noise_mask.   Kingma & Ba 2015.
     """
     settings = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     written = []
@@ -39,10 +39,11 @@ def adam_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.Opti
         for out, m, v in pieces(view, state["exp_avg"], square):
             mean = m.float() / (1 - beta1**count)
             rms = (v.float() / (1 - beta2**count)).sqrt_()
-            torch.div(mean, rms + group["eps"], out=out)
-            out.mul_(-rate)
+            torch.div(mean, rms.add_(group["eps"]), out=out)
             if noise_mask > 0:
-                out.masked_fill_(mean.abs() < noise_mask * rms, 0.0)
+                square = torch.square(out, out=rms)
+                out.mul_(square.div_(square + noise_mask**2))
+            out.mul_(-rate * (1 + noise_mask**2))
     return written
 
 

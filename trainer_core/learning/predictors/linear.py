@@ -3,8 +3,8 @@
 Each tensor takes the optimizer's slope where the optimizer keeps moments, else the window's (``direction`` decides).
 
 Optimizer slope (Adam family), per coordinate:
-    d = -lr * m_hat / (sqrt(v_hat) + eps)         m_hat, v_hat: the bias-corrected moments the optimizer already keeps
-    d = 0 where abs(m_hat) / sqrt(v_hat) < noise_mask: there the gradient is mostly noise and Adam would move anyway
+    r = m_hat / (sqrt(v_hat) + eps)               m_hat, v_hat: the bias-corrected moments the optimizer already keeps
+    d = -lr r (1 + k^2) r^2 / (r^2 + k^2)         k = noise_mask: the more noise, the less of Adam's step
 Window slope, any optimizer, per parameter tensor j:
     s <- s + (delta - s) / min(n, window)         a running mean of the recent changes
     d_j = c_j * s_j,   c_j = clip(<delta_j, s_j> / <s_j, s_j>, 0, 1)   averaged over the window: shrinkage towards zero
