@@ -19,11 +19,12 @@ DEFAULTS: Tables = {
         "max_predict_steps": 90,
         "min_predict_steps": 4,
     },
+    "predictor_config": {"noise_mask": 0.6},
     "learning_rate": {"initial": 1e-4},
     "learning_rate_schedule": {"type": "WarmupStableDecay", "warmup_steps": 50, "stable_steps": 1_000_000},
     "training": {"batch_size": 16, "max_steps": 20_000, "threads": 1},
 }
-"""The document's small-preset learning rate; the horizon as measurement bounded it for language models."""
+"""The document's small-preset learning rate; horizon and noise mask as measurement chose them for language models."""
 
 CONTEXT = 64
 """Bytes a prediction may look back."""
