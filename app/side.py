@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.alert_log import NO_ALERTS, AlertLog, AlertLogStore
+from app.columns import Growing
 from app.layers import NOTHING, LayerHistory, LayerNorms
 from app.smoothing import Smoothings
-from app.table import Extremes, Growing, Table
+from app.table import Extremes, Table
 from trainer_core.spec.records import HealthMeasured, MetricsMeasured, Row, StepRecord, SystemMeasured
 from trainer_core.telemetry.history import Chunk
 
@@ -52,6 +53,10 @@ class Column:
             self._starts.append(self._growing.length)
         self._growing.extend([(row.record.step, *values, row.attempt, row.time, row.seq)])
 
+    def seal(self) -> None:
+        """Give the memory of older rows back."""
+        self._growing.seal()
+
     def frozen(self) -> Table:
         """An immutable look at it."""
         columns = self._growing.columns()
@@ -93,6 +98,11 @@ class SideStore:
     def extend(self, chunk: Chunk) -> None:
         """The layers of a chunk's steps; its rows are noted one by one."""
         self._layers.extend(chunk.steps)
+
+    def seal(self) -> None:
+        """Give the memory of older rows back."""
+        for column in (self._system, *self._metrics.values()):
+            column.seal()
 
     def frozen(self, names: Iterable[str]) -> Side:
         """Everything as it is now."""

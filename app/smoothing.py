@@ -7,11 +7,9 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-F64 = npt.NDArray[np.float64]
-
+from app.columns import F64, Growing
 
 MOST = 24
 """Smoothed columns kept at a time, of all signals and weights; the one asked for longest ago goes first."""
@@ -24,20 +22,15 @@ class Smoothed:
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
-        self._values: F64 = np.empty(1024)
-        self._length = 0
+        self._values = Growing(("average",))
         self._mean, self._mass = 0.0, 0.0
 
     def upto(self, column: F64) -> F64:
         """The average of ``column``, which has grown since the last call or is as it was."""
-        if len(column) > self._length:
-            if len(column) > len(self._values):
-                grown = np.empty(max(len(column), 2 * len(self._values)))
-                grown[: self._length] = self._values[: self._length]
-                self._values = grown
-            self._values[self._length : len(column)] = self._next(column[self._length :])
-            self._length = len(column)
-        return self._values[: len(column)]
+        if len(column) > self._values.length:
+            self._values.join({"average": self._next(column[self._values.length :])})
+            self._values.seal()
+        return self._values.columns()["average"][: len(column)]
 
     def _next(self, fresh: F64) -> F64:
         measured = np.isfinite(fresh)

@@ -11,39 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from app import bulk
+from app.columns import F64, Growing
+from app.kept import KEPT, Kept
 from app.side import Side, SideStore
 from app.smoothing import Smoothings
-from app.table import F64, I64, Extremes, Growing, Table
+from app.table import I64, Extremes, Table
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
-    AlertRaised,
-    AlertResolved,
-    Annotated,
     AttemptStarted,
-    CalibrationMeasured,
-    Checklist,
-    CheckpointSaved,
-    CheckpointSkipped,
-    CommandChanged,
-    CorrectionApplied,
     Explained,
     HealthMeasured,
-    KnobDeclared,
-    Lost,
     MetricsMeasured,
     PhaseChanged,
     PredictedStretch,
     PredictionEnded,
-    PredictionProbed,
-    ProgressCompared,
     Record,
     Row,
-    RunEnvironment,
     RunStarted,
-    RunState,
     StepRecord,
     SystemMeasured,
-    ValidationMeasured,
 )
 from trainer_core.telemetry.history import Chunk
 
@@ -58,13 +44,6 @@ CHARTED = ("loss", "confidence", "grad_norm")
 """Signals whose values that are no numbers are remembered."""
 DRAWN = (*CHARTED, "grad_param_ratio", "grad_variance", "micro_grad_snr", "learning_rate")
 """Signals whose extremes over the whole run are kept up to date."""
-KEPT = (
-    RunStarted, RunState, PhaseChanged, PredictionEnded, AlertRaised, AlertResolved, CommandChanged, CheckpointSaved,
-    AttemptStarted, ValidationMeasured, Annotated, Checklist, ProgressCompared, KnobDeclared, PredictionProbed,
-    CorrectionApplied, CalibrationMeasured, CheckpointSkipped, Lost, RunEnvironment,
-)  # fmt: skip
-"""Records kept one by one; steps and stretches become columns, of Explained the last one is kept."""
-
 KINDS = frozenset(
     str(kind.__struct_config__.tag) for kind in (*KEPT, PredictedStretch, SystemMeasured, MetricsMeasured)
 )
@@ -181,8 +160,7 @@ class Store:
         self._attempt = -1
         self._cuts: dict[int, float] = {}
         self._spans = Growing(("start", "phase"))
-        self._events: dict[type, list[Row]] = {kind: [] for kind in KEPT}
-        self._frozen: dict[type, tuple[Row, ...]] = dict.fromkeys(KEPT, ())
+        self._kept = Kept()
         self._last: StepRecord | PredictedStretch | None = None
         self._last_time: float | None = None
         self._phase: Phase | None = None
@@ -217,6 +195,7 @@ class Store:
             self._last_seq = fresh[-1].seq
             self._update_extremes()
             self._snapshot = None
+        self._seal()
 
     def extend(self, chunk: Chunk) -> None:
         """As ``append``, for history that comes as columns: the same result in a fraction of the time.
@@ -247,6 +226,12 @@ class Store:
             self._last_seq = chunk.last_seq
             self._update_extremes()
             self._snapshot = None
+        self._seal()
+
+    def _seal(self) -> None:
+        """Give the memory of older rows back; nobody waits for the disk meanwhile."""
+        for part in (self._steps, self._path, self._side):
+            part.seal()
 
     def _join(self, columns: dict[str, F64], stretches: Sequence[Row], changes: Sequence[tuple[int, int]]) -> None:
         path_rows = [line for row in stretches for line in bulk.path_rows(row)]
@@ -319,8 +304,7 @@ class Store:
             self._span(record.first_step, Phase.PREDICT)
         elif isinstance(record, Explained):
             self._explained = record
-        elif type(record) in self._events:
-            self._events[type(record)].append(row)
+        elif self._kept.add(row):
             self._note_event(record)
 
     def _note_event(self, record: Record) -> None:
@@ -340,9 +324,8 @@ class Store:
 
     def _span(self, step: int, phase: Phase) -> None:
         """Begin a phase band where the phase changes; a rollback takes the bands after its step away."""
-        starts = self._spans.columns()["start"]
-        if self._spans.length and starts[-1] > step:
-            self._spans = self._spans.upto(int(np.searchsorted(starts, step, "left")))
+        if self._spans.length and self._spans.last("start") > step:
+            self._spans = self._spans.upto(int(np.searchsorted(self._spans.columns()["start"], step, "left")))
         if not self._spans.length or self._spans.last("phase") != PHASES.index(phase):
             self._spans.extend([(step, PHASES.index(phase))])
 
@@ -365,19 +348,16 @@ class Store:
         self._path_extremes["loss"].update(path["loss"])
 
     def _layer_names(self) -> tuple[str, ...]:
-        started = self._events[RunStarted]
+        started = self._kept.frozen()[RunStarted]
         return started[-1].record.layers if started and isinstance(started[-1].record, RunStarted) else ()
 
     def _freeze(self) -> Snapshot:
-        for kind, rows in self._events.items():
-            if len(rows) != len(self._frozen[kind]):
-                self._frozen[kind] = tuple(rows)
         return Snapshot(
             last_seq=self._last_seq,
             steps=_table(self._steps, self._step_extremes, self._step_starts, self._smoothings),
             path=_table(self._path, self._path_extremes, self._path_starts, Smoothings()),
             cuts=dict(self._cuts),
-            events=dict(self._frozen),
+            events=self._kept.frozen(),
             last=self._last,
             last_time=self._last_time,
             phase=self._phase,

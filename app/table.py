@@ -1,6 +1,6 @@
-"""Growing numeric columns with min/max buckets kept up to date. Knows nothing of records or drawing."""
+"""Looks at growing columns, with min/max buckets kept up to date. Knows nothing of records or drawing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,57 +10,6 @@ from app.smoothing import Smoothings
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
-
-
-class Growing:
-    """Columns of one length, grown by doubling. Earlier prefixes are never written again, so views of them are safe."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self.length = 0
-        self._columns: dict[str, F64] = {name: np.empty(1024) for name in self.names}
-
-    def extend(self, rows: Sequence[Sequence[float | None]]) -> None:
-        """Append rows whose values are in the order of ``names``; None becomes NaN."""
-        if not rows:
-            return
-        block = np.array(rows, dtype=np.float64)
-        end = self.length + len(rows)
-        for column, name in enumerate(self.names):
-            held = self._columns[name]
-            if end > len(held):
-                held = self._columns[name] = np.concatenate([held[: self.length], np.empty(max(end, len(held) * 2))])
-            held[self.length : end] = block[:, column]
-        self.length = end
-
-    def join(self, block: Mapping[str, F64]) -> None:
-        """Append columns of one length, all names given."""
-        end = self.length + len(block[self.names[0]])
-        for name, held in self._columns.items():
-            if end > len(held):
-                held = self._columns[name] = np.concatenate([held[: self.length], np.empty(max(end, len(held) * 2))])
-            held[self.length : end] = block[name]
-        self.length = end
-
-    def upto(self, length: int) -> "Growing":
-        """A copy of the first ``length`` rows; this one, and every view of it, stays as it is."""
-        copy = Growing(self.names)
-        copy.length = length
-        copy._columns = {
-            name: np.concatenate([held[:length], np.empty(max(1024, length))]) for name, held in self._columns.items()
-        }
-        return copy
-
-    def last(self, name: str) -> float:
-        """The newest value of a column; there must be one."""
-        return float(self._columns[name][self.length - 1])
-
-    def columns(self) -> dict[str, F64]:
-        """Read-only views of everything appended so far."""
-        views = {name: held[: self.length] for name, held in self._columns.items()}
-        for view in views.values():
-            view.flags.writeable = False
-        return views
 
 
 class Extremes:

@@ -243,8 +243,8 @@ def _summary(path: Path) -> RunSummary:
         return RunSummary(path.name, path, RunStatus("unreadable", str(error)), error=str(error))
 
 
-def network_disk(folder: Path, mounts: str) -> str | None:
-    """The kind of network file system that ``folder`` is on, by the lines of /proc/mounts; None for a local disk."""
+def filesystem(folder: Path, mounts: str) -> str:
+    """The kind of file system that a real path is on, by the lines of /proc/mounts; empty where they do not say."""
     here, best, found = str(folder), "", ""
     for line in mounts.splitlines():
         _, point, kind, *_ = line.split(" ")
@@ -252,6 +252,12 @@ def network_disk(folder: Path, mounts: str) -> str | None:
         inside = here == point or here.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, found = point, kind
+    return found
+
+
+def network_disk(folder: Path, mounts: str) -> str | None:
+    """The kind of network file system that ``folder`` is on, by the lines of /proc/mounts; None for a local disk."""
+    found = filesystem(folder, mounts)
     return found if found in _NETWORK else None
 
 
