@@ -58,8 +58,12 @@ class Scratch:
         """A column's bytes at a place of a file. Raises OSError."""
         rest = column.data.cast("B")
         while rest:
-            written = os.pwrite(file.fileno(), rest, at)
+            written = self.put(file, rest, at)
             rest, at = rest[written:], at + written
+
+    def put(self, file: IO[bytes], some: memoryview, at: int) -> int:
+        """Some bytes, or the first of them; how many. Raises OSError."""
+        return os.pwrite(file.fileno(), some, at)
 
     def say(self, error: OSError) -> None:
         """Once: that columns stay in memory, and why."""
