@@ -21,6 +21,8 @@ from app.bench.results import NAIVE as NAIVE_NAME
 from app.bench.ticks import ticks
 from trainer_core.spec.errors import UserError
 
+SOAKED_AT = 200
+"""Steps a second of the run that is watched for long."""
 DRAWN = "[data-figure=loss][data-revision]"
 
 
@@ -164,7 +166,7 @@ def _server(server: psutil.Process, viewers: int, rate: int, seconds: float) -> 
     used, begin = browsing.cpu_seconds([server]), time.monotonic()
     time.sleep(seconds)
     share = (browsing.cpu_seconds([server]) - used) / (time.monotonic() - begin)
-    return Server(viewers, rate, 100 * share, server.memory_info().rss / 2**20)
+    return Server(viewers, rate, 100 * share, browsing.own_memory_mb(server))
 
 
 def _first_paint(folder: Path, steps: int) -> FirstPaint:
@@ -185,7 +187,7 @@ def _soak(folder: Path, minutes: float) -> Soak:
     runs = folder / "runs"
     runs.mkdir(parents=True)
     with (
-        browsing.writer(runs / "run", 50, 60 * minutes + 120, folder / "writer.log"),
+        browsing.writer(runs / "run", SOAKED_AT, 60 * minutes + 120, folder / "writer.log"),
         browsing.dashboard(runs, folder / "dashboard.log") as (server, url),
         browsing.browser() as chromium,
     ):
@@ -195,14 +197,14 @@ def _soak(folder: Path, minutes: float) -> Soak:
         ends = time.monotonic() + 60 * minutes
         while time.monotonic() < ends or len(readings) < 2:
             viewer.page.wait_for_timeout(5000)
-            readings.append((server.memory_info().rss / 2**20, viewer.heap_mb()))
+            readings.append((browsing.own_memory_mb(server), viewer.heap_mb()))
         mounts = int(viewer.page.evaluate("window.hybridMounts"))
     part = max(1, min(12, len(readings) // 2))
     first, last = readings[:part], readings[-part:]
     (server_first, heap_first), (server_last, heap_last) = (
         (sum(r[0] for r in side) / part, sum(r[1] for r in side) / part) for side in (first, last)
     )
-    return Soak(minutes, server_first, server_last, heap_first, heap_last, mounts)
+    return Soak(minutes, SOAKED_AT, server_first, server_last, heap_first, heap_last, mounts)
 
 
 def _processor() -> str:

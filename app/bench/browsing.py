@@ -200,6 +200,12 @@ def cpu_seconds(processes: list[psutil.Process]) -> float:
     return total
 
 
+def own_memory_mb(process: psutil.Process) -> float:
+    """Memory of a process without the pages of mapped files, which the system takes back when it needs them."""
+    found = process.memory_info()
+    return float(found.rss - getattr(found, "shared", 0)) / 2**20
+
+
 def browser_processes() -> list[psutil.Process]:
     """Chromium's, which Playwright started for this process."""
     found = []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -41,6 +41,7 @@ class Server(msgspec.Struct, frozen=True):
     cpu_percent: float
     """Of one core."""
     memory_mb: float
+    """Its own: without mapped files, whose pages the system takes back when it needs them."""
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -62,9 +63,10 @@ class FirstPaint(msgspec.Struct, frozen=True):
 
 
 class Soak(msgspec.Struct, frozen=True):
-    """Memory over a long watch: the first and the last minute of it, mean."""
+    """Memory over a long watch: the first and the last minute of it, mean; of the server as ``Server.memory_mb``."""
 
     minutes: float
+    steps_per_second: int
     server_first_mb: float
     server_last_mb: float
     heap_first_mb: float
@@ -173,8 +175,9 @@ def page(found: Figures) -> str:
             ],
         ),
         "## The server",
+        "Its own memory is what lies in no file: pages of mapped files are the system's to take back.",
         _table(
-            ("viewers", "steps a second", "CPU, % of a core", "memory, MB"),
+            ("viewers", "steps a second", "CPU, % of a core", "own memory, MB"),
             [(str(s.viewers), str(s.steps_per_second), f"{s.cpu_percent:.1f}", f"{s.memory_mb:.0f}")
              for s in found.servers],
         ),
@@ -192,8 +195,9 @@ def page(found: Figures) -> str:
     if found.soak is not None:
         soak = found.soak
         sections.append(
-            f"Watched for {soak.minutes:.0f} minutes: server {soak.server_first_mb:.0f} -> {soak.server_last_mb:.0f} "
-            f"MB, page {soak.heap_first_mb:.0f} -> {soak.heap_last_mb:.0f} MB, {soak.mounts - 1} remounts."
+            f"Watched for {soak.minutes:.0f} minutes at {soak.steps_per_second} steps/s: the server's own memory "
+            f"{soak.server_first_mb:.0f} -> {soak.server_last_mb:.0f} MB, the page's heap {soak.heap_first_mb:.0f} -> "
+            f"{soak.heap_last_mb:.0f} MB, {soak.mounts - 1} remounts."
         )
     return "\n\n".join(sections) + "\n"
 

@@ -1,14 +1,17 @@
 """The dashboard's benchmark: what it computes from what it saw. The browser part is run by hand: it takes minutes."""
 
 import json
+import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
-from app.bench.browsing import shown_after
+from app.bench.browsing import own_memory_mb, shown_after
 from app.bench.past import long_run
 from app.bench.results import FORMAT, Browser, Figures, FirstPaint, Latency, Server, Soak, Tick, goals, page
 from app.bench.ticks import ticks
@@ -27,7 +30,7 @@ def figures(**changes: object) -> Figures:
         [Browser("Live", 200, 1.5, 300.0, 4.0, 20.0, 40.0), Browser("naive page", 200, 0.3, 900.0, 200.0, 200.0, 80.0)],
         [Server(1, 200, 3.5, 200.0), Server(4, 200, 6.5, 210.0)],
         [Tick(10_000, 0.5, 6.0), Tick(1_000_000, 0.6, 7.0)],
-        FirstPaint(1_000_000, 2.5, 6.0), Soak(30.0, 200.0, 205.0, 40.0, 41.0, 1),
+        FirstPaint(1_000_000, 2.5, 6.0), Soak(30.0, 200, 200.0, 205.0, 40.0, 41.0, 1),
     )  # fmt: skip
     return msgspec.structs.replace(found, **changes)
 
@@ -39,7 +42,7 @@ def test_every_goal_is_met_or_missed_by_its_own_figure() -> None:
         "step to pixel, strip and lifecycle, 10 steps/s: p95"
     ]
     assert not any("naive" in goal.what for goal in goals(figures()))
-    grown = figures(soak=Soak(30.0, 200.0, 260.0, 40.0, 41.0, 2))
+    grown = figures(soak=Soak(30.0, 200, 200.0, 260.0, 40.0, 41.0, 2))
     assert sum(not goal.met for goal in goals(grown)) == 2
     assert "**missed**" in page(grown) and "**missed**" not in page(figures())
 
@@ -53,6 +56,17 @@ def test_a_step_counts_as_shown_when_it_or_a_later_one_is_on_the_screen(tmp_path
     writer.close()
     seen = [[103_500.0, 3], [107_000.0, 6], [109_250.0, 9]]
     assert shown_after(run_dir, seen) == pytest.approx([3000.0, 2000.0, 1000.0, 2250.0, 1250.0, 250.0])
+
+
+def test_memory_is_the_process_own_and_not_that_of_mapped_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(64 << 20))
+    before = own_memory_mb(psutil.Process())
+    with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        assert own_memory_mb(psutil.Process()) - before < 16
+        held = bytearray(os.urandom(1 << 20) * 64)
+        assert own_memory_mb(psutil.Process()) - before > 48
+        assert len(held) == 64 << 20
 
 
 def test_the_run_that_is_watched_goes_through_all_phases() -> None:
