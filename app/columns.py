@@ -4,6 +4,8 @@ All of a run's columns are wanted at full resolution for as long as somebody loo
 file they are no memory of this process: the system keeps of their pages what it has room for and reads the rest again.
 """
 
+import contextlib
+import ctypes
 import errno
 import logging
 import mmap
@@ -29,8 +31,20 @@ MOST_IN_MEMORY = 2 << 20
 """Bytes that columns may have room for before they get a file."""
 ROOM_IN_FILE = 1 << 20
 """Rows that a file has room for at first. It is sparse: room takes no space on the disk."""
+_M_MMAP_THRESHOLD = -3
+"""Of glibc's malloc.h."""
 NO_DISK = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 """File systems whose files are memory."""
+
+
+def return_what_is_freed() -> None:
+    """Have every array of a megabyte and more returned to the system when it is freed, for the rest of the process.
+
+    glibc raises that limit to the size of what was freed before, at most 32 MB, and then keeps the holes. Nothing is
+    changed where the system's C library is another one.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 class Scratch:

@@ -19,6 +19,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web.server.starlette import App
 
 from app.access import Gate, Policy, install
+from app.columns import return_what_is_freed
 from app.early import Early
 from app.entrance import CODE, Entrance, access_routes
 from app.live import assets, routes
@@ -80,6 +81,7 @@ class Asked:
 
 def run(asked: Asked) -> None:
     """Serve until interrupted."""
+    return_what_is_freed()
     os.environ[RUNS_DIR] = str(asked.runs_dir)
     url = f"http://{HOST}:{asked.port}"
     gate = Gate(f"hybrid_session_{asked.port}", asked.read_only, asked.policy)

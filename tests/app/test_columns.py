@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,6 +255,26 @@ def test_nothing_is_left_in_the_folder_and_no_file_stays_open(tmp_path: Path) ->
     assert np.array_equal(view, block(0, 20_000)["column_2"]), "a snapshot outlives its store"
     del view
     assert open_files() == before
+
+
+def test_large_arrays_are_returned_to_the_system_when_they_are_freed() -> None:
+    script = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from app.columns import return_what_is_freed
+def own():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+return_what_is_freed()
+np.ones(1_000_000)  # freed: by itself glibc would keep what is smaller from now on
+kept = [(np.ones(900_000), np.ones(5_000)) for _ in range(30)]
+held = own()
+kept = [small for _, small in kept]
+print(held, own())
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    held, left = map(int, said.split())
+    assert held - left > 150, "30 arrays of 7 MB, with something small after each"
 
 
 def test_of_what_comes_with_every_cycle_the_first_and_the_newest_are_kept() -> None:
