@@ -1,12 +1,15 @@
 """The feed: it outlives its errors, catches up, notices another journal."""
 
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.feed import MOST_FEEDS, Feed, Watch
+from app.store import Store
 from tests.app.conftest import until
 from tests.app.rows import Script, cycled
 from trainer_core.spec.records import Row
@@ -104,6 +107,22 @@ def test_feeds_are_kept_few_and_end(written_run: Callable[[str, Script], Path], 
     assert watch.feed("gone") is None
     watch.close()
     assert not any(feed._thread.is_alive() for feed in feeds if feed is not None)
+
+
+def test_of_runs_that_made_room_for_others_nothing_is_kept(
+    written_run: Callable[[str, Script], Path], runs_dir: Path
+) -> None:
+    watch, stores = Watch(runs_dir), list[weakref.ref[Store]]()
+    for number in range(MOST_FEEDS + 8):
+        written_run(f"run-{number}", Script().start().steps(1))
+        feed = watch.feed(f"run-{number}")
+        assert feed is not None and feed.wait(10)
+        feed.looked_at -= 1000.0  # nobody does any more
+        stores.append(weakref.ref(feed.store))
+    del feed
+    gc.collect()
+    assert [store() is not None for store in stores] == [False] * 8 + [True] * MOST_FEEDS
+    watch.close()
 
 
 def test_listeners_are_told_of_rows_until_they_leave(watching: Callable[..., Feed]) -> None:
