@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from trainer_core.telemetry.rundir import filesystem
+from trainer_core.telemetry.rundir import filesystem, network_disk
 
 F64 = npt.NDArray[np.float64]
 
@@ -57,7 +57,9 @@ class Scratch:
     def file(self, size: int) -> IO[bytes]:
         """A sparse file of so many bytes. Raises OSError."""
         if self.folder is None:
-            raise OSError(errno.ENOENT, "no folder for temporary files is on a disk; TMPDIR may name one")
+            raise OSError(
+                errno.ENOENT, "no folder for temporary files is on a disk of this machine; TMPDIR may name one"
+            )
         made = tempfile.TemporaryFile(prefix="hybrid-columns-", dir=self.folder, buffering=0)  # noqa: SIM115
         try:
             if made.fileno() > resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2:
@@ -90,9 +92,12 @@ class Scratch:
 
 
 def on_disk(folders: Sequence[str], mounts: str) -> Path | None:
-    """The first folder whose files are no memory, by the lines of /proc/mounts."""
+    """The first folder whose files are no memory, by the lines of /proc/mounts.
+
+    Nor may they be elsewhere: a network disk can tell of an error when the memory has long been given back.
+    """
     real = (Path(folder).resolve() for folder in folders)
-    return next((folder for folder in real if filesystem(folder, mounts) not in NO_DISK), None)
+    return next((at for at in real if filesystem(at, mounts) not in NO_DISK and not network_disk(at, mounts)), None)
 
 
 @cache

@@ -217,11 +217,12 @@ def test_without_a_folder_on_a_disk_rows_stay_in_memory(folder: Path | None, cap
     assert ("TMPDIR" if folder is None else "/nowhere: No such file or directory") in caplog.text
 
 
-def test_a_folder_that_is_memory_is_passed_over(tmp_path: Path) -> None:
+def test_a_folder_that_is_memory_or_elsewhere_is_passed_over(tmp_path: Path) -> None:
     mounts = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/vdb /tmp/disk xfs rw 0 0\ntmpfs /var ramfs rw 0 0\n"
     assert on_disk(("/tmp", "/usr"), mounts) == Path("/usr")
     assert on_disk(("/tmp/disk/a", "/usr"), mounts) == Path("/tmp/disk/a")
     assert on_disk(("/tmp", "/var/a"), mounts) is None
+    assert on_disk(("/tmp", "/far/a"), mounts + "host:/export /far nfs4 rw 0 0\n") is None
     assert on_disk((str(tmp_path),), "") == tmp_path.resolve()
 
 
