@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import polars as pl
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 BUCKETS = 256
 """Stretches kept at most; when a run outgrows them, pairs are merged."""
 RECENT = 1024
@@ -84,9 +86,12 @@ class LayerHistory:
         self._start = self._end = 0
         self._whole = True
 
-    def add(self, step: int, norms: Sequence[float] | F32) -> None:
-        """The norms of one step."""
-        self._join(np.array([step]), np.asarray(norms, dtype=np.float32)[None, :])
+    def add(self, steps: Sequence[int], norms: Sequence[Sequence[float]]) -> None:
+        """The norms of some steps in the order of the journal."""
+        if steps:
+            counts = np.array([len(row) for row in norms])
+            flat = np.array(list(chain.from_iterable(norms)), dtype=np.float32)
+            self._join_all(np.array(steps), counts, flat)
 
     def extend(self, table: pl.DataFrame) -> None:
         """Norms of many steps: columns ``step`` and ``layer_grad_norms`` in the order of the journal."""
@@ -95,7 +100,10 @@ class LayerHistory:
             return
         counts = known["layer_grad_norms"].list.len().cast(pl.Int64).to_numpy()
         steps = known["step"].cast(pl.Int64).to_numpy()
-        flat = known["layer_grad_norms"].explode().to_numpy()
+        self._join_all(steps, counts, known["layer_grad_norms"].explode().to_numpy())
+
+    def _join_all(self, steps: I64, counts: I64, flat: F32) -> None:
+        """Steps in any order, with so many norms each."""
         cuts = np.flatnonzero((np.diff(counts) != 0) | (np.diff(steps) <= 0)) + 1
         at = np.concatenate([[0], np.cumsum(counts)])
         for start, stop in zip([0, *cuts.tolist()], [*cuts.tolist(), len(steps)], strict=True):
@@ -114,7 +122,7 @@ class LayerHistory:
             self._norms[recent], self._whole,
         )  # fmt: skip
 
-    def _join(self, steps: npt.NDArray[np.int64], norms: F32) -> None:
+    def _join(self, steps: I64, norms: F32) -> None:
         """Rising steps of one model."""
         if self._held is None or self._held.shape[1] != norms.shape[1]:
             self._held, self._width = np.full((BUCKETS, norms.shape[1]), np.nan, np.float32), 1

@@ -1,7 +1,7 @@
 """What a run says beside its steps: layers, health, alerts, the machine under it, its own metrics. Knows no drawing."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,7 @@ class Column:
         self._starts: list[int] = []
         self._attempt = -1
         self._smoothings = Smoothings()
+        self._frozen: Table | None = None
 
     def add(self, row: Row, values: tuple[float | None, ...]) -> None:
         """One record's values."""
@@ -58,12 +59,11 @@ class Column:
         self._growing.seal()
 
     def frozen(self) -> Table:
-        """An immutable look at it."""
-        columns = self._growing.columns()
-        for name, extremes in self._extremes.items():
-            extremes.update(columns[name])
-        held = {name: extremes.frozen() for name, extremes in self._extremes.items()}
-        return Table(columns, self._growing.length, held, tuple(self._starts), self._smoothings)
+        """An immutable look at it; the same object until something is added."""
+        length, starts = self._growing.length, tuple(self._starts)
+        if self._frozen is None or self._frozen.length != length:
+            self._frozen = Table(self._growing.columns(), length, self._extremes, starts, self._smoothings)
+        return self._frozen
 
 
 class SideStore:
@@ -78,12 +78,15 @@ class SideStore:
         self._health: HealthMeasured | None = None
         self._alerts = AlertLogStore()
 
+    def note_steps(self, steps: Sequence[StepRecord]) -> None:
+        """The layers of some steps."""
+        known = [(step.step, step.layer_grad_norms) for step in steps if step.layer_grad_norms]
+        self._layers.add([step for step, _ in known], [norms for _, norms in known])
+
     def note(self, row: Row) -> None:
-        """One row, whatever it is."""
+        """One row that is no step."""
         self._alerts.note(row)
         match row.record:
-            case StepRecord(layer_grad_norms=norms) if norms:
-                self._layers.add(row.record.step, norms)
             case SystemMeasured():
                 self._newest = row.record
                 self._system.add(row, system_values(row.record))

@@ -1,6 +1,7 @@
 """What is known of one run: rows in, immutable snapshots out. Knows nothing of drawing, sockets or Streamlit."""
 
 import math
+import operator
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ MEASURED = tuple(
     field.name for field in msgspec.structs.fields(StepRecord) if field.name not in ("phase", "layer_grad_norms")
 )
 """The numeric fields of StepRecord, each a column of ``Snapshot.steps``."""
+_measured = operator.attrgetter(*MEASURED)
 STEP_COLUMNS = (*MEASURED, "phase", "attempt", "time", "seq")
 PATH_COLUMNS = ("step", "loss", "low", "high", "attempt", "cycle", "seq")
 CHARTED = ("loss", "confidence", "grad_norm")
@@ -190,10 +192,10 @@ class Store:
             if not fresh:
                 return
             self._extend(fresh)
+            self._side.note_steps([row.record for row in fresh if isinstance(row.record, StepRecord)])
             for row in fresh:
                 self._note(row)
             self._last_seq = fresh[-1].seq
-            self._update_extremes()
             self._snapshot = None
         self._seal()
 
@@ -224,7 +226,6 @@ class Store:
                 self._note_not_finite(signal, step, attempt)
             self._note_newest([row for row in (chunk.last_step, *stretches[-1:]) if row is not None], chunk.rows)
             self._last_seq = chunk.last_seq
-            self._update_extremes()
             self._snapshot = None
         self._seal()
 
@@ -271,8 +272,7 @@ class Store:
                 self._step_starts.append(self._steps.length + len(steps))
                 self._path_starts.append(self._path.length + len(path))
             if isinstance(record, StepRecord):
-                measured = tuple(getattr(record, name) for name in MEASURED)
-                steps.append((*measured, PHASES.index(record.phase), row.attempt, row.time, row.seq))
+                steps.append((*_measured(record), PHASES.index(record.phase), row.attempt, row.time, row.seq))
                 if record.predicted_loss is not None:
                     expected = (record.predicted_loss, record.predicted_low, record.predicted_high)
                     path.append((record.step, *expected, row.attempt, record.cycle, row.seq))
@@ -287,7 +287,8 @@ class Store:
 
     def _note(self, row: Row) -> None:
         record = row.record
-        self._side.note(row)
+        if not isinstance(record, StepRecord):
+            self._side.note(row)
         if isinstance(record, StepRecord):
             self._last, self._last_time, self._phase = record, row.time, record.phase
             self._count(record.phase, 1)
@@ -341,12 +342,6 @@ class Store:
                 return
         self._not_finite.append(NotFinite(signal, step, step, 1, attempt))
 
-    def _update_extremes(self) -> None:
-        steps, path = self._steps.columns(), self._path.columns()
-        for name, extremes in self._step_extremes.items():
-            extremes.update(steps[name])
-        self._path_extremes["loss"].update(path["loss"])
-
     def _layer_names(self) -> tuple[str, ...]:
         started = self._kept.frozen()[RunStarted]
         return started[-1].record.layers if started and isinstance(started[-1].record, RunStarted) else ()
@@ -374,5 +369,4 @@ class Store:
 
 
 def _table(growing: Growing, extremes: Mapping[str, Extremes], starts: Sequence[int], smoothings: Smoothings) -> Table:
-    frozen = {name: held.frozen() for name, held in extremes.items()}
-    return Table(growing.columns(), growing.length, frozen, tuple(starts), smoothings)
+    return Table(growing.columns(), growing.length, extremes, tuple(starts), smoothings)

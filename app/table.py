@@ -1,5 +1,6 @@
 """Looks at growing columns, with min/max buckets kept up to date. Knows nothing of records or drawing."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,18 +17,31 @@ class Extremes:
     """Row numbers of the smallest and largest value of each bucket of one column, at most ``budget`` buckets.
 
     A bucket is a power of two of rows; when there are too many, pairs are merged. So the cost of an append does not
-    grow with the history, and all buckets but the last one stay as they are between two merges.
+    grow with the history, and all buckets but the last one stay as they are between two merges. They are brought up
+    to date when they are asked for; any thread may ask.
     """
 
     def __init__(self, budget: int = 1000) -> None:
         self.budget = budget
         self.bucket = 1
         self.rows = 0
+        self._lock = threading.Lock()
         self._low: I64 = np.empty(0, dtype=np.int64)
         self._high: I64 = np.empty(0, dtype=np.int64)
 
-    def update(self, values: F64) -> None:
-        """Take in a column that has grown since the last call."""
+    def of(self, values: F64) -> "Buckets":
+        """The buckets of a column: as it was at an earlier call, or grown since, or an older look at it."""
+        with self._lock:
+            if len(values) > self.rows:
+                self._update(values)
+            low, high = self._low, self._high
+            if len(values) < self.rows:
+                whole = len(values) // self.bucket
+                rest = bucket_extremes(values, whole * self.bucket, len(values), self.bucket)
+                low, high = (np.concatenate([held[:whole], end]) for held, end in zip((low, high), rest, strict=True))
+            return Buckets(low, high, len(values), self.bucket)
+
+    def _update(self, values: F64) -> None:
         while -(-len(values) // self.bucket) > self.budget:
             self._merge(values)
         first = self.rows // self.bucket
@@ -36,10 +50,6 @@ class Extremes:
             self._low = np.concatenate([self._low[:first], low])
             self._high = np.concatenate([self._high[:first], high])
         self.rows = len(values)
-
-    def frozen(self) -> "Buckets":
-        """The buckets as they are now; the arrays are replaced, never written, by later updates."""
-        return Buckets(self._low, self._high, self.rows, self.bucket)
 
     def _merge(self, values: F64) -> None:
         """Double the bucket: of each pair keep the lower low and the higher high."""
@@ -98,7 +108,7 @@ class Table:
 
     columns: Mapping[str, F64]
     length: int
-    extremes: Mapping[str, Buckets]
+    extremes: Mapping[str, Extremes]
     starts: tuple[int, ...]
     """First row of each attempt; ``step`` rises within an attempt."""
     smoothings: Smoothings
@@ -129,7 +139,7 @@ class Table:
     def pick(self, signal: str, budget: int, window: tuple[float, float] | None = None) -> Picked:
         """The rows to draw ``signal`` with: all of them up to ``budget``, then the extremes of equal buckets."""
         if window is None and signal in self.extremes:
-            held = self.extremes[signal]
+            held = self.extremes[signal].of(self.columns[signal])
             return Picked(held.indices(), held.rows, held.bucket)
         ranges = self.window(*(window or (-np.inf, np.inf)))
         total = sum(stop - start for start, stop in ranges)

@@ -83,7 +83,7 @@ def same(one: Snapshot, other: Snapshot) -> bool:
         for column in left.columns:
             assert np.array_equal(left[column], right[column], equal_nan=True), (name, column)
         for signal in left.extremes:  # of equal values either may be drawn, so the buckets are compared, not the rows
-            held, other_held = left.extremes[signal], right.extremes[signal]
+            held, other_held = (side.extremes[signal].of(side[signal]) for side in (left, right))
             assert (held.rows, held.bucket, len(held.low)) == (other_held.rows, other_held.bucket, len(other_held.low))
     for column in one.spans:
         assert np.array_equal(one.spans[column], other.spans[column])

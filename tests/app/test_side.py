@@ -16,7 +16,7 @@ from trainer_core.spec.surroundings import GpuMeasured, MetricsMeasured, SystemM
 def test_the_largest_norm_of_every_stretch_survives_any_length() -> None:
     history, norms = LayerHistory(), np.random.default_rng(0).random((5000, 3)).astype(np.float32)
     for step in range(5000):
-        history.add(step + 1, norms[step])
+        history.add([step + 1], [norms[step]])
     found = history.frozen(("a", "b", "c"))
     assert found.width == 32 and len(found.largest) <= BUCKETS
     for i in range(len(found.largest)):
@@ -35,7 +35,7 @@ def test_columns_make_the_same_as_steps_one_by_one(pieces: int) -> None:
     one, other = LayerHistory(), LayerHistory()
     for step, row in zip(steps, norms, strict=True):
         if row is not None:
-            one.add(step, row)
+            one.add([step], [row])
     table = pl.DataFrame(
         {"step": steps, "layer_grad_norms": norms}, schema_overrides={"layer_grad_norms": pl.List(pl.Float32)}
     )
@@ -50,7 +50,7 @@ def test_columns_make_the_same_as_steps_one_by_one(pieces: int) -> None:
 def test_layers_without_names_are_numbered() -> None:
     history = LayerHistory()
     assert history.frozen(()).empty
-    history.add(1, (1.0, 2.0))
+    history.add([1], [(1.0, 2.0)])
     assert history.frozen(("one",)).names == ("layer 0", "layer 1")
 
 

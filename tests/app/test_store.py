@@ -4,6 +4,7 @@ import math
 import time
 
 import numpy as np
+import pytest
 
 from app.store import Store
 from app.table import Extremes
@@ -47,8 +48,8 @@ def test_a_spike_among_a_million_steps_is_drawn() -> None:
     values[123_457], values[900_001] = 50.0, -3.0
     extremes = Extremes(budget=1000)
     for end in range(10_000, 1_000_001, 10_000):
-        extremes.update(values[:end])
-    drawn = extremes.frozen().indices()
+        extremes.of(values[:end])
+    drawn = extremes.of(values).indices()
     assert {123_457, 900_001, 999_999} <= set(drawn.tolist())
     assert len(drawn) <= 2001
 
@@ -58,10 +59,21 @@ def test_buckets_grown_row_by_row_equal_buckets_of_the_whole() -> None:
     values[[7, 4000]] = np.nan
     grown, whole = Extremes(budget=100), Extremes(budget=100)
     for end in range(1, len(values) + 1, 13):
-        grown.update(values[:end])
-    grown.update(values)
-    whole.update(values)
-    assert np.array_equal(grown.frozen().indices(), whole.frozen().indices())
+        grown.of(values[:end])
+    assert np.array_equal(grown.of(values).indices(), whole.of(values).indices())
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 1003, 4999])
+def test_an_older_look_at_a_column_has_the_extremes_it_had(length: int) -> None:
+    values = np.random.default_rng(0).normal(size=5003)
+    extremes = Extremes(budget=100)
+    now, then = extremes.of(values), extremes.of(values[:length])
+    assert then.rows == length and then.bucket == now.bucket == 64
+    for i in range(-(-length // 64)):
+        inside = values[i * 64 : min(length, (i + 1) * 64)]
+        assert (values[then.low[i]], values[then.high[i]]) == (inside.min(), inside.max())
+    assert len(then.low) == len(then.high) == -(-length // 64)
+    assert np.array_equal(extremes.of(values).low, now.low), "looking back changes nothing"
 
 
 def test_nan_is_measured_and_none_is_not() -> None:
