@@ -7,10 +7,11 @@ import hashlib
 import importlib.resources
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 import plotly
@@ -19,16 +20,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from app.board import Board
 from app.entrance import same_origin
 from app.exports import Exports
 from app.feed import Feed, Watch
 from app.ranges import serve_range
-from app.replay import Wish
 from app.screen import Ask, Screen, check
 from app.screens import blocks
 from app.screens.page import LivePage
 from app.screens.registry import PAGES
 from app.theme import tokens
+from app.wire import Message
 from trainer_core.spec.errors import RunError
 
 GLANCE_S, LEAST_S = 0.2, 0.03
@@ -51,8 +53,10 @@ PLOTLY = f"/live/asset/{plotly.__version__}/plotly.js"
 def routes(watch: Watch) -> list[BaseRoute]:
     """The routes beside Streamlit's own."""
 
+    halls: Halls = WeakValueDictionary()
+
     async def socket(websocket: WebSocket) -> None:
-        await serve(websocket, watch)
+        await serve(websocket, watch, halls)
 
     async def ranges(request: Request) -> Response:
         return await serve_range(request, watch)
@@ -121,7 +125,38 @@ async def asset(request: Request) -> Response:
     return Response(found[0], media_type=found[1], headers=headers)
 
 
-async def serve(websocket: WebSocket, watch: Watch) -> None:
+class Hall:
+    """The browsers at one page of one run: what they see is worked out once, and they are woken by one call."""
+
+    def __init__(self, feed: Feed, page: LivePage, others: tuple[Feed, ...], first: tuple[str, ...]) -> None:
+        self.feed = feed
+        self.board = Board(feed, page, others, first)
+        self._waiting: set[asyncio.Event] = set()
+
+    @contextlib.contextmanager
+    def joined(self, news: asyncio.Event) -> Iterator[None]:
+        """``news`` is set whenever rows have come. In the event loop, as all who join."""
+        if not self._waiting:
+            loop = asyncio.get_running_loop()
+            self._deaf = self.feed.listen(lambda: loop.call_soon_threadsafe(self._wake))
+        self._waiting.add(news)
+        try:
+            yield
+        finally:
+            self._waiting.discard(news)
+            if not self._waiting:
+                self._deaf()
+
+    def _wake(self) -> None:
+        for news in self._waiting:
+            news.set()
+
+
+Halls = WeakValueDictionary[object, Hall]
+"""Those that somebody is in, by run, page and what else it shows."""
+
+
+async def serve(websocket: WebSocket, watch: Watch, halls: Halls) -> None:
     """One browser from the handshake to its end."""
     if not same_origin(websocket):
         await websocket.close(code=1008, reason="wrong origin")
@@ -142,12 +177,13 @@ async def serve(websocket: WebSocket, watch: Watch) -> None:
     others = tuple(other for other in found if other is not None)
     for other in others:
         other.read_on()  # runs are compared as wholes: nothing of them is worth painting first
-    screen = Screen(feed, page, others, first)
+    which = (feed, page.name, others, first)
+    hall = halls.get(which) or halls.setdefault(which, Hall(feed, page, others, first))
     asked = _Asked()
-    with contextlib.suppress(WebSocketDisconnect):
+    with contextlib.suppress(WebSocketDisconnect), hall.joined(asked.news):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_listen(websocket, feed, page, asked))
-            tasks.create_task(_push(websocket, feed, screen, asked))
+            tasks.create_task(_push(websocket, hall, asked))
 
 
 def chosen_metrics(text: str) -> tuple[str, ...]:
@@ -193,35 +229,36 @@ async def _listen(websocket: WebSocket, feed: Feed, page: LivePage, asked: _Aske
         await websocket.close(code=1007, reason=str(error)[:100])
 
 
-async def _push(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked) -> None:
-    loop = asyncio.get_running_loop()
-    deaf = feed.listen(lambda: loop.call_soon_threadsafe(asked.news.set))
+async def _push(websocket: WebSocket, hall: Hall, asked: _Asked) -> None:
+    loop, screen = asyncio.get_running_loop(), Screen(hall.board)
     try:
         while not asked.over:
             try:
                 asked.news.clear()
                 begun = loop.time()
-                await _push_once(websocket, feed, screen, asked)
-                await asyncio.sleep(max(0.0, begun + LEAST_S - loop.time()))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(GLANCE_S):
-                        await asked.news.wait()
+                await _push_once(websocket, hall.feed, screen, asked)
+                at_last = loop.call_at(begun + GLANCE_S, asked.news.set)
+                await asked.news.wait()
+                at_last.cancel()
+                if (early := begun + LEAST_S - loop.time()) > 0.0:
+                    await asyncio.sleep(early)
             except (ArithmeticError, LookupError, TypeError, ValueError, RunError) as error:
                 text = f"The dashboard cannot draw this run ({type(error).__name__}: {error}); trying again."
-                await _send(websocket, {"t": "trouble", "text": text})
+                await websocket.send_text(Message(t="trouble", text=text).text)
                 screen.close()
-                screen = Screen(screen.feed, screen.page, screen.others, screen.first)
+                screen = Screen(hall.board)
                 await asyncio.sleep(DRAW_LATEST_S)
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's word for sending after the close
         asked.over = True
     finally:
-        deaf()
         screen.close()
 
 
 async def _push_once(websocket: WebSocket, feed: Feed, screen: Screen, asked: _Asked) -> None:
-    for message in await asyncio.to_thread(_looked, screen, asked.ask.replay):
-        await _send(websocket, message)
+    if asked.ask.replay is not None or screen.replay is not None:
+        await asyncio.to_thread(screen.show, asked.ask.replay, time.monotonic())  # it reads the journal
+    for message in screen.glance(time.time()):
+        await websocket.send_text(message.text)
     if not feed.begun:
         return
     waited = time.monotonic() - asked.sent_at
@@ -229,17 +266,13 @@ async def _push_once(websocket: WebSocket, feed: Feed, screen: Screen, asked: _A
     if not (asked.changed or ready or waited >= DRAW_LATEST_S):
         return
     asked.changed = False
-    drawn = await asyncio.to_thread(screen.drawings, asked.ask, time.time())
+    drawn = await asyncio.to_thread(_drawn, screen, asked.ask)
     if drawn:
         asked.sent += 1
-        await _send(websocket, {"t": "draw", "number": asked.sent, "figures": drawn})
-    asked.sent_at = time.monotonic()
+        figures = ",".join(drawn)
+        await websocket.send_text(f'{{"t":"draw","number":{asked.sent},"figures":[{figures}]}}')
+    asked.sent_at = time.monotonic() - screen.behind(time.time())  # so that those who see the same draw together
 
 
-def _looked(screen: Screen, wish: Wish | None) -> list[dict[str, Any]]:
-    screen.show(wish, time.monotonic())
-    return screen.glance(time.time())
-
-
-async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:
-    await websocket.send_text(json.dumps(message, separators=(",", ":"), allow_nan=False))
+def _drawn(screen: Screen, ask: Ask) -> list[str]:
+    return [message.text for message in screen.drawings(ask, time.time())]

@@ -1,30 +1,15 @@
-"""One live page's content at one moment, as messages for one browser. Knows no socket and no Streamlit."""
+"""What one browser asked for and has been sent, as messages. Knows no socket and no Streamlit."""
 
-import math
-import time
-from dataclasses import replace
 from typing import Literal
 
 import msgspec
 
-from app.feed import Connection
-from app.figures import strip
-from app.figures.axis import Axis
-from app.figures.lifecycle import Binds
-from app.figures.spec import Json
-from app.replay import Replay, Source, Wish
-from app.screens.page import Lists, LivePage, Moment
-from app.views.alerts import critical_news
+from app.board import SAME_DRAWING_S, Board, Drawing
+from app.figures.spec import Figure
+from app.replay import Replay, Wish
+from app.screens.page import LivePage
 from app.views.series import Look, Window
-from app.views.strip import strip as strip_view
-from app.wire import Sent
-from trainer_core.telemetry.rundir import RunStatus
-
-NOT_READ = RunStatus("waiting", "nothing of this run has been read yet")
-
-SO_FAR = "the newest rows only; reading the rest"
-"""Beside each chart while only the newest rows of a long run have been read."""
-TABLES_S = 1.0
+from app.wire import Glance, Message
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,21 +57,15 @@ def check(ask: Ask, page: LivePage) -> None:
 
 
 class Screen:
-    """What one browser sees of one run."""
+    """What one browser sees: which run or replay, and what it has been sent of it."""
 
-    def __init__(
-        self, feed: Source, page: LivePage, others: tuple[Source, ...] = (), first: tuple[str, ...] = ()
-    ) -> None:
-        self.feed = feed
-        self.others = others
-        self.first = first
-        self.page = page
-        self.sent = Sent()
+    def __init__(self, board: Board) -> None:
         self.replay: Replay | None = None
-        self._tables_at = -math.inf
-        self._glanced: object = None
-        self._drawn: object = None
-        """What was known when the values, and the figures, were last worked out: the same again is not worked out."""
+        self._live = self._board = board
+        self._glance = Glance()
+        self._figures: dict[str, Figure] = {}
+        self._drawing: Drawing | None = None
+        self._visible: tuple[str, ...] | None = None
 
     def show(self, wish: Wish | None, clock: float) -> None:
         """Show the run as it is, or a replay of it. ``clock``: monotonic seconds. Raises JournalError."""
@@ -94,86 +73,34 @@ class Screen:
             self.close()
             return
         if self.replay is None:
-            self.replay = Replay(self.feed)
+            self.replay = Replay(self._live.source)
+            self._board = Board(self.replay, self._live.page, self._live.others, self._live.first)
         self.replay.tick(wish, clock)
 
     def close(self) -> None:
         """End the replay, if there is one."""
         if self.replay is not None:
             self.replay.close()
-            self.replay = None
+            self.replay, self._board = None, self._live
 
-    def glance(self, now: float) -> list[Json]:
-        """Bound values and lists; those of the page itself only when something has happened, tables once a second."""
-        moment = self._moment(now)
-        common = _common(moment) | self._replaying(moment)
-        binds: Binds = {}
-        lists: Lists = {}
-        known = _known(moment)
-        if known != self._glanced:
-            self._glanced = known
-            binds, lists = self.page.binds(moment), self.page.lists(moment)
-        if not 0.0 <= now - self._tables_at < TABLES_S:
-            self._tables_at = now
-            slow_binds, slow_lists = self.page.tables(moment)
-            binds, lists = {**binds, **slow_binds}, {**lists, **slow_lists}
-        messages = [self.sent.binds_message({**common, **binds})]
-        messages += [self.sent.list_message(name, items) for name, items in lists.items()]
-        return [message for message in messages if message is not None]
+    def glance(self, now: float) -> list[Message]:
+        """What changed among bound values and lists since the last call."""
+        old, self._glance = self._glance, self._board.glance(now, self._glance)
+        return self._board.told(old, self._glance)
 
-    def drawings(self, ask: Ask, now: float) -> list[Json]:
+    def drawings(self, ask: Ask, now: float) -> list[Message]:
         """The figures the browser can see, as far as they changed."""
-        moment = self._moment(now)
-        known = (_known(moment), msgspec.structs.replace(ask, drawn=0))
-        if known == self._drawn:
+        drawing = self._board.drawing(ask.look, ask.zone, now, self._drawing)
+        if drawing is self._drawing and ask.visible == self._visible:
             return []
-        self._drawn = known
-        axis = Axis(moment.snapshot, ask.look, ask.zone)
-        look = axis.wanted()
-        wanted = self.page.figures if ask.visible is None else ask.visible
-        figures = [axis.placed(self.page.figures[name](moment, look)) for name in wanted]
-        if not moment.connection.whole:
-            said = [" · ".join(filter(None, (figure.caption, SO_FAR))) for figure in figures]
-            figures = [replace(figure, caption=text) for figure, text in zip(figures, said, strict=True)]
-        return [message for figure in figures if (message := self.sent.figure_message(figure)) is not None]
+        self._drawing, self._visible = drawing, ask.visible
+        messages = []
+        for name in self._live.page.figures if ask.visible is None else ask.visible:
+            self._figures[name], message = drawing.change(name, self._figures.get(name))
+            messages += [message] if message is not None else []
+        return messages
 
-    def _moment(self, now: float) -> Moment:
-        others = tuple(_moment(other, now) for other in self.others)
-        if self.replay is not None:
-            return _moment(self.replay, self.replay.clock, others, self.first)
-        return _moment(self.feed, now, others, self.first)
-
-    def _replaying(self, moment: Moment) -> Binds:
-        """Where the replay stands; its bar shows it."""
-        if self.replay is None:
-            return {"replay.on": False, "replay.at": 0.0, "replay.said": ""}
-        step = moment.snapshot.last.step if moment.snapshot.last else 0
-        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment.now)) if moment.now else ""
-        return {"replay.on": True, "replay.at": round(self.replay.at, 4), "replay.said": f"step {step:,} · {when}"}
-
-
-def _moment(source: Source, now: float, others: tuple[Moment, ...] = (), first: tuple[str, ...] = ()) -> Moment:
-    status = source.status if source.status is not None else NOT_READ
-    return Moment(source.snapshot(), status, source.connection, str(source.run_dir), now, others, first)
-
-
-def _known(moment: Moment) -> tuple[object, ...]:
-    """All that a page's own values and figures are made from; equal until something has happened."""
-    status = moment.status
-    return (moment.snapshot, status.state, status.because, moment.connection, *map(_known, moment.others))
-
-
-def _common(moment: Moment) -> Binds:
-    """What every page has: the strip, and how the watching is doing."""
-    values: Binds = {"feed.error": moment.connection.error or ""}
-    replayed = moment.status.state == "replay"
-    values["feed.critical"] = "" if replayed else critical_news(moment.snapshot, moment.name, moment.now)
-    values["feed.via"] = _via(moment.connection, replayed)
-    return values | strip.binds(strip_view(moment.snapshot, moment.status, moment.run, moment.now))
-
-
-def _via(connection: Connection, replayed: bool) -> str:
-    """Where what is shown comes from."""
-    if not connection.whole:
-        return SO_FAR
-    return "live" if connection.live else "replay" if replayed else "from the journal file"
+    def behind(self, now: float) -> float:
+        """Seconds since what was drawn last was made, where that was just before for another browser; otherwise 0."""
+        age = now - self._drawing.at if self._drawing is not None else 0.0
+        return age if 0.0 < age < SAME_DRAWING_S else 0.0

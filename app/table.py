@@ -89,8 +89,14 @@ class Buckets:
 
     def indices(self) -> I64:
         """Row numbers to draw, rising, without repeats: every bucket's extremes and the last row."""
-        last = np.array([self.rows - 1] if self.rows else [], dtype=np.int64)
-        return np.unique(np.concatenate([self.low, self.high, last]))
+        return _rising(self.low, self.high, self.rows - 1) if self.rows else np.empty(0, dtype=np.int64)
+
+
+def _rising(low: I64, high: I64, last: int) -> I64:
+    """The extremes of buckets that follow one another, and ``last``: rising, without repeats."""
+    rows = np.empty(2 * len(low) + 1, dtype=np.int64)
+    rows[:-1:2], rows[1::2], rows[-1] = np.minimum(low, high), np.maximum(low, high), last
+    return rows[np.diff(rows, prepend=-1) > 0]
 
 
 @dataclass(frozen=True)
@@ -155,5 +161,5 @@ class Table:
     def _thinned(self, signal: str, start: int, stop: int, bucket: int) -> I64:
         """Buckets are aligned to row 0, so that a window that slides on keeps the points it had."""
         low, high = bucket_extremes(self.columns[signal], start - start % bucket, stop, bucket)
-        chosen = np.unique(np.concatenate([low, high, [stop - 1]]))
+        chosen = _rising(low, high, stop - 1)
         return chosen[chosen >= start]

@@ -1,7 +1,11 @@
 """What travels to a browser: only what changed since the last message. Knows no socket and no run."""
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -11,61 +15,61 @@ from app.table import F64
 from app.views.series import Series
 
 
-@dataclass
-class Sent:
-    """What one browser already holds."""
+class Message(dict[str, Any]):
+    """One message, whose text is made once however many browsers it goes to."""
+
+    @cached_property
+    def text(self) -> str:
+        """As JSON. Raises ValueError for what JSON has no number for."""
+        return json.dumps(self, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Glance:
+    """The bound values and the lists of a page at one moment; never written again."""
 
     binds: Binds = field(default_factory=dict)
-    lists: dict[str, list[Json]] = field(default_factory=dict)
-    columns: dict[str, dict[str, F64]] = field(default_factory=dict)
-    texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    heads: dict[str, Json] = field(default_factory=dict)
+    lists: Mapping[str, list[Json]] = field(default_factory=dict)
 
-    def binds_message(self, binds: Binds) -> Json | None:
-        """The changed values, or None."""
-        changed = {key: value for key, value in binds.items() if self.binds.get(key) != value}
-        self.binds |= changed
-        return {"t": "bind", "set": changed} if changed else None
 
-    def list_message(self, name: str, items: list[Json]) -> Json | None:
-        """A whole list when anything in it changed."""
-        if self.lists.get(name) == items:
-            return None
-        self.lists[name] = items
-        return {"t": "list", "name": name, "items": items}
+def glance_changes(old: Glance, new: Glance) -> list[Message]:
+    """The values that changed, and whole lists in which anything changed."""
+    changed = {key: value for key, value in new.binds.items() if old.binds.get(key) != value}
+    messages = [Message(t="bind", set=changed)] if changed else []
+    lists = new.lists.items()
+    return messages + [
+        Message(t="list", name=name, items=items) for name, items in lists if old.lists.get(name) != items
+    ]
 
-    def figure_message(self, figure: Figure) -> Json | None:
-        """The changed parts of a figure: head (traces, layout, caption) and column increments."""
-        message: Json = {"t": "figure", "name": figure.name}
-        head = {"traces": figure.traces, "title": figure.title, "caption": figure.caption, "steps": figure.steps}
-        head |= {"signals": list(figure.signals)}
-        head |= {f"layout.{key}": value for key, value in figure.layout.items()}
-        held = self.heads.get(figure.name, {})
-        message |= {key: value for key, value in head.items() if held.get(key) != value}
-        self.heads[figure.name] = head
-        columns = {}
-        for name, series in figure.columns.items():
-            change = self._column_change(f"{figure.name}/{name}", series)
-            if change is not None:
-                columns[name] = change
-        if columns:
-            message["columns"] = columns
-        return message if len(message) > 2 else None
 
-    def _column_change(self, key: str, series: Series) -> Json | None:
-        """``drop`` from the front, ``keep`` of what is left, then ``add``; None when nothing changed."""
-        held = self.columns.get(key)
-        self.columns[key] = series.columns
-        texts_same = self.texts.get(key) == series.texts
-        if series.texts is not None:
-            self.texts[key] = series.texts
-        drop, keep = overlap(held, series.columns) if held is not None else (0, 0)
-        was = len(next(iter(held.values()))) if held is not None else 0
-        if held is not None and texts_same and drop == 0 and keep == series.length == was:
-            return None
-        added = {name: numbers(values[keep:]) for name, values in series.columns.items()}
-        change: Json = {"drop": drop, "keep": keep, "add": added}
-        return change if series.texts is None else {**change, "text": list(series.texts)}
+def figure_change(old: Figure | None, new: Figure) -> Message | None:
+    """The parts of a figure that changed: head (traces, layout, caption) and column increments. None: nothing did."""
+    held = _head(old) if old is not None else {}
+    message = Message(t="figure", name=new.name)
+    message |= {key: value for key, value in _head(new).items() if key not in held or held[key] != value}
+    columns = {}
+    for name, series in new.columns.items():
+        change = _column_change(old.columns.get(name) if old is not None else None, series)
+        if change is not None:
+            columns[name] = change
+    if columns:
+        message["columns"] = columns
+    return message if len(message) > 2 else None
+
+
+def _head(figure: Figure) -> Json:
+    head = {"traces": figure.traces, "title": figure.title, "caption": figure.caption, "steps": figure.steps}
+    return head | {"signals": list(figure.signals)} | {f"layout.{key}": value for key, value in figure.layout.items()}
+
+
+def _column_change(old: Series | None, new: Series) -> Json | None:
+    """``drop`` from the front, ``keep`` of what is left, then ``add``; None when nothing changed."""
+    drop, keep = overlap(old.columns, new.columns) if old is not None else (0, 0)
+    if old is not None and old.texts == new.texts and drop == 0 and keep == new.length == old.length:
+        return None
+    added = {name: numbers(values[keep:]) for name, values in new.columns.items()}
+    change: Json = {"drop": drop, "keep": keep, "add": added}
+    return change if new.texts is None else {**change, "text": list(new.texts)}
 
 
 def overlap(old: dict[str, F64], new: dict[str, F64]) -> tuple[int, int]:

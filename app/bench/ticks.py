@@ -8,6 +8,7 @@ import numpy as np
 
 from app.bench.results import Tick
 from app.bench.writer import records
+from app.board import Board
 from app.feed import Connection
 from app.screen import Ask, Screen
 from app.screens.registry import PAGES
@@ -45,7 +46,7 @@ def ticks(histories: Sequence[int], times: int = 60) -> list[Tick]:
             if len(batch) >= BATCH or steps == history:
                 store.append(batch)
                 batch = []
-        screen = Screen(Still(store), PAGES["live"])
+        screen = Screen(Board(Still(store), PAGES["live"]))
         glances, drawings = [], []
         for _ in range(times):
             seq, steps = seq + 1, steps + 1

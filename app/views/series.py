@@ -136,10 +136,16 @@ def line(
 
 def _series(table: Table, rows: I64, picked: Picked, values: Mapping[str, F64], piece: str | None) -> Series:
     at = np.flatnonzero(_breaks(table, rows, picked, piece)) + 1
+    with_breaks, breaks = np.insert(rows, at, 0), at + np.arange(len(at))
+
+    def broken(column: F64) -> F64:
+        points = column[with_breaks]
+        points[breaks] = np.nan
+        return points
+
     first, *rest = values
-    columns = {"x": np.insert(table["step"][rows], at, np.nan), "y": np.insert(values[first][rows], at, np.nan)}
-    columns |= {name: np.insert(values[name][rows], at, np.nan) for name in rest}
-    return Series(columns, seq=np.insert(table["seq"][rows], at, np.nan))
+    columns = {"x": broken(table["step"]), "y": broken(values[first])}
+    return Series(columns | {name: broken(values[name]) for name in rest}, seq=broken(table["seq"]))
 
 
 def _breaks(table: Table, rows: I64, picked: Picked, piece: str | None) -> npt.NDArray[np.bool_]:

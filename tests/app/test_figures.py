@@ -21,7 +21,7 @@ from app.views.commands import Life
 from app.views.lifecycle import lifecycle as lifecycle_view
 from app.views.series import Look, Window
 from app.views.settings import present_config
-from app.wire import Sent, overlap
+from app.wire import figure_change, overlap
 from tests.app.rows import Script, cycled
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
@@ -148,36 +148,37 @@ def replay(messages: list[dict[str, Any]]) -> dict[str, dict[str, list[float | N
     "window", [Window(), Window(last=300), Window(span=(100.0, 400.0))], ids=["all", "last", "span"]
 )
 def test_increments_add_up_to_the_whole(window: Window) -> None:
-    sent, store, script = Sent(), Store(), cycled(2)
+    store, script, before = Store(), cycled(2), None
     messages = []
     for round_ in range(30):
         script.steps(37)
         if round_ == 20:
             script.roll_back(script.step - 100)
         store.append(script.rows)
-        message = sent.figure_message(loss.figure(loss.view(store.snapshot(), Look(window))))
+        figure = loss.figure(loss.view(store.snapshot(), Look(window)))
+        message, before = figure_change(before, figure), figure
         messages += [json.loads(json.dumps(message, allow_nan=False))] if message else []
-    whole = Sent().figure_message(loss.figure(loss.view(store.snapshot(), Look(window))))
+    whole = figure_change(None, loss.figure(loss.view(store.snapshot(), Look(window))))
     assert whole is not None
     assert replay(messages) == replay([whole])
 
 
 def test_a_tick_of_a_long_run_travels_in_a_few_hundred_bytes() -> None:
-    sent, store, script = Sent(), Store(), Script().start().steps(50_000)
+    store, script = Store(), Script().start().steps(50_000)
     store.append(script.rows)
-    sent.figure_message(loss.figure(loss.view(store.snapshot(), Look(Window()))))
+    before = loss.figure(loss.view(store.snapshot(), Look(Window())))
     script.steps(5)
     store.append(script.rows)
-    message = sent.figure_message(loss.figure(loss.view(store.snapshot(), Look(Window()))))
+    message = figure_change(before, loss.figure(loss.view(store.snapshot(), Look(Window()))))
     assert message is not None
     assert sum(len(json.dumps(change)) for change in message["columns"].values()) < 2000
 
 
 def test_nothing_travels_when_nothing_changed() -> None:
-    sent, snapshot = Sent(), seen(cycled(2))
-    for figure in all_figures(snapshot):
-        assert sent.figure_message(figure) is not None
-    assert [sent.figure_message(figure) for figure in all_figures(snapshot)] == [None, None, None]
+    snapshot = seen(cycled(2))
+    assert all(figure_change(None, figure) for figure in all_figures(snapshot))
+    pairs = zip(all_figures(snapshot), all_figures(snapshot), strict=True)
+    assert [figure_change(before, figure) for before, figure in pairs] == [None, None, None]
 
 
 def test_overlap_sees_a_window_that_slid_on() -> None:

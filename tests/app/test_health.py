@@ -26,7 +26,7 @@ from app.views.health_flags import flag, lives
 from app.views.health_signs import SIGNS, signs
 from app.views.series import Look, Window
 from app.views.settings import present_config
-from app.wire import Sent
+from app.wire import figure_change
 from tests.app.rows import Script, cycled
 from trainer_core.spec.commands import CommandState, ScaleLearningRate
 from trainer_core.spec.config import Config, LearningRateSchedule
@@ -120,7 +120,7 @@ def test_every_figure_is_one_that_plotly_takes_and_names_its_columns(kind: str, 
             assert set(trace.get("rows", ())) <= figure.columns[trace["series"]].columns.keys(), name
         used = set(re.findall(r'"\$([a-z_0-9]+)', json.dumps([figure.traces, figure.layout])))
         assert used <= tokens()["light"].keys() and used <= tokens()["dark"].keys()
-        assert json.dumps(Sent().figure_message(figure), allow_nan=False)
+        assert json.dumps(figure_change(None, figure), allow_nan=False)
 
 
 # ---- signs and flags ----
@@ -282,12 +282,12 @@ def test_a_layer_s_nan_is_marked_and_what_was_not_measured_is_a_gap() -> None:
 
 
 def test_one_more_step_adds_one_column_to_the_heatmap_s_message() -> None:
-    script, sent, store = Script().start().steps(100, layer_grad_norms=tuple([0.5] * 50)), Sent(), Store()
+    script, store = Script().start().steps(100, layer_grad_norms=tuple([0.5] * 50)), Store()
     store.append(script.rows)
-    sent.figure_message(layer_figures.heatmap(health_layers.view(store.snapshot(), Config())))
+    before = layer_figures.heatmap(health_layers.view(store.snapshot(), Config()))
     script.steps(1, layer_grad_norms=tuple([0.5] * 50))
     store.append(script.rows)
-    message = sent.figure_message(layer_figures.heatmap(health_layers.view(store.snapshot(), Config())))
+    message = figure_change(before, layer_figures.heatmap(health_layers.view(store.snapshot(), Config())))
     assert message is not None and set(message["columns"]) == {"cells"}
     cells = message["columns"]["cells"]
     assert cells["keep"] == 100 and all(len(values) == 1 for values in cells["add"].values())

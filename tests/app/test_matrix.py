@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.access import READ_ONLY, Gate, install
 from app.answers import PRESSED
+from app.board import Board
 from app.feed import Feed
 from app.replay import Wish
 from app.screen import Ask, Screen
@@ -198,7 +199,7 @@ def laid_out(page: str, kind: str) -> dict[str, object]:
 
 def drawn(feed: Feed, page: str, kind: str) -> dict[str, object]:
     """What the live component is told: bound values, lists as text, captions of figures, numbers of their points."""
-    screen = Screen(feed, PAGES[page])
+    screen = Screen(Board(feed, PAGES[page]))
     shown: dict[str, object] = {}
     try:
         if kind == "recorded":

@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
+from app.board import Board
 from app.feed import Feed
 from app.screen import Ask, Screen
 from app.screens.registry import PAGES
@@ -67,7 +68,7 @@ def test_the_live_screen_draws_it(written_run: Callable[[str, Script], Path]) ->
     feed = Feed(written_run("own", own_loop()))
     try:
         assert feed.wait(10)
-        screen = Screen(feed, PAGES["live"])
+        screen = Screen(Board(feed, PAGES["live"]))
         assert len(screen.glance(time.time())) == 3
         assert len(screen.drawings(Ask(), time.time())) == 3
     finally:

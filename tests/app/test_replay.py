@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from app.board import Board
 from app.feed import Feed
 from app.replay import Replay, Wish
 from app.screen import Ask, Screen
@@ -101,7 +102,7 @@ def test_a_wish_that_cannot_be_is_refused(field: str, value: object) -> None:
 
 def test_every_page_draws_a_replay_and_the_run_again_after_it(feed: Feed) -> None:
     for page in PAGES.values():
-        screen = Screen(feed, page)
+        screen = Screen(Board(feed, page))
         screen.show(Wish(at=0.3, turn=1, playing=False), 0.0)
         (binds,) = [m["set"] for m in screen.glance(0.0) if m["t"] == "bind"]
         assert binds["strip.state"] == "replay" and binds["replay.on"] is True

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from app.bench.ticks import Still
+from app.board import SO_FAR, Board
 from app.feed import Connection, Feed
 from app.figures import loss
 from app.figures.lifecycle import Binds
 from app.figures.spec import Figure
-from app.screen import SO_FAR, Ask, Screen, check
+from app.screen import Ask, Screen, check
 from app.screens.page import LivePage, Moment
 from app.screens.registry import PAGES
 from app.store import Store
@@ -46,7 +47,7 @@ def feed(request: pytest.FixtureRequest, written_run: Callable[[str, Script], Pa
 def test_a_page_fills_what_it_names_and_names_what_it_fills(feed: Feed, name: str) -> None:
     page = PAGES[name]
     html = page.html()
-    screen = Screen(feed, page)
+    screen = Screen(Board(feed, page))
     bound, filled = set(), set()
     for message in screen.glance(time.time()):
         bound |= set(message.get("set", {}))
@@ -72,7 +73,7 @@ def test_while_only_the_newest_rows_are_known_every_chart_says_so() -> None:
     store.append(Script().start().steps(5).rows)
     still = Still(store)
     still.connection = Connection(whole=False)
-    screen = Screen(still, PAGES["live"])
+    screen = Screen(Board(still, PAGES["live"]))
     assert all(figure["caption"].endswith(SO_FAR) for figure in screen.drawings(Ask(), 1000.0))
     still.connection = Connection()
     again = {figure["name"]: figure for figure in screen.drawings(Ask(), 1001.0)}
@@ -92,7 +93,7 @@ def test_nothing_is_worked_out_again_until_something_happens() -> None:
 
     script, store = Script().start().steps(5), Store()
     store.append(script.rows)
-    screen = Screen(Still(store), LivePage("page", str, binds, figures={"loss": figure}))
+    screen = Screen(Board(Still(store), LivePage("page", str, binds, figures={"loss": figure})))
     for drawn in range(3):
         screen.glance(1000.0 + drawn)
         screen.drawings(Ask(drawn=drawn), 1000.0)
