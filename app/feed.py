@@ -168,6 +168,8 @@ class Feed:
                 if self._closing.is_set():
                     return
                 full.extend(chunk)
+                if reader.last_seq() - full.last_seq < CAUGHT_UP_BELOW:
+                    break  # what has come meanwhile is read by row: a chunk of a few costs as much as one of thousands
             self._past_damaged, self.store, self._past_to_read = reader.damaged, full, False
             self.connection = Connection()
 

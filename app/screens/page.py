@@ -1,9 +1,9 @@
 """What a live page is, and the moment of a run that it is drawn from. Knows no socket and no Streamlit."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 from app.feed import Connection
 from app.figures.lifecycle import Binds
@@ -43,7 +43,7 @@ class Moment:
     @property
     def name(self) -> str:
         """The run's name."""
-        return Path(self.run).name
+        return os.path.basename(self.run)
 
     @cached_property
     def config(self) -> Config | None:

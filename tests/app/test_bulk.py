@@ -176,6 +176,27 @@ def test_who_needs_the_whole_run_does_not_wait_until_the_newest_rows_are_drawn(
         feed.close()
 
 
+def test_the_past_of_a_run_that_steps_on_comes_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, stretches = JournalWriter(tmp_path), list[int]()
+    writer.append([(float(i), 0, step_record(i)) for i in range(1, 1001)])
+
+    def overtaken(*asked: Any) -> Iterator[history.Chunk]:
+        for chunk in history.chunks(*asked):
+            writer.append([(1.0, 0, step_record(chunk.last_seq + 1))])
+            stretches.append(len(chunk.steps))
+            yield chunk
+
+    monkeypatch.setattr("app.feed.chunks", overtaken)
+    feed = Feed(tmp_path)
+    try:
+        assert feed.wait(10), "a row that came meanwhile is never waited for"
+        until(lambda: feed.snapshot().steps.length == 1001, 10, "what came meanwhile is there too")
+        assert stretches == [1000]
+    finally:
+        feed.close()
+        writer.close()
+
+
 def test_an_alert_raised_long_ago_is_open_as_soon_as_anything_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

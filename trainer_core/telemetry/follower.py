@@ -5,6 +5,7 @@ early are kept; a hole, or a heartbeat that knows of newer rows, is asked for as
 Of a run on another machine there is no journal to read: everything comes over the sockets, old rows as sealed segments.
 """
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from trainer_core.spec.records import Row
 from trainer_core.telemetry import wire
 from trainer_core.telemetry.auth import QUESTIONS, secure_client
 from trainer_core.telemetry.client import Line
-from trainer_core.telemetry.codec import PRESENT, PROTOCOL, CodecError, RawRow, StepLayout, decode_row
+from trainer_core.telemetry.codec import PRESENT, PROTOCOL, CodecError, RawRow, StepLayout, decode
 from trainer_core.telemetry.doors import Door
 from trainer_core.telemetry.journal import JournalReader
 from trainer_core.telemetry.rundir import RunStatus, status
@@ -119,9 +120,11 @@ class Follower:
     def _look_for_another_journal(self) -> None:
         """A journal that was set aside or replaced has another id: begin again at its first row."""
         now = time.monotonic()
-        if self._journal is None or now - self._checked_at < _CHECK_S or self._journal.in_place():
+        if self._journal is None or now - self._checked_at < _CHECK_S:
             return
         self._checked_at = now
+        if self._journal.in_place():
+            return
         present = JournalReader(self.run_dir)
         self._journal.close()
         self._journal = present
@@ -203,10 +206,9 @@ class Follower:
             return
         if not self._news.poll(int(wait_s * 1000)):
             return
-        for _ in range(_MOST_NEWS):
-            if not self._news.poll(0):
-                return
-            self._take(self._news.recv_multipart(zmq.NOBLOCK))
+        with contextlib.suppress(zmq.Again):
+            for _ in range(_MOST_NEWS):
+                self._take(self._news.recv_multipart(zmq.NOBLOCK))
 
     def _take(self, frames: list[bytes]) -> None:
         self._heard_at = time.monotonic()
@@ -241,7 +243,8 @@ class Follower:
             if (raw := self._early.pop(self.seq + 1, None)) is not None:
                 self.seq += 1
                 try:
-                    rows.append(decode_row(raw, self._layout))
+                    record = decode(raw.kind, raw.body, self._layout)  # its checksum was looked at when it was kept
+                    rows.append(Row(raw.seq, raw.time, raw.attempt, record))
                 except CodecError:
                     self.damaged.add(raw.seq)
             elif self.seq + 1 in self._gone:
