@@ -162,6 +162,8 @@ class Store:
         self._attempt = -1
         self._cuts: dict[int, float] = {}
         self._spans = Growing(("start", "phase"))
+        self._band: tuple[float, Phase] | None = None
+        """Start and phase of the newest of them."""
         self._kept = Kept()
         self._last: StepRecord | PredictedStretch | None = None
         self._last_time: float | None = None
@@ -325,10 +327,13 @@ class Store:
 
     def _span(self, step: int, phase: Phase) -> None:
         """Begin a phase band where the phase changes; a rollback takes the bands after its step away."""
+        if self._band is not None and self._band[1] is phase and self._band[0] <= step:
+            return
         if self._spans.length and self._spans.last("start") > step:
             self._spans = self._spans.upto(int(np.searchsorted(self._spans.columns()["start"], step, "left")))
         if not self._spans.length or self._spans.last("phase") != PHASES.index(phase):
             self._spans.extend([(step, PHASES.index(phase))])
+        self._band = self._spans.last("start"), phase
 
     def _count(self, phase: Phase, steps: int) -> None:
         tally = self._tallies[phase]

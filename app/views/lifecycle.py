@@ -53,8 +53,9 @@ def lifecycle(snapshot: Snapshot) -> Lifecycle:
     if snapshot.own_loop:
         nodes = {phase: Node(phase, False, "", "", 0.0, "", -1) for phase in PHASES}
         return Lifecycle(nodes, dict.fromkeys(EDGES, 0), OWN_LOOP, None, "")
+    total = sum(tally.steps for tally in snapshot.tallies.values())
     return Lifecycle(
-        nodes={phase: _node(snapshot, phase, newest) for phase in PHASES},
+        nodes={phase: _node(snapshot, phase, newest, total) for phase in PHASES},
         entered={edge: snapshot.edges.get(edge, 0) for edge in EDGES},
         cause=_cause(newest),
         flash=(newest.from_phase, newest.to_phase, newest.step) if newest else None,
@@ -62,9 +63,8 @@ def lifecycle(snapshot: Snapshot) -> Lifecycle:
     )
 
 
-def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None) -> Node:
+def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None, total: int) -> Node:
     tally = snapshot.tallies[phase]
-    total = sum(other.steps for other in snapshot.tallies.values())
     said = f"{words.count(tally.steps)} steps · {words.share(tally.steps, total)}" if tally.steps else "not yet"
     times = tally.entered or -1
     if snapshot.phase is not phase:

@@ -135,6 +135,9 @@ def line(
 
 
 def _series(table: Table, rows: I64, picked: Picked, values: Mapping[str, F64], piece: str | None) -> Series:
+    if not len(rows):
+        nothing = np.empty(0)
+        return Series(dict.fromkeys(("x", "y", *list(values)[1:]), nothing), seq=nothing)
     at = np.flatnonzero(_breaks(table, rows, picked, piece)) + 1
     with_breaks, breaks = np.insert(rows, at, 0), at + np.arange(len(at))
 
