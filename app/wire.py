@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -44,9 +44,8 @@ def glance_changes(old: Glance, new: Glance) -> list[Message]:
 
 def figure_change(old: Figure | None, new: Figure) -> Message | None:
     """The parts of a figure that changed: head (traces, layout, caption) and column increments. None: nothing did."""
-    held = _head(old) if old is not None else {}
     message = Message(t="figure", name=new.name)
-    message |= {key: value for key, value in _head(new).items() if key not in held or held[key] != value}
+    message.update(_parts(_head(old) if old is not None else {}, _head(new)))
     columns = {}
     for name, series in new.columns.items():
         change = _column_change(old.columns.get(name) if old is not None else None, series)
@@ -62,12 +61,25 @@ def _head(figure: Figure) -> Json:
     return head | {"signals": list(figure.signals)} | {f"layout.{key}": value for key, value in figure.layout.items()}
 
 
+def _parts(held: Json, head: Json) -> Iterator[tuple[str, Any]]:
+    """What changed; of a part of the layout that has the keys it had, only those keys: ``layout.xaxis.range``."""
+    for key, value in head.items():
+        before = held.get(key)
+        if isinstance(value, dict) and isinstance(before, dict) and before.keys() == value.keys():
+            yield from ((f"{key}.{part}", item) for part, item in value.items() if before[part] != item)
+        elif key not in held or before != value:
+            yield key, value
+
+
 def _column_change(old: Series | None, new: Series) -> Json | None:
     """``drop`` from the front, ``keep`` of what is left, then ``add``; None when nothing changed."""
     drop, keep = overlap(old.columns, new.columns) if old is not None else (0, 0)
     if old is not None and old.texts == new.texts and drop == 0 and keep == new.length == old.length:
         return None
-    added = {name: numbers(values[keep:]) for name, values in new.columns.items()}
+    added = {
+        name: positions(values[keep:]) if name == "x" else numbers(values[keep:])
+        for name, values in new.columns.items()
+    }
     change: Json = {"drop": drop, "keep": keep, "add": added}
     return change if new.texts is None else {**change, "text": list(new.texts)}
 
@@ -86,6 +98,18 @@ def overlap(old: dict[str, F64], new: dict[str, F64]) -> tuple[int, int]:
         same &= (left == right) | (np.isnan(left) & np.isnan(right))
     keep = length if same.all() else int(np.argmin(same))
     return (drop, keep) if keep else (0, 0)
+
+
+def positions(values: F64) -> list[float | None] | Json:
+    """As ``numbers``; of steps that follow one another, with few breaks, the first and last of each run."""
+    breaks = np.flatnonzero(np.isnan(values))
+    apart = np.diff(values)
+    whole = (apart == 1.0) | np.isnan(apart)
+    if 2 * len(breaks) + 2 >= len(values) or not whole.all() or (values % 1.0 > 0.0).any():
+        return numbers(values)
+    starts, ends = [0, *(breaks + 1).tolist()], [*breaks.tolist(), len(values)]
+    pairs = zip(starts, ends, strict=True)
+    return {"runs": [[int(values[start]), int(values[end - 1])] if end > start else [] for start, end in pairs]}
 
 
 def numbers(values: F64) -> list[float | None]:

@@ -177,7 +177,7 @@ def look(chromium: Chromium, url: str, ready: str) -> Viewer:
     viewer = Viewer(chromium.new_context(viewport={"width": 1440, "height": 1300}).new_page())
     viewer.page.on("pageerror", lambda error: viewer.errors.append(str(error)))
 
-    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflate = zlib.compressobj(wbits=-12, memLevel=5)  # uvicorn's
 
     def count(payload: str | bytes) -> None:
         content = payload.encode() if isinstance(payload, str) else payload

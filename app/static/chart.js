@@ -58,6 +58,11 @@ export function outline({ x = [], low = [], high = [] }) {
   return line;
 }
 
+// Steps that follow one another, from the first and last of each run; a break between two runs.
+const steps = ({ runs }) => runs.flatMap(([from, to], at) => [
+  ...(at ? [null] : []), ...(from === undefined ? [] : Array.from({ length: to - from + 1 }, (_, i) => from + i)),
+]);
+
 // ---- one plotly figure ---------------------------------------------------------------------------------------------
 export class Chart {
   constructor(section) {
@@ -72,13 +77,14 @@ export class Chart {
   take(message) {
     for (const key of ["traces", "title", "caption", "steps", "signals"]) if (key in message) this[key] = message[key];
     for (const [key, value] of Object.entries(message)) {
-      if (key.startsWith("layout.")) (this.layout ??= {})[key.slice("layout.".length)] = value;
+      const [head, name, part] = key.split(".");
+      if (head === "layout") (this.layout ??= {})[name] = part ? { ...this.layout[name], [part]: value } : value;
     }
     for (const [name, change] of Object.entries(message.columns ?? {})) {
       const held = this.columns[name] ??= {};
       for (const [column, added] of Object.entries(change.add)) {
         const kept = (held[column] ?? []).slice(change.drop, change.drop + change.keep);
-        held[column] = kept.concat(added);
+        held[column] = kept.concat(Array.isArray(added) ? added : steps(added));
       }
       if (change.text) held.text = change.text;
     }

@@ -20,6 +20,7 @@ from app.store import Store
 from app.views.series import Look
 from app.wire import Message
 from tests.app.rows import Script, cycled
+from tests.app.test_figures import points
 
 T0 = 1000.0
 
@@ -47,9 +48,12 @@ class Reader:
                 for key, change in changed.pop("columns", {}).items():
                     column = self.held.setdefault(f"{name} {key}", {})
                     for axis, added in change["add"].items():
-                        column[axis] = column.get(axis, [])[change["drop"] :][: change["keep"]] + added
+                        column[axis] = column.get(axis, [])[change["drop"] :][: change["keep"]] + points(added)
                     column["text"] = change.get("text")
-                self.held |= {f"{name} {key}": value for key, value in changed.items()}
+                for key, value in changed.items():
+                    whole, _, part = key.rpartition(".") if key.count(".") == 2 else (key, "", "")
+                    held = self.held.get(f"{name} {whole}")
+                    self.held[f"{name} {whole}"] = {**held, part: value} if part and held else value
 
 
 class Counting:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from plotly import graph_objects as go
 
 import app
@@ -21,7 +23,7 @@ from app.views.commands import Life
 from app.views.lifecycle import lifecycle as lifecycle_view
 from app.views.series import Look, Window
 from app.views.settings import present_config
-from app.wire import figure_change, overlap
+from app.wire import figure_change, numbers, overlap, positions
 from tests.app.rows import Script, cycled
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
@@ -133,6 +135,16 @@ def test_command_texts_cannot_carry_markup() -> None:
 # ---- the wire ----
 
 
+def points(added: Any) -> list[float | None]:
+    """A column from what travels: its values, or the first and last of runs of steps."""
+    if not isinstance(added, dict):
+        return list(added)
+    found: list[float | None] = []
+    for at, run in enumerate(added["runs"]):
+        found += [None] * (at > 0) + (list(range(run[0], run[1] + 1)) if run else [])
+    return found
+
+
 def replay(messages: list[dict[str, Any]]) -> dict[str, dict[str, list[float | None]]]:
     """What the browser does with column changes."""
     held: dict[str, dict[str, list[float | None]]] = {}
@@ -140,7 +152,7 @@ def replay(messages: list[dict[str, Any]]) -> dict[str, dict[str, list[float | N
         for name, change in message.get("columns", {}).items():
             column = held.setdefault(name, {})
             for axis, added in change["add"].items():
-                column[axis] = column.get(axis, [])[change["drop"] :][: change["keep"]] + added
+                column[axis] = column.get(axis, [])[change["drop"] :][: change["keep"]] + points(added)
     return held
 
 
@@ -179,6 +191,42 @@ def test_nothing_travels_when_nothing_changed() -> None:
     assert all(figure_change(None, figure) for figure in all_figures(snapshot))
     pairs = zip(all_figures(snapshot), all_figures(snapshot), strict=True)
     assert [figure_change(before, figure) for before, figure in pairs] == [None, None, None]
+
+
+def test_steps_that_follow_one_another_travel_as_first_and_last() -> None:
+    nan = np.nan
+    assert positions(np.array([5.0, 6, 7, 8])) == {"runs": [[5, 8]]}
+    assert positions(np.array([5.0, 6, 7, 8, nan, 20, 21])) == {"runs": [[5, 8], [20, 21]]}
+    assert positions(np.array([nan, 5, 6, 7, 8, 9, nan])) == {"runs": [[], [5, 9], []]}
+    for values in (
+        [5.0, 6, nan, 8],
+        [5.0, 6, 8, 9, 10],
+        [0.5, 1.5, 2.5],
+        [7.0, 6, 5],
+        [5.0, 6, 7, nan, 9.5],
+        [5.0],
+        [],
+    ):
+        assert positions(np.array(values)) == numbers(np.array(values)), values
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(1, 3)), max_size=40))
+def test_positions_are_what_they_were(moves: list[int | None]) -> None:
+    found, step = [], 0
+    for move in moves:
+        step += 1 if move is None or move < 3 else move
+        found.append(math.nan if move is None else float(step))
+    assert points(positions(np.array(found))) == numbers(np.array(found))
+
+
+def test_of_an_axis_that_moved_only_its_range_travels() -> None:
+    store, script = Store(), Script().start().steps(100)
+    store.append(script.rows)
+    before = loss.figure(loss.view(store.snapshot(), Look(Window(last=50))))
+    store.append(script.steps(1).rows)
+    message = figure_change(before, loss.figure(loss.view(store.snapshot(), Look(Window(last=50)))))
+    assert message is not None and message["layout.xaxis.range"] == [51.0, 101.0]
+    assert [key for key in message if key.startswith(("layout.xaxis", "layout.yaxis"))] == ["layout.xaxis.range"]
 
 
 def test_overlap_sees_a_window_that_slid_on() -> None:

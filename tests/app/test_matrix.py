@@ -21,6 +21,7 @@ from app.screens.registry import PAGES
 from app.watching import RUNS_DIR, watch
 from tests.app.conftest import Unlocked
 from tests.app.rows import Script, cycled
+from tests.app.test_figures import points
 from trainer_core.spec.records import AlertRaised, CheckpointSaved, RunState
 from trainer_core.spec.severity import Severity
 from trainer_core.telemetry.rundir import claim
@@ -212,7 +213,7 @@ def drawn(feed: Feed, page: str, kind: str) -> dict[str, object]:
         for figure in screen.drawings(Ask(), time.time()):
             shown[f"figure:{figure['name']}"] = figure["caption"]
             for name, change in figure.get("columns", {}).items():
-                shown[f"marks:{figure['name']}:{name}"] = len(change["add"].get("x", ()))
+                shown[f"marks:{figure['name']}:{name}"] = len(points(change["add"].get("x", [])))
     finally:
         screen.close()
     return shown

@@ -110,6 +110,20 @@ def test_the_socket_tells_its_own_page_everything(socket_url: str) -> None:
     assert "draw" in [message["t"] for message in heard]
 
 
+def test_a_second_browser_at_the_same_page_is_sent_all_of_it_too(socket_url: str) -> None:
+    origin = socket_url.replace("ws:", "http:").split("/live")[0]
+    alone, _ = hear(socket_url, origin)
+    with connect(socket_url, origin=origin, open_timeout=10) as first:  # type: ignore[arg-type]
+        while json.loads(first.recv(timeout=10))["t"] != "draw":
+            pass
+        beside, _ = hear(socket_url, origin)
+    assert {message["name"] for message in beside if message["t"] == "list"} == {
+        message["name"] for message in alone if message["t"] == "list"
+    }
+    assert beside[0]["set"].keys() == alone[0]["set"].keys()  # type: ignore[attr-defined]
+    assert beside[-1] == alone[-1]
+
+
 @pytest.mark.parametrize("origin", [None, "http://evil.example", "null"])
 def test_the_socket_refuses_other_origins(socket_url: str, origin: str | None) -> None:
     heard, code = hear(socket_url, origin)
