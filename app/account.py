@@ -10,6 +10,7 @@ import streamlit as st
 
 from app.feed import Feed
 from app.views import account as view
+from app.views import words
 from app.views.configuration import nearest
 from app.views.settings import present_config
 
@@ -34,7 +35,7 @@ def account(feed: Feed) -> None:
         with st.spinner("Reading the journal"):
             found = _report(str(feed.run_dir), seq)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        st.warning(f"The report could not be made: {error}")
+        st.warning(f"The report could not be made: {words.plain(str(error))}")
         return
     preset, agree, of = nearest(config)
     st.table(view.rows(found, preset))

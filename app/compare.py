@@ -9,7 +9,7 @@ import streamlit as st
 from app.components import mount
 from app.feed import Feed
 from app.live import MOST_COMPARED
-from app.views import baseline
+from app.views import baseline, words
 from app.views.runs import lines
 from app.watching import watch
 from app.widgets import FIRST_READ_S, choose_run, frame
@@ -112,7 +112,7 @@ def against(feed: Feed, name: str) -> None:
     """The account of both journals, on the spot when they are short."""
     other = watch().feed(name)
     if other is None:
-        st.error(f"There is no run called {name} any more.")
+        st.error(f"There is no run called {words.plain(name)} any more.")
         return
     rows = feed.store.last_seq + other.store.last_seq
     if rows > MOST_AT_ONCE and not st.button(f"Read all {rows:,} rows of both journals", key="compare_exactly"):
@@ -121,12 +121,12 @@ def against(feed: Feed, name: str) -> None:
         with st.spinner("Reading both journals"):
             found = _compared(str(feed.run_dir), feed.store.last_seq, str(other.run_dir), other.store.last_seq)
     except (UserError, RunError) as error:
-        st.warning(str(error))
+        st.warning(words.plain(str(error)))
         return
-    st.markdown(f"**{baseline.headline(found)}**")
+    st.markdown(f"**{words.plain(baseline.headline(found))}**")
     st.table([dict(zip(baseline.HEAD, row, strict=True)) for row in baseline.table(found)])
     for note in found.notes:
-        st.caption(f"▲ {note}")
+        st.caption(f"▲ {words.plain(note)}")
 
 
 @st.cache_data(show_spinner=False, max_entries=16)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from html import escape
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from starlette.datastructures import URL
+from starlette.datastructures import URL, MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Gate, Opened
 from app.login import right_of
@@ -27,7 +27,7 @@ PLAIN = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Conte
 
 
 class Entrance:
-    """Takes codes out of addresses and guards what lies under ``/live/``; everything else passes."""
+    """Takes codes out of addresses, guards what lies under ``/live/`` and every socket; everything else passes."""
 
     def __init__(self, app: ASGIApp, gate: Gate, link_used: Callable[[], None]) -> None:
         """``link_used`` is called, in a thread, when a one-time link has been exchanged."""
@@ -44,11 +44,19 @@ class Entrance:
             elif self._guarded(request.url.path) and (why := self._refusal(request)):
                 answer = Response(why, status_code=403, media_type="text/plain", headers=PLAIN)
         elif scope["type"] == "websocket":
-            asked = HTTPConnection(scope)
-            if self._guarded(asked.url.path) and not right_of(asked.cookies, self._gate).looks:
-                await send({"type": "websocket.close", "code": 1008, "reason": "log in to look"})
+            why = self._socket_refusal(HTTPConnection(scope))
+            if why:
+                await send({"type": "websocket.close", "code": 1008, "reason": why})
                 return
-        await (answer or self._app)(scope, receive, send)
+        await (answer or self._app)(scope, receive, _unframed(send))
+
+    def _socket_refusal(self, asked: HTTPConnection) -> str:
+        """Why a socket is closed to who asks. Streamlit itself lets in all ports of this machine, and no Origin."""
+        if not same_origin(asked):
+            return "wrong origin"
+        if self._guarded(asked.url.path) and not right_of(asked.cookies, self._gate).looks:
+            return "log in to look"
+        return ""
 
     @staticmethod
     def _guarded(path: str) -> bool:
@@ -112,6 +120,17 @@ async def _form(request: Request) -> dict[str, str] | None:
     except ValueError:
         return None
     return {key: values[0] for key, values in fields.items()}
+
+
+def _unframed(send: Send) -> Send:
+    """Forbid other pages to show this one in a frame, where they could guide somebody's clicks."""
+
+    async def framed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).append("Content-Security-Policy", "frame-ancestors 'self'")
+        await send(message)
+
+    return framed
 
 
 def _admitted(answer: Response, request: Request, gate: Gate, session: str) -> Response:

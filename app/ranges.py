@@ -89,7 +89,7 @@ def _step(text: str | None, key: str) -> float | None:
         return None
     try:
         return float(int(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadRange(f"{key} = {text[:20]}: must be a whole step") from None
 
 

@@ -38,13 +38,18 @@ def slider(
     low, high = bounds
     data = {"title": title, "help": help, "places": list(places), "base": value, "low": low, "high": high,
             "whole": whole, "value": standing(key, value, bounds, whole)}  # fmt: skip
-    draw(key=key, data=data, on_wanted_change=_heard)
+    draw(key=_place(key), data=data, on_wanted_change=_heard)
     return standing(key, value, bounds, whole)
 
 
 def standing(key: str, value: float, bounds: tuple[float, float], whole: bool) -> float:
     """Where the slider of this key stands, by what the browser has said last; else at ``value``, the value in force."""
-    return said(getattr(st.session_state.get(key), "wanted", None), value, bounds, whole)
+    return said(getattr(st.session_state.get(_place(key)), "wanted", None), value, bounds, whole)
+
+
+def _place(key: str) -> str:
+    """A key as Streamlit takes it: of a component it must not have two ``_`` in a row, as a run's name may."""
+    return key.replace("_", "_-")
 
 
 def said(wanted: Any, value: float, bounds: tuple[float, float], whole: bool) -> float:

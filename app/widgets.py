@@ -9,6 +9,7 @@ from app import control
 from app.feed import Feed
 from app.figures import now as now_figure
 from app.theme import TOKENS
+from app.views import words
 from app.views.commands import prediction_locked, state_rev
 from app.views.knobs import knobs
 from app.views.measured import newest
@@ -58,7 +59,7 @@ def choose_run(wait: bool = True) -> Feed | None:
     labels = {run.name: f"{MARK.get(run.status.state, '·')} {run.name} · {run.status.state}" for run in runs}
     asked = st.query_params.get("run") or st.session_state.get("chosen_run")
     if asked is not None and asked not in labels:
-        st.warning(f"There is no run called {asked} in {watched.runs_dir}. Shown: the newest one.")
+        st.warning(words.plain(f"There is no run called {asked} in {watched.runs_dir}. Shown: the newest one."))
     names = list(labels)
     index = names.index(asked) if asked in labels else 0
     chosen = st.selectbox(
@@ -109,7 +110,7 @@ def mode() -> str:
 def now_line(feed: Feed) -> None:
     """One line of where the run is, so that nobody has to leave the page to see what a command did."""
     if feed.connection.error:
-        st.error(f"Watching is troubled: {feed.connection.error}")
+        st.error(f"Watching is troubled: {words.plain(feed.connection.error)}")
     if feed.status is None:
         st.caption("Nothing of this run has been read yet.")
         return

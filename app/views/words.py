@@ -1,8 +1,10 @@
 """Numbers and durations as people read them. Knows nothing of runs."""
 
 import math
+import re
 
 ABSENT = "–"
+_SIGNS = re.compile(r"([\\`*_\[\]<$~]|:(?=[\w/]))")
 REMEDY = "Remedy on Control…"
 """The button of a remedy, the same on every page."""
 
@@ -55,6 +57,11 @@ def change(percent: float) -> str:
 def several(number_: int, unit: str) -> str:
     """``1 step``, ``20 steps``."""
     return f"{number_:,} {unit}{'' if number_ == 1 else 's'}"
+
+
+def plain(text: str) -> str:
+    """Words that came from outside, for Markdown: it shows them as they are, and finds no link, image or colour."""
+    return _SIGNS.sub(r"\\\1", text)
 
 
 def reason(because: str) -> str:

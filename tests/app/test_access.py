@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from app.access import (
     LETTERS,
@@ -254,6 +257,27 @@ def test_the_range_route_is_for_this_servers_pages(served: Dashboard) -> None:
     assert Browser().ask(url).status == 200, "looking is free"
     assert Browser().ask(url, Origin="http://evil.example").status == 403
     assert Browser().ask(url, Sec_Fetch_Site="cross-site").status == 403
+
+
+@pytest.mark.parametrize("origin", [None, "null", "http://127.0.0.1:1", "http://localhost:1", "http://evil.example"])
+def test_streamlits_socket_is_for_this_servers_pages_too(served: Dashboard, origin: str | None) -> None:
+    """A cookie knows no port: whoever serves a page on this machine could else press buttons with it."""
+    url = f"ws://127.0.0.1:{served.port}/_stcore/stream"
+    with pytest.raises(InvalidStatus) as refused:
+        connect(url, origin=Origin(origin) if origin else None, open_timeout=10)
+    assert refused.value.response.status_code == 403
+    with connect(url, origin=Origin(served.url), open_timeout=10):
+        pass
+
+
+def test_no_other_page_may_frame_this_one(served: Dashboard) -> None:
+    for path in ("/", "/control", "/live/range?run=run"):
+        assert "frame-ancestors 'self'" in Browser().ask(served.url + path).headers["Content-Security-Policy"]
+
+
+def test_a_range_beyond_all_numbers_is_said(served: Dashboard) -> None:
+    answer = Browser().ask(f"{served.url}/live/range?run=run&to={'9' * 400}")
+    assert answer.status == 400 and b"must be a whole step" in answer.read()
 
 
 def test_read_only_prints_no_code_and_takes_none(

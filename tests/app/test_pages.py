@@ -48,6 +48,26 @@ def test_an_unknown_run_in_the_address_is_said(
     assert "There is no run called gone" in shown.warning[0].value
 
 
+ODD = "lr__1e-3, <b>x [a](b) %41&x=1#漢字"
+"""A run's name may be anything that a folder's may."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_run_of_an_odd_name_has_every_page(written_run: Callable[[str, Script], Path], name: str) -> None:
+    written_run(ODD, cycled(1))
+    test = AppTest.from_file(str(MAIN), default_timeout=20)
+    shown = test.run().switch_page(f"pages/{name}.py").run()
+    assert not shown.exception
+    assert shown.selectbox[0].value == ODD
+
+
+def test_an_address_cannot_write_markdown(written_run: Callable[[str, Script], Path]) -> None:
+    written_run("run-a", cycled(1))
+    test = AppTest.from_file(str(MAIN), default_timeout=20)
+    test.query_params["run"] = "![x](http://evil.example/x.png)"
+    assert r"!\[x\](http\://evil.example/x.png)" in test.run().warning[0].value
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_damaged_journal_is_said_and_harms_no_page(runs_dir: Path, page: Callable[[str], AppTest], name: str) -> None:
     (runs_dir / "broken").mkdir()
