@@ -1,5 +1,6 @@
 """What a live page shows of one run, worked out once however many browsers look. Knows no socket and no Streamlit."""
 
+import logging
 import math
 import threading
 import time
@@ -8,7 +9,7 @@ from dataclasses import replace
 from app.figures import strip
 from app.figures.axis import Axis
 from app.figures.lifecycle import Binds
-from app.figures.spec import Figure
+from app.figures.spec import Figure, layout
 from app.replay import Replay, Source
 from app.screens.page import LivePage, Moment
 from app.views.alerts import critical_news
@@ -16,6 +17,11 @@ from app.views.series import Look
 from app.views.strip import strip as strip_view
 from app.wire import Glance, Message, figure_change, glance_changes
 from trainer_core.telemetry.rundir import RunStatus
+
+_log = logging.getLogger(__name__)
+
+_broken: set[tuple[str, type]] = set()
+"""Figures that could not be drawn, and why: the log has each once."""
 
 NOT_READ = RunStatus("waiting", "nothing of this run has been read yet")
 SO_FAR = "the newest rows only; reading the rest"
@@ -130,7 +136,15 @@ class Drawing:
             return figure, self._told[name][1]
 
     def _made(self, name: str) -> Figure:
-        figure = self._axis.placed(self._page.figures[name](self._moment, self._axis.wanted()))
+        """One figure. What it cannot draw harms no other: it says so in its caption."""
+        try:
+            figure = self._axis.placed(self._page.figures[name](self._moment, self._axis.wanted()))
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            if (name, type(error)) not in _broken:
+                _broken.add((name, type(error)))
+                _log.warning("%s of %s cannot be drawn", name, self._moment.run, exc_info=True)
+            said = f"cannot be drawn now ({type(error).__name__}: {error})"
+            return Figure(name, name.replace("_", " ").capitalize(), said, [], layout(0.0, 1.0, {}), {}, steps=False)
         if self._moment.connection.whole:
             return figure
         return replace(figure, caption=" · ".join(filter(None, (figure.caption, SO_FAR))))

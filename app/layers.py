@@ -126,6 +126,7 @@ class LayerHistory:
         """Rising steps of one model."""
         if self._held is None or self._held.shape[1] != norms.shape[1]:
             self._held, self._width = np.full((BUCKETS, norms.shape[1]), np.nan, np.float32), 1
+            self._step = -1
             self._move(0, 0, norms.shape[1])
             self._whole = True
         if steps[0] <= self._step:

@@ -95,7 +95,7 @@ class Screen:
             return []
         self._drawing, self._visible = drawing, ask.visible
         messages = []
-        for name in self._live.page.figures if ask.visible is None else ask.visible:
+        for name in dict.fromkeys(self._live.page.figures if ask.visible is None else ask.visible):
             self._figures[name], message = drawing.change(name, self._figures.get(name))
             messages += [message] if message is not None else []
         return messages

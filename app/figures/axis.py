@@ -71,8 +71,10 @@ class Axis:
         else:
             low, high = (value * self.unit[0] + self.began for value in positions)
         table = self.snapshot.steps
-        first, last = np.searchsorted(table["time"], low, "left"), np.searchsorted(table["time"], high, "right")
-        inside = table["step"][max(0, int(first) - 1) : int(last) + 1]
+        later, earlier = np.flatnonzero(table["time"] >= low), np.flatnonzero(table["time"] <= high)
+        first = int(later[0]) if len(later) else table.length  # a clock may have been set back: time need not rise
+        last = int(earlier[-1]) + 1 if len(earlier) else 0
+        inside = table["step"][max(0, first - 1) : last + 1]
         return (float(inside.min()), float(inside.max()) + 1.0) if len(inside) else (0.0, 1.0)
 
     def wanted(self) -> Look:

@@ -15,6 +15,7 @@ from app.figures.spec import (
     layout,
     limit_line,
     nan_series,
+    whole_decades,
     zones,
 )
 from app.store import NotFinite, Snapshot
@@ -84,7 +85,7 @@ def _axis(seen: GradientView, zones_whole: bool) -> tuple[float, float]:
         if zones_whole:
             low = min(low, (seen.ladder.critical_below or low) / 2)
             high = max(high, (seen.ladder.critical_above or high) * 2)
-    return 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
+    return whole_decades(low, high)
 
 
 def _limits(ladder: Ladder | None, floor: float, ceiling: float) -> tuple[list[Json], list[Json]]:

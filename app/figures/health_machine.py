@@ -12,6 +12,8 @@ from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
 from trainer_core.spec.severity import Ladder
 
+MOST = 1e300
+"""Above this no axis has room for a margin."""
 PENS = (("$measured", "solid"), ("$accent", "dash"))
 
 
@@ -63,7 +65,7 @@ def _machine(
     first = next(iter(found.values()))
     values = np.concatenate([one.series.columns["y"] for one in found.values()])
     values = values[np.isfinite(values)]
-    highest = top or (float(values.max()) * 1.15 if len(values) and values.max() > 0 else 1.0)
+    highest = top or (min(float(values.max()), MOST) * 1.15 if len(values) and values.max() > 0 else 1.0)
     shapes, labels = limits(ladder, (0.0, highest), log=False)
     y: Json = {"range": [0, highest * 1.02], "nticks": 4, "tickformat": ".0%" if top else "~g"}
     shape = layout(0.0, first.end, y, margin={"l": 46, "r": 46 if labels else 12, "t": 6, "b": 36},

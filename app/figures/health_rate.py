@@ -1,11 +1,11 @@
 """The learning rate: the whole plan, what was applied, and where the run is on it. Pure."""
 
-import math
+import sys
 
 import numpy as np
 
 from app.figures.confidence import alone_trace
-from app.figures.spec import Figure, Json, layout, mark_trace
+from app.figures.spec import Figure, Json, layout, mark_trace, round_above
 from app.views.health_rate import RateView
 from app.views.series import Series
 
@@ -59,9 +59,8 @@ def _top(seen: RateView) -> float:
     """A round number above every rate shown."""
     values = np.concatenate([s.columns["y"] for s in (seen.planned, seen.ahead, seen.applied.kept)])
     values = values[np.isfinite(values)]
-    highest = float(values.max()) * 1.12 if len(values) and values.max() > 0 else 1e-3
-    step = 10.0 ** math.floor(math.log10(highest)) / 4
-    return math.ceil(highest / step) * step
+    highest = min(float(values.max()) * 1.12, sys.float_info.max) if len(values) and values.max() > 0 else 1e-3
+    return round_above(highest, 4)
 
 
 def _edges(seen: RateView) -> list[Json]:

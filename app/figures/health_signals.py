@@ -5,7 +5,19 @@ import math
 import numpy as np
 
 from app.figures.confidence import line_columns, line_traces
-from app.figures.spec import Figure, Json, apart, band_columns, band_shapes, decades, layout, limit_line, zones
+from app.figures.spec import (
+    Figure,
+    Json,
+    apart,
+    band_columns,
+    band_shapes,
+    decades,
+    layout,
+    limit_line,
+    round_above,
+    whole_decades,
+    zones,
+)
 from app.store import Snapshot
 from app.table import F64
 from app.views.bands import bands
@@ -62,7 +74,7 @@ def limits(ladder: Ladder | None, ends: Axis, log: bool) -> tuple[list[Json], li
                 shape, label = limit_line(limit, f"{limit:g}", severity)
                 shapes.append(shape)
                 labels.append({**label, "y": math.log10(limit) if log else limit})
-    span = math.log10(ends[1] / ends[0]) if log else ends[1] - ends[0]
+    span = math.log10(ends[1]) - math.log10(ends[0]) if log else ends[1] - ends[0]
     return shapes, apart(labels, span)
 
 
@@ -83,15 +95,14 @@ def _decades(found: Line, ladder: Ladder | None, ideal: float | None) -> Axis:
     known = [*values[values > 0].tolist(), *(2 * end for end in _bounds(ladder, ideal))]
     known += [end / 2 for end in _bounds(ladder, ideal) if end > 0]
     low, high = (min(known), max(known)) if known else (0.1, 10.0)
-    floor, ceiling = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    return 10.0**floor, 10.0 ** max(ceiling, floor + 1)
+    floor, ceiling = whole_decades(low, high)
+    return floor, max(ceiling, 10.0 * floor)
 
 
 def _linear(found: Line, ladder: Ladder | None, ideal: float | None) -> Axis:
     """From 0 to a round number above the values and the limits."""
     top = max([*_values(found).tolist(), *(1.25 * end for end in _bounds(ladder, ideal))], default=1.0)
-    step = 10.0 ** math.floor(math.log10(top)) if top > 0 else 1.0
-    return 0.0, math.ceil(top / step * 2) * step / 2 if top > 0 else 1.0
+    return 0.0, round_above(top, 2) or 1.0
 
 
 def _quiet(y: float) -> Json:

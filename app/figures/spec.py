@@ -4,6 +4,7 @@ Colours are token names (``$measured``, with opacity ``$phase_full@0.14``), whic
 """
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +31,8 @@ DECADES: Json = {
     "tickfont": {"color": "$muted", "size": 9.6},  # plotly draws powers a quarter larger
 }
 """A logarithmic y axis with a tick a decade."""
+LEAST_DECADE = -300
+"""Smaller values are not told from nothing: their fractions are no floats any more."""
 MOST_DECADES = 8
 """Of which each has its tick; more of them share."""
 
@@ -81,6 +84,20 @@ def layout(low: float, high: float, y: Json, **more: Any) -> Json:
         "dragmode": "zoom",
         **more,
     }
+
+
+def whole_decades(low: float, high: float) -> tuple[float, float]:
+    """Powers of ten around two positive values, as far as there are floats for them."""
+    floor, ceiling = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    return 10.0 ** min(max(floor, LEAST_DECADE), 307), 10.0 ** min(max(ceiling, LEAST_DECADE), 308)
+
+
+def round_above(value: float, part: int) -> float:
+    """The next multiple of ``1 / part`` of its decade; of what is no more than nothing: 0."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** max(LEAST_DECADE, math.floor(math.log10(value))) / part
+    return min(math.ceil(value / step) * step, sys.float_info.max)
 
 
 def decades(low: float, high: float) -> Json:

@@ -1,5 +1,7 @@
 """The Phases page: the document's four phase diagrams and its state machine, live. Lays out only."""
 
+import math
+
 from app.figures import machine as machine_figure
 from app.figures import phases_charts as charts
 from app.figures import strip
@@ -221,7 +223,7 @@ def lists(moment: Moment) -> Lists:
         "predict.exits": [_guard(line) for line in seen.predict.exits],
         "predict.table": [{"cells": list(cells), "tone": tone} for cells, tone in seen.predict.table],
         "correct.weights": [
-            {"label": weight.label, "share": weight.share, "value": weight.value, "phase": Phase.CORRECT.value}
+            {"label": weight.label, "share": _length(weight.share), "value": weight.value, "phase": Phase.CORRECT.value}
             for weight in seen.correct.weights
         ],
         "correct.table": [{"cells": list(cells), "tone": tone} for cells, tone in seen.correct.table],
@@ -247,6 +249,11 @@ def _costs(cost: Cost) -> list[Json]:
     return full_steps + [_bar(part, Phase.PREDICT, "predicted: ") for part in cost.predicted]
 
 
+def _length(share: float) -> float:
+    """Of a bar; none of what is no number."""
+    return share if math.isfinite(share) else 0.0
+
+
 def _bar(part: Part, phase: Phase, before: str = "") -> Json:
     if part.skipped:
         value = "SKIPPED"
@@ -254,7 +261,7 @@ def _bar(part: Part, phase: Phase, before: str = "") -> Json:
         value = "not run"
     else:
         value = f"{words.number(1000 * part.seconds)} ms · {part.share:.0%}"
-    shown = {"label": before + part.label, "share": round(part.share, 3), "value": value, "phase": phase.value}
+    shown = {"label": before + part.label, "share": round(_length(part.share), 3), "value": value, "phase": phase.value}
     return {**shown, "skipped": True} if part.skipped else shown
 
 

@@ -94,7 +94,7 @@ def _range(snapshot: Snapshot) -> tuple[float, I64]:
     steps, ends = snapshot.steps, snapshot.events[PredictionEnded]
     first = max(steps.starts[-1] if steps.starts else 0, steps.length - LOOK_BACK)
     since = float(ends[-PREDICTIONS - 1].seq) if len(ends) > PREDICTIONS else 0.0
-    if steps.length:
+    if first < steps.length:  # a new attempt may not have stepped yet
         since = max(since, float(steps["seq"][first]) - 1)
     rows = first + np.flatnonzero(steps["phase"][first:] != PHASES.index(Phase.WARMUP))
     return since, rows[steps["seq"][rows] > since]

@@ -56,6 +56,16 @@ def test_a_span_of_time_shows_the_steps_taken_then() -> None:
     assert inside[0] <= 2.0 and inside[-1] >= 3.0 and len(inside) < 16
 
 
+def test_a_span_of_time_is_found_although_the_clock_was_set_back() -> None:
+    script = Script().start().steps(50)
+    script.time -= 30.0
+    snapshot = seen(script.steps(50))
+    late = (BEGAN + 4.5) * 1000, (BEGAN + 4.9) * 1000  # before it was set back
+    figure = drawn(snapshot, Look(Window(span=late), x="wall"))
+    times = figure.columns["measured"].columns["x"]
+    assert ((times >= late[0]) & (times <= late[1])).sum() == 5
+
+
 def test_bands_and_marks_move_along(  # one per phase change, each where its step was
 ) -> None:
     snapshot = seen(cycled(3))

@@ -1,5 +1,7 @@
 """Every live page on every kind of run: what its HTML names is filled, and what is filled is named."""
 
+import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +25,24 @@ from tests.app.test_own_loops import own_loop
 from tests.app.test_phases_page import full_cycle
 from trainer_core.spec.records import RunState
 
+
+def extreme() -> Script:
+    """What a loop can measure while it falls apart: everything a float can be."""
+    script = Script().start()
+    for value in (1.0, 1e308, -1e308, math.nan, math.inf, -math.inf, 0.0, 5e-324) * 4:
+        size = abs(value)
+        ratios = {"grad_norm": size, "grad_param_ratio": size, "grad_variance": size, "micro_grad_snr": size}
+        script.steps(1, loss=value, loss_ema=value, learning_rate=size, **ratios)
+    return script
+
+
+def between_attempts() -> Script:
+    """Rolled back, and not a step since."""
+    script = full_cycle()
+    script.roll_back(5)
+    return script
+
+
 KINDS: dict[str, Callable[[], Script]] = {
     "empty": Script,
     "started": lambda: Script().start(),
@@ -30,6 +50,8 @@ KINDS: dict[str, Callable[[], Script]] = {
     "measured": full_cycle,
     "undone": lambda: full_cycle(kept=False, measured=False),
     "own-loop": own_loop,
+    "extreme": extreme,
+    "between-attempts": between_attempts,
 }
 
 
@@ -60,6 +82,25 @@ def test_a_page_fills_what_it_names_and_names_what_it_fills(feed: Feed, name: st
     assert set(re.findall(r'data-figure="([^"]+)"', html)) == set(page.figures)
     drawn = screen.drawings(Ask(), time.time())
     assert [message["name"] for message in drawn] == list(page.figures)
+    assert not [message["caption"] for message in drawn if "cannot be drawn" in message["caption"]]
+    json.dumps(drawn, allow_nan=False)
+
+
+def test_a_figure_that_cannot_be_drawn_says_so_and_harms_no_other() -> None:
+    def broken(_moment: Moment, _look: Look) -> Figure:
+        raise ZeroDivisionError("float division by zero")
+
+    def whole(moment: Moment, look: Look) -> Figure:
+        return loss.figure(loss.view(moment.snapshot, look))
+
+    store = Store()
+    store.append(Script().start().steps(5).rows)
+    screen = Screen(Still(store), LivePage("page", str, figures={"some_chart": broken, "loss": whole}))
+    drawn = screen.drawings(Ask(), 1000.0)
+    assert [(message["title"], message["caption"]) for message in drawn] == [
+        ("Some chart", "cannot be drawn now (ZeroDivisionError: float division by zero)"),
+        ("Loss", "measured 5 points · predicted 0 points"),
+    ]
 
 
 def test_a_figure_that_a_page_does_not_have_is_refused() -> None:
