@@ -7,6 +7,7 @@ import { filter, pressed, wireFilters } from "./press.js";
 import { Replay } from "./replay.js";
 import { Toasts } from "./toasts.js";
 
+const ENDS = [-1e9, 1e14];  // of any view: the server takes no span beyond them (app/screen.py)
 const RETRY_MS = [500, 1000, 2000, 5000];
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -245,8 +246,9 @@ class Screen {
   }
 
   zoom(span) {
-    if (!(span[0] < span[1])) return;
-    this.span = span;
+    const [low, high] = span.map((end) => Math.min(Math.max(end, ENDS[0]), ENDS[1]));
+    if (!(low < high)) return;
+    this.span = [low, high];
     this.showFollow();
     this.redraw().then(() => this.ask());
   }
@@ -307,7 +309,7 @@ class Screen {
   readAddress() {
     const asked = new URL(location.href).searchParams;
     this.usual = this.last;
-    const number = (key) => (asked.get(key) === null || asked.get(key) === "" || Number.isNaN(Number(asked.get(key))) ? null : Number(asked.get(key)));
+    const number = (key) => (asked.get(key) === null || asked.get(key) === "" || !Number.isFinite(Number(asked.get(key))) ? null : Number(asked.get(key)));
     const last = number("last");
     if (last !== null && last >= 0 && last <= 1e7) this.last = Math.round(last);
     if (["relative", "wall"].includes(asked.get("x"))) this.x = asked.get("x");
@@ -315,7 +317,7 @@ class Screen {
     this.logX = asked.get("logx") === "1";
     this.smooth = Math.max(0, Math.min(0.99, number("smooth") ?? 0));
     const [from, to] = [number("from"), number("to")];
-    if (from !== null && to !== null && from < to) this.span = [from, to];
+    if (from !== null && to !== null && ENDS[0] <= from && from < to && to <= ENDS[1]) this.span = [from, to];
   }
 
   // What a chart shows, as a file at full resolution.

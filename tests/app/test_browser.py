@@ -26,6 +26,7 @@ from trainer_core.spec.records import (
 )
 from trainer_core.telemetry.journal import JournalReader
 
+WIDE = '{"xaxis.range[0]": -1e300, "xaxis.range[1]": 1e300}'
 PHASES_LIT = "[...document.querySelectorAll('.hy-node.on, .hy-node.flash')].map(node => node.dataset.phase)"
 """The present phase, and phases that came and went between two looks."""
 RANGES = """['loss', 'confidence', 'gradient'].map(name =>
@@ -316,6 +317,23 @@ def test_the_view_is_in_the_address_keys_work_and_a_chart_is_a_file(
     expect(again.get_by_role("slider", name="Smoothing")).to_have_value("0.5")
     again.keyboard.press("?")
     expect(again.locator(".hy-help")).to_be_visible()
+
+
+@pytest.mark.parametrize("view", ["from=-1e300&to=1e300", "from=0&to=Infinity&x=wall"])
+def test_a_view_that_is_none_is_left_out_of_account(
+    written_run: Callable[..., Path],
+    start_dashboard: Callable[..., Dashboard],
+    open_page: Callable[..., Page],
+    view: str,
+) -> None:
+    written_run("run", cycled(4))
+    page = ready(open_page(f"{start_dashboard().url}/?run=run&{view}"))
+    expect(page.locator(".hy-follow")).to_have_text("following the newest step")
+    expect(page.locator(".hy-banner")).to_have_text("")
+    page.evaluate(f"document.querySelector('[data-figure=loss] .hy-plot').emit('plotly_relayout', {WIDE})")
+    expect(page.locator(".hy-follow")).to_contain_text("view held at")
+    redrawn(page, 1)
+    expect(page.locator(".hy-banner")).to_have_text("")
 
 
 def test_the_pointer_over_one_chart_points_in_all(
