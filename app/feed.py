@@ -38,6 +38,8 @@ DRAWN_WITHIN_S = 3.0
 """The rest is read when the newest rows have been drawn, which reading would slow down; at the latest after so long."""
 MOST_FEEDS = 12
 """Runs kept in memory at a time; the one nobody looked at for longest goes first."""
+IN_USE_S = 10.0
+"""A run that somebody has looked at within so long stays, however many there are: else a page would stand still."""
 
 
 class Rows(Protocol):
@@ -109,6 +111,11 @@ class Feed:
         """Call ``heard`` from the feed's thread whenever rows have come, until what is returned is called."""
         self._listeners[heard] = None
         return lambda: self._listeners.pop(heard, None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it follows its run no more: whoever still shows it asks the Watch for another."""
+        return self._closing.is_set()
 
     def close(self) -> None:
         """End the thread; at most three seconds."""
@@ -247,6 +254,8 @@ class Watch:
             self._feeds.clear()
 
     def _make_room(self) -> None:
-        while len(self._feeds) >= MOST_FEEDS:
-            name = min(self._feeds, key=lambda held: self._feeds[held].looked_at)
+        unused = time.monotonic() - IN_USE_S
+        for name in sorted(self._feeds, key=lambda held: self._feeds[held].looked_at):
+            if len(self._feeds) < MOST_FEEDS or self._feeds[name].looked_at > unused:
+                return
             self._feeds.pop(name).close()

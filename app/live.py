@@ -233,6 +233,10 @@ async def _push(websocket: WebSocket, hall: Hall, asked: _Asked) -> None:
     loop, screen = asyncio.get_running_loop(), Screen(hall.board)
     try:
         while not asked.over:
+            if hall.feed.closed:  # the server had stood still for long: the browser comes back and is given another
+                asked.over = True
+                await websocket.close(code=1012, reason="the run is read anew")
+                return
             try:
                 asked.news.clear()
                 begun = loop.time()

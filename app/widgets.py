@@ -109,6 +109,8 @@ def mode() -> str:
 @st.fragment(run_every=1.0)
 def now_line(feed: Feed) -> None:
     """One line of where the run is, so that nobody has to leave the page to see what a command did."""
+    if feed.closed:  # a page out of sight asks once a minute
+        st.rerun()
     if feed.connection.error:
         st.error(f"Watching is troubled: {words.plain(feed.connection.error)}")
     if feed.status is None:

@@ -1,5 +1,6 @@
 """The feed: it outlives its errors, catches up, notices another journal."""
 
+import asyncio
 import gc
 import time
 import weakref
@@ -8,13 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from app.feed import MOST_FEEDS, Feed, Watch
+from app.feed import IN_USE_S, MOST_FEEDS, Feed, Watch
+from app.live import Hall, _Asked, _push
+from app.screens.registry import PAGES
 from app.store import Store
+from app.widgets import now_line
 from tests.app.conftest import until
 from tests.app.rows import Script, cycled
 from trainer_core.spec.records import Row
 from trainer_core.telemetry.journal import FILE
 from trainer_core.telemetry.rundir import RunStatus
+
+
+class Socket:
+    """A browser that says nothing."""
+
+    def __init__(self) -> None:
+        self.closed: list[int] = []
+
+    async def send_text(self, _text: str) -> None:
+        pass
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed.append(code)
 
 
 class Journal:
@@ -102,9 +119,14 @@ def test_feeds_are_kept_few_and_end(written_run: Callable[[str, Script], Path], 
     for number in range(MOST_FEEDS + 2):
         written_run(f"run-{number}", Script().start().steps(1))
     watch = Watch(runs_dir)
-    feeds = [watch.feed(f"run-{number}") for number in range(MOST_FEEDS + 2)]
-    assert all(feeds)
+    feeds = [watch.feed(f"run-{number}") for number in range(MOST_FEEDS + 1)]
     assert watch.feed("gone") is None
+    assert not any(feed.closed for feed in feeds if feed is not None), "all of them are looked at"
+    for number, feed in enumerate(feeds):
+        assert feed is not None
+        feed.looked_at -= IN_USE_S + number
+    feeds.append(watch.feed(f"run-{MOST_FEEDS + 1}"))
+    assert [feed.closed for feed in feeds if feed is not None] == [False] * (MOST_FEEDS - 1) + [True] * 2 + [False]
     watch.close()
     assert not any(feed._thread.is_alive() for feed in feeds if feed is not None)
 
@@ -123,6 +145,26 @@ def test_of_runs_that_made_room_for_others_nothing_is_kept(
     gc.collect()
     assert [store() is not None for store in stores] == [False] * 8 + [True] * MOST_FEEDS
     watch.close()
+
+
+def test_a_page_whose_feed_has_ended_is_drawn_anew(
+    watching: Callable[..., Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again: list[bool] = []
+    monkeypatch.setattr("app.widgets.st.rerun", lambda: again.append(True))
+    feed = watching(Journal(cycled(1).rows))
+    now_line.__wrapped__(feed)  # type: ignore[attr-defined]  # as Streamlit calls it each second
+    assert not again
+    feed.close()
+    now_line.__wrapped__(feed)  # type: ignore[attr-defined]
+    assert again
+
+
+def test_a_socket_whose_feed_has_ended_is_closed(watching: Callable[..., Feed]) -> None:
+    feed, asked, socket = watching(Journal(cycled(1).rows)), _Asked(), Socket()
+    feed.close()
+    asyncio.run(asyncio.wait_for(_push(socket, Hall(feed, PAGES["live"], (), ()), asked), 5))  # type: ignore[arg-type]
+    assert socket.closed == [1012] and asked.over
 
 
 def test_listeners_are_told_of_rows_until_they_leave(watching: Callable[..., Feed]) -> None:

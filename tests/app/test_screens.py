@@ -31,8 +31,10 @@ def extreme() -> Script:
     script = Script().start()
     for value in (1.0, 1e308, -1e308, math.nan, math.inf, -math.inf, 0.0, 5e-324) * 4:
         size = abs(value)
-        ratios = {"grad_norm": size, "grad_param_ratio": size, "grad_variance": size, "micro_grad_snr": size}
-        script.steps(1, loss=value, loss_ema=value, learning_rate=size, **ratios)
+        script.steps(
+            1, loss=value, loss_ema=value, learning_rate=size, grad_norm=size, grad_param_ratio=size,
+            grad_variance=size, micro_grad_snr=size,
+        )  # fmt: skip
     return script
 
 
@@ -95,7 +97,7 @@ def test_a_figure_that_cannot_be_drawn_says_so_and_harms_no_other() -> None:
 
     store = Store()
     store.append(Script().start().steps(5).rows)
-    screen = Screen(Still(store), LivePage("page", str, figures={"some_chart": broken, "loss": whole}))
+    screen = Screen(Board(Still(store), LivePage("page", str, figures={"some_chart": broken, "loss": whole})))
     drawn = screen.drawings(Ask(), 1000.0)
     assert [(message["title"], message["caption"]) for message in drawn] == [
         ("Some chart", "cannot be drawn now (ZeroDivisionError: float division by zero)"),
