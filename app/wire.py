@@ -14,6 +14,9 @@ from app.figures.spec import Figure, Json
 from app.table import F64
 from app.views.series import Series
 
+MOST_WHOLE = 2**53
+"""Up to here, which is as far as steps are numbered, a float holds every whole number."""
+
 
 class Message(dict[str, Any]):
     """One message, whose text is made once however many browsers it goes to."""
@@ -120,4 +123,4 @@ def numbers(values: F64) -> list[float | None]:
 def _number(value: float) -> float | None:
     if not math.isfinite(value):
         return None
-    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.6g}")
+    return int(value) if value.is_integer() and abs(value) <= MOST_WHOLE else float(f"{value:.6g}")

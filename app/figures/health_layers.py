@@ -20,6 +20,9 @@ TONES = {
 
 MOST_NAMED = 26
 """Rows up to which each has room for its name."""
+LONGEST = 30
+"""Letters of a name that there is room for."""
+SMALL: Json = {"color": "$muted", "size": 9.5}
 
 
 def bars(seen: LayersView) -> Figure:
@@ -108,9 +111,20 @@ def _rows(seen: LayersView) -> Json:
     """The layers from the first to the last, downwards."""
     names = list(seen.rows)
     axis: Json = {"type": "category", "autorange": "reversed", "categoryarray": names, "showgrid": False}
+    if max(map(len, names), default=0) > LONGEST:  # whole names would leave the norms no room; the pointer reads them
+        told = names[:: math.ceil(len(names) / MOST_NAMED)]
+        return {**axis, "tickvals": told, "ticktext": [_short(name) for name in told], "tickfont": SMALL}
     if len(names) > MOST_NAMED:
         return axis
-    return {**axis, "dtick": 1, "tickfont": {"color": "$muted", "size": 9.5}}
+    return {**axis, "dtick": 1, "tickfont": SMALL}
+
+
+def _short(name: str) -> str:
+    """The ends of a long name; of a shared row's, those of its first layer."""
+    first, several, _ = name.partition(" … ")
+    half = LONGEST // 2 - 2
+    cut = first if len(first) <= 2 * half + 1 else f"{first[:half]}…{first[-half:]}"
+    return f"{cut} …" if several else cut
 
 
 def _sharing(seen: LayersView) -> str:

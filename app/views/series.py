@@ -127,18 +127,20 @@ def line(
     if smooth > 0.0:
         columns["smooth"] = table.smoothed(signal, smooth)
     return Line(
-        kept=_series(table, rows[~gone], picked, columns, piece),
-        abandoned=_series(table, rows[gone], picked, columns, piece),
+        kept=_series(table, rows[~gone], picked, columns, piece, snapshot.own_loop),
+        abandoned=_series(table, rows[gone], picked, columns, piece, snapshot.own_loop),
         shown=len(rows),
         total=picked.total,
     )
 
 
-def _series(table: Table, rows: I64, picked: Picked, values: Mapping[str, F64], piece: str | None) -> Series:
+def _series(
+    table: Table, rows: I64, picked: Picked, values: Mapping[str, F64], piece: str | None, own_loop: bool
+) -> Series:
     if not len(rows):
         nothing = np.empty(0)
         return Series(dict.fromkeys(("x", "y", *list(values)[1:]), nothing), seq=nothing)
-    at = np.flatnonzero(_breaks(table, rows, picked, piece)) + 1
+    at = np.flatnonzero(_breaks(table, rows, picked, piece, own_loop)) + 1
     with_breaks, breaks = np.insert(rows, at, 0), at + np.arange(len(at))
 
     def broken(column: F64) -> F64:
@@ -151,14 +153,19 @@ def _series(table: Table, rows: I64, picked: Picked, values: Mapping[str, F64], 
     return Series(columns | {name: broken(values[name]) for name in rest}, seq=broken(table["seq"]))
 
 
-def _breaks(table: Table, rows: I64, picked: Picked, piece: str | None) -> npt.NDArray[np.bool_]:
-    """Between which neighbours the line breaks. Thinned lines break only at holes wider than their own spacing."""
+def _breaks(
+    table: Table, rows: I64, picked: Picked, piece: str | None, own_loop: bool = False
+) -> npt.NDArray[np.bool_]:
+    """Between which neighbours the line breaks. Thinned lines break only at holes wider than their own spacing.
+
+    A loop of one's own may tell of every tenth step only: that is its usual gap, and no hole.
+    """
     apart: npt.NDArray[np.bool_] = np.diff(table["attempt"][rows]) != 0
     gaps = np.diff(table["step"][rows])
     if picked.bucket > 1:
         apart |= gaps > 8 * max(float(np.median(gaps)) if len(gaps) else 1.0, picked.bucket)
     elif piece is None:
-        apart |= gaps > 1
+        apart |= gaps > (1.5 * float(np.median(gaps)) if own_loop and len(gaps) else 1.0)
     else:
         apart |= np.diff(table[piece][rows]) != 0
     return apart

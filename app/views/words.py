@@ -4,6 +4,8 @@ import math
 import re
 
 ABSENT = "–"
+MOST_WHOLE = 1e12
+"""Larger numbers are said by their power of ten."""
 _SIGNS = re.compile(r"([\\`*_\[\]<$~]|:(?=[\w/]))")
 REMEDY = "Remedy on Control…"
 """The button of a remedy, the same on every page."""
@@ -40,7 +42,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+    return f"{value:,.0f}" if 10**digits <= abs(value) < MOST_WHOLE else f"{value:.{digits}g}"
 
 
 def count(value: float | None) -> str:

@@ -186,6 +186,10 @@ def test_a_tick_of_a_long_run_travels_in_a_few_hundred_bytes() -> None:
     assert sum(len(json.dumps(change)) for change in message["columns"].values()) < 2000
 
 
+def test_the_largest_step_there_is_travels_whole() -> None:
+    assert numbers(np.array([2.0**53, 2.0**53 - 1, 1.23456789])) == [2**53, 2**53 - 1, 1.23457]
+
+
 def test_nothing_travels_when_nothing_changed() -> None:
     snapshot = seen(cycled(2))
     assert all(figure_change(None, figure) for figure in all_figures(snapshot))

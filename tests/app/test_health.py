@@ -270,6 +270,19 @@ def test_many_layers_share_rows_and_say_so() -> None:
     assert "300 layers, each row the largest of up to 5" in layer_figures.heatmap(shown).caption
 
 
+def test_long_names_of_layers_leave_room_for_their_norms() -> None:
+    script = Script().start()
+    names = tuple(f"model.layers.{i}.self_attn.q_proj.weight" for i in range(100))
+    script.rows[0] = script.rows[0].__class__(
+        1, script.time, 1, msgspec.structs.replace(script.rows[0].record, layers=names)
+    )
+    shown = health_layers.view(seen(script.steps(2, layer_grad_norms=(1.0,) * 100)), Config())
+    for figure in (layer_figures.bars(shown), layer_figures.heatmap(shown)):
+        axis = figure.layout["yaxis"]
+        assert axis["ticktext"][0] == "model.layers.…q_proj.weight …" and len(axis["ticktext"]) == 25
+        assert set(axis["tickvals"]) <= set(shown.rows) and figure.traces[0]["categories"] == list(shown.rows)
+
+
 def test_a_layer_s_nan_is_marked_and_what_was_not_measured_is_a_gap() -> None:
     script = Script().start().steps(3, layer_grad_norms=(1.0, 0.1))
     script.steps(2, layer_grad_norms=None)

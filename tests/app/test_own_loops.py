@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -16,6 +17,7 @@ from app.screens.registry import PAGES
 from app.views.bands import bands
 from app.views.knobs import knobs
 from app.views.lifecycle import OWN_LOOP, lifecycle
+from app.views.series import Window, line
 from app.views.settings import live_settings
 from app.views.strip import strip
 from app.watching import RUNS_DIR, watch
@@ -62,6 +64,16 @@ def test_a_loop_without_phases_shows_none() -> None:
     assert all(len(edges) == 0 for edges in bands(snapshot, 0, 100).edges.values())
     sections = {live.setting.section for live in live_settings(snapshot)}
     assert sections == {"divergence_config", "health"}
+
+
+def test_a_loop_that_tells_of_every_tenth_step_has_lines_and_its_holes_are_seen() -> None:
+    script = own_loop(0)
+    for jump in (10, 10, 10, 10, 200, 10, 10):
+        script.step += jump - 1
+        script.steps(1)
+    snapshot = seen(script)
+    found = line(snapshot, snapshot.steps, "loss", Window()).kept.columns["x"]
+    np.testing.assert_array_equal(found, [10, 20, 30, 40, np.nan, 240, 250, 260])
 
 
 def test_the_live_screen_draws_it(written_run: Callable[[str, Script], Path]) -> None:

@@ -235,7 +235,15 @@ def test_marks_say_who_did_what() -> None:
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(None, "–"), (float("nan"), "NaN"), (float("inf"), "∞"), (0.91234, "0.912"), (12345.0, "12,345"), (2.0, "2")],
+    [
+        (None, "–"),
+        (float("nan"), "NaN"),
+        (float("inf"), "∞"),
+        (0.91234, "0.912"),
+        (12345.0, "12,345"),
+        (2.0, "2"),
+        (-1e300, "-1e+300"),
+    ],
 )
 def test_numbers_are_said_as_they_are(value: float | None, said: str) -> None:
     assert words.number(value) == said
