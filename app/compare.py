@@ -10,7 +10,7 @@ from app.components import mount
 from app.feed import Feed
 from app.live import MOST_COMPARED
 from app.views import baseline, words
-from app.views.runs import lines
+from app.views.runs import joined, lines, parted
 from app.watching import watch
 from app.widgets import FIRST_READ_S, choose_run, frame
 from trainer_core.spec.errors import RunError, UserError
@@ -35,14 +35,14 @@ def compare_page() -> None:
     names = [run.name for run in watch().runs() if run.name != feed.run_dir.name]
     started = feed.snapshot().latest(RunStarted)
     given = Path(started.baseline).name if started is not None and started.baseline else None
-    asked = [name for name in (st.query_params.get("with") or "").split(",") if name in names]
+    asked = [name for name in parted(st.query_params.get("with") or "") if name in names]
     usual = [given] if given in names else names[:1]
     with top:
         chosen = st.multiselect(
             "Beside it", names, default=asked or usual, max_selections=MOST_COMPARED, width=560,
             placeholder="choose runs to compare with", key=f"with_{feed.run_dir.name}",
         )  # fmt: skip
-    st.query_params["with"] = ",".join(chosen)
+    st.query_params["with"] = joined(chosen)
     mount(feed, "compare", chosen)
     all_runs(feed)
     st.markdown("#### Did prediction pay?")

@@ -30,6 +30,7 @@ from app.screens import blocks
 from app.screens.page import LivePage
 from app.screens.registry import PAGES
 from app.theme import tokens
+from app.views.runs import joined, parted
 from app.wire import Message
 from trainer_core.spec.errors import RunError
 
@@ -96,7 +97,7 @@ def component_data(run: str, page: LivePage, others: Sequence[str] = (), first: 
     """What the live component is given by its page."""
     return {
         "run": run,
-        "others": ",".join(others),
+        "others": joined(others),
         "first": json.dumps(list(first)) if first else "",
         "page": page.name,
         "html": page.html(),
@@ -171,7 +172,7 @@ async def serve(websocket: WebSocket, watch: Watch, halls: Halls) -> None:
     if page is None:
         await websocket.close(code=4404, reason=f"no page of that name; there are {', '.join(PAGES)}")
         return
-    names = [other for other in websocket.query_params.get("with", "").split(",") if other and other != name]
+    names = [other for other in parted(websocket.query_params.get("with", "")) if other != name]
     found = [await asyncio.to_thread(watch.feed, other) for other in dict.fromkeys(names[:MOST_COMPARED])]
     first = chosen_metrics(websocket.query_params.get("first", ""))
     others = tuple(other for other in found if other is not None)

@@ -3,7 +3,8 @@
 const CONFIG = {
   displaylogo: false,
   doubleClick: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d"],
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d", "sendChartToCloud"],
+  plotlyServerURL: "",  // no chart is sent to anybody
   toImageButtonOptions: { scale: 2 },
 };
 

@@ -223,6 +223,7 @@ class Screen {
       case "S": return this.setSmooth(this.smooth <= 0.5 ? 0 : 1 - (1 - this.smooth) * 1.5);
       case "a": return this.acknowledge();
       case "?": return this.showKeys();
+      case "Escape": return this.root.querySelector(".hy-help:not([hidden])") && this.showKeys();
     }
   }
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from app.views import words
 from trainer_core.telemetry.rundir import RunSummary
@@ -25,6 +25,16 @@ class Line:
     started: str
     """UTC, to the minute; empty before it is known."""
     because: str
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names of runs as one word of an address, whatever signs they have."""
+    return ",".join(name.replace("%", "%25").replace(",", "%2C") for name in names)
+
+
+def parted(text: str) -> list[str]:
+    """The names that ``joined`` made one word of."""
+    return [unquote(name) for name in text.split(",") if name]
 
 
 def lines(runs: Sequence[RunSummary], asked: str = "") -> list[Line]:

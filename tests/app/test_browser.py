@@ -317,6 +317,10 @@ def test_the_view_is_in_the_address_keys_work_and_a_chart_is_a_file(
     expect(again.get_by_role("slider", name="Smoothing")).to_have_value("0.5")
     again.keyboard.press("?")
     expect(again.locator(".hy-help")).to_be_visible()
+    again.keyboard.press("Escape")
+    expect(again.locator(".hy-help")).to_be_hidden()
+    buttons = again.locator("[data-figure=loss] .modebar-btn").evaluate_all("all => all.map(one => one.dataset.title)")
+    assert "Zoom" in buttons and not [one for one in buttons if "Share" in one], "no chart leaves this machine"
 
 
 @pytest.mark.parametrize("view", ["from=-1e300&to=1e300", "from=0&to=Infinity&x=wall"])

@@ -61,6 +61,18 @@ def test_a_run_of_an_odd_name_has_every_page(written_run: Callable[[str, Script]
     assert shown.selectbox[0].value == ODD
 
 
+def test_a_run_with_a_comma_in_its_name_is_compared(written_run: Callable[[str, Script], Path]) -> None:
+    for run in ("base", "other", "lr=0.1,wd=50%"):
+        written_run(run, cycled(1))
+    test = AppTest.from_file(str(MAIN), default_timeout=20)
+    shown = test.run().switch_page("pages/compare.py")
+    shown.query_params["run"], shown.query_params["with"] = "base", "lr=0.1%2Cwd=50%25"
+    shown.run()
+    assert not shown.exception
+    assert shown.multiselect[0].value == ["lr=0.1,wd=50%"]
+    assert shown.query_params["with"] == "lr=0.1%2Cwd=50%25"
+
+
 def test_an_address_cannot_write_markdown(written_run: Callable[[str, Script], Path]) -> None:
     written_run("run-a", cycled(1))
     test = AppTest.from_file(str(MAIN), default_timeout=20)

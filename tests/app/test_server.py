@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from app.live import MODULES, STATIC
+from app.views.runs import joined
 from tests.app.conftest import Dashboard, write_run
 from tests.app.rows import cycled
 
@@ -93,6 +95,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     """One dashboard for the tests that only ask."""
     folder = tmp_path_factory.mktemp("shared")
     write_run(folder / "runs" / "run", cycled(3))
+    write_run(folder / "runs" / "a,b%", cycled(3))
     dashboard = Dashboard(folder / "runs", folder / "dashboard.log")
     yield dashboard
     dashboard.end()
@@ -145,6 +148,13 @@ def test_the_socket_refuses_other_origins(socket_url: str, origin: str | None) -
 def test_a_malformed_question_closes_the_socket(socket_url: str, say: str) -> None:
     _, code = hear(socket_url, socket_url.replace("ws:", "http:").split("/live")[0], say)
     assert code == 1007
+
+
+def test_the_socket_finds_runs_beside_it_whatever_their_names(socket_url: str, shared: Dashboard) -> None:
+    url = socket_url + "&page=compare&with=" + urllib.parse.quote(joined(["a,b%"]))
+    heard, _ = hear(url, shared.url)
+    lists = [message["items"] for message in heard if message["t"] == "list"]
+    assert "a,b%" in json.dumps(lists)
 
 
 def test_an_unknown_run_is_said(socket_url: str) -> None:
