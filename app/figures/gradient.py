@@ -9,6 +9,7 @@ from app.figures.confidence import line_columns, line_traces
 from app.figures.spec import (
     Figure,
     Json,
+    apart,
     band_columns,
     band_shapes,
     decades,
@@ -98,4 +99,4 @@ def _limits(ladder: Ladder | None, floor: float, ceiling: float) -> tuple[list[J
                 shape, label = limit_line(limit, f"{limit:g}", severity)
                 shapes.append(shape)
                 labels.append({**label, "y": math.log10(limit)})
-    return shapes, labels
+    return shapes, apart(labels, math.log10(ceiling / floor))

@@ -11,7 +11,7 @@ def html(seen: Strip, mode: str) -> str:
     """State, phase, step, confidence and alerts; ``mode`` is light or dark."""
     colours = TOKENS[mode]
     tone = colours[seen.tone]
-    edge = colours["critical"] if seen.worst else tone
+    edge = colours[seen.worst_tone] if seen.worst else tone
     badge = (
         f'<span style="background:{PHASE[seen.phase]};color:{ON_PHASE[seen.phase]};border-radius:5px;padding:1px 8px;'
         f'font-weight:700;font-size:12.5px">{seen.phase.letter} {seen.phase.value}</span>'
@@ -22,9 +22,10 @@ def html(seen: Strip, mode: str) -> str:
     facts = " · ".join(
         [f"step {seen.step} of {seen.total}", *speed, f"confidence {seen.confidence}", f"alerts: {seen.alerts}"]
     )
-    advice = f'<code style="flex-basis:100%;font-size:13px">{escape(seen.advice)}</code>' if seen.advice else ""
+    typed = f' <code style="font-size:13px">{escape(seen.command)}</code>' if seen.command else ""
+    advice = f'<span style="flex-basis:100%;font-size:13px">{escape(seen.advice)}{typed}</span>' if seen.advice else ""
     worst = (
-        f'<b style="flex-basis:100%;font-size:13px;color:{colours["critical"]}">{escape(seen.worst)}</b>'
+        f'<b style="flex-basis:100%;font-size:13px;color:{colours[seen.worst_tone]}">{escape(seen.worst)}</b>'
         if seen.worst
         else ""
     )

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -164,11 +163,17 @@ def limit_line(y: float, text: str, severity: Severity) -> tuple[Json, Json]:
 
 
 def apart(labels: list[Json], span: float) -> list[Json]:
-    """Labels whose limits lie closer than a line of text are moved away from one another."""
+    """Labels whose limits lie closer than a line of text are moved away from one another, all of a cluster."""
     ordered = sorted(labels, key=lambda label: float(label["y"]))
-    for lower, upper in pairwise(ordered):
-        if upper["y"] - lower["y"] < CLOSE * span:
-            lower["yshift"], upper["yshift"] = lower.get("yshift", 0) - 7, 7
+    clusters: list[list[Json]] = []
+    for label in ordered:
+        if clusters and label["y"] - clusters[-1][-1]["y"] < CLOSE * span:
+            clusters[-1].append(label)
+        else:
+            clusters.append([label])
+    for cluster in (found for found in clusters if len(found) > 1):
+        for place, label in enumerate(cluster):
+            label["yshift"] = (2 * place - len(cluster) + 1) * 7
     return ordered
 
 

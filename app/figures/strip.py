@@ -30,8 +30,8 @@ def html() -> str:
         '<div class="hy-cell hy-alerts" data-tone="strip.alerts_tone"><span>Alerts</span>'
         '<b data-bind="strip.alerts"></b></div></div>'
         '<div class="hy-bar"><i data-scale="strip.progress"></i></div>'
-        '<div class="hy-advice" data-bind="strip.advice"></div>'
-        '<div class="hy-worst"><b data-bind="strip.worst"></b>'
+        '<div class="hy-advice"><span data-bind="strip.advice"></span> <code data-bind="strip.command"></code></div>'
+        '<div class="hy-worst" data-tone="strip.worst_tone"><b data-bind="strip.worst"></b>'
         '<button type="button" class="hy-main" data-press="control" data-which-of="strip.remedy">'
         f"{words.REMEDY}</button>"
         '<button type="button" class="hy-goto" data-goto="Alerts">Its alert</button></div></div>'
@@ -45,7 +45,9 @@ def binds(seen: Strip) -> Binds:
         "strip.state": seen.state,
         "strip.because": seen.because,
         "strip.advice": seen.advice,
+        "strip.command": seen.command,
         "strip.worst": seen.worst,
+        "strip.worst_tone": seen.worst_tone,
         "strip.remedy": seen.remedy,
         "strip.phase": f"{seen.phase.letter} {seen.phase.value}" if seen.phase else "",
         "strip.locked": seen.locked,

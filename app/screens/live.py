@@ -9,8 +9,10 @@ from app.theme import ICON
 from app.views.alerts import Alert, alerts
 from app.views.commands import STEERABLE
 from app.views.happenings import Happening, happenings
+from app.views.incident import incident
 from app.views.lifecycle import lifecycle as lifecycle_view
 from trainer_core.spec.phases import Phase
+from trainer_core.spec.severity import Severity
 
 MOST_ALERTS = 30
 
@@ -60,8 +62,9 @@ PAGE = LivePage(
 
 
 def _alert_item(alert: Alert, moment: Moment) -> Json:
-    opened = alert.resolved_step is None
-    offered = opened and alert.remedy and moment.status.state in STEERABLE
+    opened, answered = alert.resolved_step is None, incident(moment.snapshot)
+    done = answered is not None and alert.seq < answered.seq and alert.severity is Severity.CRITICAL
+    offered = opened and alert.remedy and not done and moment.status.state in STEERABLE
     return {
         "severity": alert.severity.name.lower(),
         "icon": ICON[alert.severity],

@@ -39,13 +39,16 @@ class Alert:
     acknowledged: bool
     remedy: str
     """Name of its remedy; empty: none that would change anything while training runs."""
+    seq: int = 0
+    """Of the row that raised it last."""
 
     @property
     def standing(self) -> str:
         """Where it stands, in words."""
         if self.resolved_step is not None:
             return f"resolved at step {self.resolved_step:,}{after_going_back(self.went_back)}"
-        return "open, acknowledged" if self.acknowledged else "open"
+        back = "" if self.went_back is None else f", the run went back to {self.went_back:,}"
+        return f"open{', acknowledged' if self.acknowledged else ''}{back}"
 
 
 def alerts(snapshot: Snapshot) -> list[Alert]:
@@ -95,6 +98,7 @@ def _alert(life: Life, snapshot: Snapshot) -> Alert:
         went_back=went_back(life, snapshot),
         acknowledged=_seen(life),
         remedy=raised.remedy if raised.remedy is not None and raised.commands else "",
+        seq=life.seq,
     )
 
 

@@ -13,11 +13,13 @@ from trainer_core.spec.records import (
     PredictionEnded,
     ProgressCompared,
     Record,
+    Row,
     RunState,
     ValidationMeasured,
 )
 
-MOST = 12
+MOST, MANY = 12, 60
+"""Lines; rows of commands that they are chosen from, several each."""
 KINDS = (
     Annotated,
     AttemptStarted,
@@ -42,9 +44,22 @@ class Happening:
 
 def happenings(snapshot: Snapshot) -> list[Happening]:
     """The newest events of the kinds above."""
-    rows = [row for kind in KINDS for row in snapshot.events[kind][-MOST:]]
-    newest = sorted(rows, key=lambda row: row.seq, reverse=True)[:MOST]
+    rows = [row for kind in KINDS for row in snapshot.events[kind][-MOST if kind is not CommandChanged else -MANY :]]
+    newest = _once_each(sorted(rows, key=lambda row: row.seq, reverse=True))[:MOST]
     return [Happening(row.seq, getattr(row.record, "step", 0), *_said(row.record)) for row in newest]
+
+
+def _once_each(rows: list[Row]) -> list[Row]:
+    """Of each command only where it stands now; ``rows`` newest first."""
+    known: set[str] = set()
+    found = []
+    for row in rows:
+        if isinstance(row.record, CommandChanged):
+            if row.record.command_id in known:
+                continue
+            known.add(row.record.command_id)
+        found.append(row)
+    return found
 
 
 def _said(record: Record) -> tuple[str, str]:

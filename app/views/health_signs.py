@@ -145,9 +145,9 @@ def _fix(life: Life) -> str:
 def near(snapshot: Snapshot, sign: Sign, config: Config | None) -> str:
     """The number that tells how near a sign is; empty while it is not measured."""
     if not sign.signal:
-        stretches = [n for n in snapshot.not_finite if n.signal in ("loss", "grad_norm")]
-        times = f"{len(stretches)} times so far" if len(stretches) > 1 else "once so far"
-        return f"{times}, last at step {stretches[-1].first_step:,}" if stretches else ""
+        found = {(n.attempt, n.first_step) for n in snapshot.not_finite if n.signal in ("loss", "grad_norm")}
+        times = f"{len(found)} times so far" if len(found) > 1 else "once so far"  # loss and gradient of a step are one
+        return f"{times}, last at step {max(found)[1]:,}" if found else ""
     value = (snapshot.side.health.values if snapshot.side.health else {}).get(sign.signal)
     if value is None:
         value = getattr(snapshot.last, sign.signal, None)

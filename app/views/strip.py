@@ -8,6 +8,7 @@ from app.theme import ICON
 from app.views import words
 from app.views.alerts import worst
 from app.views.commands import STEERABLE, prediction_locked
+from app.views.incident import incident
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import RunStarted
 from trainer_core.spec.severity import Severity
@@ -15,15 +16,16 @@ from trainer_core.spec.severity import Severity
 RATE_WINDOW_S = 10.0
 
 ADVICE = {
-    "crashed": "Go on from the last checkpoint: hybrid train {task} --run-dir {run} --resume",
-    "failed": "Look at the alerts, mend the cause, then: hybrid train {task} --run-dir {run} --resume",
-    "stopped": "To go on: hybrid train {task} --run-dir {run} --resume",
-    "stalled": "No step for a while. Look at the process and the machine before stopping it.",
-    "paused": "Press Resume on the Control page to go on.",
-    "finished": "Read the result: hybrid report {run}",
+    "crashed": ("Go on from the last checkpoint:", "hybrid train {task} --run-dir {run} --resume"),
+    "failed": ("Look at the alerts, mend the cause, then:", "hybrid train {task} --run-dir {run} --resume"),
+    "stopped": ("To go on:", "hybrid train {task} --run-dir {run} --resume"),
+    "stalled": ("No step for a while. Look at the process and the machine before stopping it.", ""),
+    "paused": ("Press Resume on the Control page to go on.", ""),
+    "finished": ("Read the result:", "hybrid report {run}"),
 }
+"""What to do in a state, and the command for it."""
 OWN_LOOP_ADVICE = dict.fromkeys(
-    ("crashed", "failed", "stopped"), "To go on: start the script again with Monitor({run!r}, ..., resume=True)"
+    ("crashed", "failed", "stopped"), ("To go on, start the script again with", "Monitor({run!r}, ..., resume=True)")
 )
 TONE = {
     "working": "healthy",
@@ -52,6 +54,8 @@ class Strip:
     tone: str
     because: str
     advice: str
+    command: str
+    """To type, after the advice."""
     phase: Phase | None
     step: str
     total: str
@@ -66,7 +70,8 @@ class Strip:
     attempt: str
     locked: bool
     worst: str
-    """The critical alert that is open, in words; empty: none is."""
+    """The critical alert that is open, or the trainer's answer to the last one while that is news; empty: neither."""
+    worst_tone: str
     remedy: str
     """The name of its remedy, where the run can take one."""
 
@@ -79,13 +84,21 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     rate = step_rate(snapshot) if status.state in ("working", "replay") else None
     alerts = [life.raised for life in snapshot.side.alerts.open]
     advice = ADVICE | OWN_LOOP_ADVICE if snapshot.own_loop else ADVICE
+    what, typed = advice.get(status.state, ("", ""))
     severity = Severity(max((alert.severity for alert in alerts), default=Severity.HEALTHY))
-    critical = worst(snapshot)
+    critical, answered = worst(snapshot), incident(snapshot)
+    if critical is not None and (answered is None or critical.seq > answered.seq):
+        answered = None
+        said = f"{ICON[critical.severity]} {critical.said} · since step {critical.step:,}"
+    else:  # what is open was answered: its remedy would do the same once more
+        said = f"↶ {answered.text}" if answered is not None else ""
+    tone = "critical" if critical is not None else "caution" if answered is not None else "muted"
     return Strip(
         state=status.state,
         tone=TONE.get(status.state, "muted"),
         because=status.because,
-        advice=advice.get(status.state, "").format(task=started.task if started else "TASK", run=run),
+        advice=what,
+        command=typed.format(task=started.task if started else "TASK", run=run),
         phase=None if snapshot.own_loop else snapshot.phase,
         step=words.count(step),
         total=words.count(total),
@@ -99,8 +112,9 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         alerts_tone=severity.name.lower(),
         attempt=words.count(snapshot.steps.last("attempt") if snapshot.steps.length else None),
         locked=prediction_locked(snapshot),
-        worst=f"{ICON[critical.severity]} {critical.said} · since step {critical.step:,}" if critical else "",
-        remedy=critical.remedy if critical is not None and status.state in STEERABLE else "",
+        worst=said,
+        worst_tone=tone,
+        remedy=critical.remedy if critical and answered is None and status.state in STEERABLE else "",
     )
 
 

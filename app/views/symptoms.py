@@ -143,7 +143,7 @@ def is_nan(snapshot: Snapshot, _config: Config) -> Said:
     found = [n for n in snapshot.not_finite[-100:] if n.signal == "loss"]
     if snapshot.last is None:
         return None, "no step yet"
-    return bool(found), f"{found[-1].count:,} steps from {found[-1].first_step:,}" if found else "never"
+    return bool(found), f"{words.several(found[-1].count, 'step')} from {found[-1].first_step:,}" if found else "never"
 
 
 def nan_was_sudden(snapshot: Snapshot, _config: Config) -> Said:
@@ -152,9 +152,10 @@ def nan_was_sudden(snapshot: Snapshot, _config: Config) -> Said:
     if not found:
         return None, "there was none"
     first = found[-1].first_step
-    before = [snapshot.steps["loss"][slice(*part)] for part in snapshot.steps.window(first - SUDDEN, first - 1)]
-    finite = sum(int(np.isfinite(part).sum()) for part in before)
-    return finite > 0, f"{finite} finite losses in the {SUDDEN} steps before"
+    steps, loss = snapshot.steps["step"], snapshot.steps["loss"]
+    parts = [slice(*part) for part in snapshot.steps.window(first - SUDDEN, first - 1)]
+    finite = {step for part in parts for step in steps[part][np.isfinite(loss[part])]}  # a step may come again
+    return bool(finite), f"{words.several(len(finite), 'finite loss', 'finite losses')} in the {SUDDEN} steps before"
 
 
 def nan_lasts(snapshot: Snapshot, _config: Config) -> Said:

@@ -29,8 +29,9 @@ def age(seconds: float | None) -> str:
     """How long ago; coarse, so that a screen is not redrawn for nothing."""
     if seconds is None:
         return ABSENT
-    if 60 <= seconds < 86400:
-        return f"{seconds // 3600:.0f} h ago" if seconds >= 3600 else f"{seconds // 60:.0f} min ago"
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds // unit:,.0f} {name} ago"
     return "now" if seconds < 2 else f"{duration(seconds)} ago"
 
 
@@ -56,9 +57,14 @@ def change(percent: float) -> str:
     return "±0 %" if float(said) == 0 else f"{said} %"
 
 
-def several(number_: int, unit: str) -> str:
-    """``1 step``, ``20 steps``."""
-    return f"{number_:,} {unit}{'' if number_ == 1 else 's'}"
+def several(number_: int, unit: str, many: str = "") -> str:
+    """``1 step``, ``20 steps``; ``many`` where it is not made by an s."""
+    return f"{number_:,} {unit if number_ == 1 else many or unit + 's'}"
+
+
+def short(name: str, most: int = 40) -> str:
+    """A name that fits into its box: the middle of a longer one is left out, as names often differ at the end."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
 
 
 def plain(text: str) -> str:

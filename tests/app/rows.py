@@ -79,9 +79,9 @@ class Script:
             )
         )  # fmt: skip
 
-    def roll_back(self, step: int) -> None:
+    def roll_back(self, step: int, because: str = "rollback by operator") -> None:
         reached, self.step, self.attempt = self.step, step, self.attempt + 1
-        self.say(AttemptStarted(step, self.attempt, self.attempt - 1, reached, f"step-{step}", "rollback by operator"))
+        self.say(AttemptStarted(step, self.attempt, self.attempt - 1, reached, f"step-{step}", because))
 
     def command(
         self, command: Command, state: CommandState, command_id: str = "c0000001", rev: int = 0, **fields: object

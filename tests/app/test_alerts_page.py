@@ -320,6 +320,8 @@ def test_nan_is_seen_and_mended_by_going_back() -> None:
     script.steps(5)
     found = trouble(script, "nan_loss")
     assert [s.shows for s in found.symptoms] == [True, True, False] and [m.shows for m in found.mended] == [True, True]
+    script.steps(8)
+    assert trouble(script, "nan_loss").symptoms[1].detail == "50 finite losses in the 50 steps before", "each step once"
 
 
 def test_before_the_run_has_told_its_settings_no_guide_is_shown() -> None:
@@ -330,7 +332,14 @@ def test_before_the_run_has_told_its_settings_no_guide_is_shown() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(1.0, "now"), (59.0, "59 s ago"), (61.0, "1 min ago"), (3599.0, "59 min ago"), (7300.0, "2 h ago")],
+    [
+        (1.0, "now"),
+        (59.0, "59 s ago"),
+        (61.0, "1 min ago"),
+        (3599.0, "59 min ago"),
+        (7300.0, "2 h ago"),
+        (96e6, "1,111 d ago"),
+    ],
 )
 def test_an_age_is_short_enough_for_its_cell(seconds: float, said: str) -> None:
     assert words.age(seconds) == said

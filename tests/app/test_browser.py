@@ -237,7 +237,7 @@ def test_a_dashboard_started_late_restarted_and_a_trainer_that_died(
     os.kill(trainer.child.pid, signal.SIGKILL)
     trainer.child.wait(10)
     expect(page.locator('[data-bind="strip.state"]')).to_have_text("crashed")
-    expect(page.locator('[data-bind="strip.advice"]')).to_contain_text("--resume")
+    expect(page.locator('[data-bind="strip.command"]')).to_contain_text("--resume")
 
 
 def test_runs_can_be_switched_and_the_address_says_which(

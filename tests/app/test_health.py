@@ -185,7 +185,7 @@ def test_a_quiet_sign_says_how_near_it_is() -> None:
     lines = {s.sign.key: s.line for s in signs(seen(everything()), Config())}
     assert lines["plateau"] == "not seen · 30 steps without a gain, limit 500"
     assert lines["explosion"] == "not seen · 1.2 times its baseline, limit 10"
-    assert "last at step" in lines["nan"]
+    assert "once so far, last at step" in lines["nan"], "loss and gradient of the same steps are one"
 
 
 def test_the_worst_open_alert_stands_beside_its_chart() -> None:

@@ -43,7 +43,7 @@ EVERYWHERE: dict[str, dict[str, object]] = {
              "replay.on": False},
     "diverged": {"run": "● run-a · working", "strip.step": "125", "strip.alerts": "1 open",
                  "strip.alerts_tone": "critical", "feed.critical": "not finite"},
-    "finished": {"run": "✓ run-a · finished", "strip.because": "all steps done", "strip.advice": "hybrid report",
+    "finished": {"run": "✓ run-a · finished", "strip.because": "all steps done", "strip.command": "hybrid report",
                  "strip.rate": "–", "strip.eta": "–"},
     "recorded": {"run": "✖ run-a · crashed", "strip.state": "replay", "replay.on": True, "strip.step": "49",
                  "strip.phase": "F FULL", "strip.alerts": "none open", "feed.critical": "", "feed.via": "replay"},

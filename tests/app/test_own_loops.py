@@ -58,7 +58,7 @@ def test_a_knob_stands_where_its_newest_command_put_it_until_it_is_declared_agai
 def test_a_loop_without_phases_shows_none() -> None:
     snapshot = seen(own_loop())
     shown = strip(snapshot, Status("stopped", "by an operator"), "runs/a", 0.0)
-    assert shown.phase is None and "resume=True" in shown.advice
+    assert shown.phase is None and "resume=True" in shown.command
     diagram = lifecycle(snapshot)
     assert diagram.cause == OWN_LOOP and not any(node.active for node in diagram.nodes.values())
     assert all(len(edges) == 0 for edges in bands(snapshot, 0, 100).edges.values())

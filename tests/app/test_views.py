@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.figures.spec import apart
 from app.store import Snapshot, Store
 from app.views import commands, settings, words
 from app.views.alerts import alerts, open_alerts
@@ -62,7 +63,8 @@ def test_the_strip_says_speed_and_time_left_from_the_last_ten_seconds() -> None:
 
 def test_a_crashed_run_is_told_how_to_go_on() -> None:
     shown = strip(seen(Script().start().steps(5)), Status("crashed", "its lock is free"), "runs/a", 0.0)
-    assert shown.advice == "Go on from the last checkpoint: hybrid train digits --run-dir runs/a --resume"
+    assert shown.advice == "Go on from the last checkpoint:"
+    assert shown.command == "hybrid train digits --run-dir runs/a --resume"
     assert shown.tone == "critical"
 
 
@@ -252,3 +254,14 @@ def test_numbers_are_said_as_they_are(value: float | None, said: str) -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(3, "3 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (None, "–")])
 def test_durations_are_read_at_a_glance(seconds: float | None, said: str) -> None:
     assert words.duration(seconds) == said
+
+
+def test_a_long_name_keeps_its_ends_and_its_length() -> None:
+    assert words.short("a" * 40) == "a" * 40
+    assert words.short("lr0.001-" + "x" * 60 + "-seed1") == "lr0.001-xxxxxxxxxxxx…xxxxxxxxxxxxx-seed1"
+
+
+def test_labels_of_many_close_limits_are_a_line_of_text_apart() -> None:
+    labels = [{"y": y} for y in (0.0, 1.0, -1.0, 30.0, -2.0)]
+    shifts = {label["y"]: label.get("yshift", 0) for label in apart(labels, 60.0)}
+    assert shifts == {-2.0: -21, -1.0: -7, 0.0: 7, 1.0: 21, 30.0: 0}
