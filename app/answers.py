@@ -5,6 +5,7 @@ import streamlit as st
 from app.control import mint
 from app.feed import Feed
 from app.figures import commands as commands_figure
+from app.parts import part
 from app.steering import right, unlock_panel
 from app.views.alerts import entry
 from app.views.commands import lives
@@ -75,7 +76,7 @@ def silence_dialog(feed: Feed, rule: str) -> None:
         st.rerun()
 
 
-@st.fragment(run_every=1.0)
+@part(run_every=1.0)
 def answers(feed: Feed) -> None:
     """What became of the last commands sent from here: requested, accepted, applied or refused. Empty: none was."""
     mine = sent_here(feed)

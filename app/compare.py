@@ -9,6 +9,7 @@ import streamlit as st
 from app.components import mount
 from app.feed import Feed
 from app.live import MOST_COMPARED
+from app.parts import part
 from app.views import baseline, words
 from app.views.runs import joined, lines, parted
 from app.watching import watch
@@ -61,7 +62,7 @@ def compare_page() -> None:
         against(feed, base)
 
 
-@st.fragment
+@part()
 def all_runs(feed: Feed) -> None:
     """Every run under the directory, searched by words; those that are ticked are put beside this one."""
     runs = watch().runs()

@@ -74,7 +74,7 @@ def remedy_dialog(feed: Feed, name: str, sent: Callable[[], object]) -> None:
 
 
 @st.dialog("Are you sure?", on_dismiss=_dismissed)
-def sure_dialog(feed: Feed, command_id: str, command: Command) -> None:
+def sure_dialog(feed: Feed, command_id: str, command: Command, seen: int | None) -> None:
     """For a command that changes more than usual: say it once more, with the value now."""
     st.session_state[ASKING] = True
     rate = newest(feed.snapshot(), "learning_rate").value
@@ -84,7 +84,7 @@ def sure_dialog(feed: Feed, command_id: str, command: Command) -> None:
     st.write(f"The learning rate is {words.number(rate)} now." if rate is not None else "It has not been measured yet.")
     go, leave = st.columns(2)
     if go.button("Do it", key="confirm_sure", type="primary", width="stretch"):
-        press(feed.run_dir.name, command_id, lambda: command, confirm=True)
+        press(feed.run_dir.name, command_id, lambda: command, confirm=True, seen=seen)
         st.rerun()
     if leave.button("Cancel", key="cancel_sure", width="stretch"):
         st.rerun()

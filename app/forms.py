@@ -1,20 +1,24 @@
 """The forms of the Control page: each builds one command and sends it, or asks first. Computes nothing of training."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import streamlit as st
 
 from app import control, steering
 from app.feed import Feed
+from app.field import Field, Pressed, field
 from app.figures import whatif as whatif_figure
+from app.parts import part
 from app.slider import slider, standing
 from app.views import words
+from app.views.changes import RATE, Change, last_change, rate_now
 from app.views.commands import COMPARED, STEERABLE, asks_first, expected_rev, state_rev
 from app.views.knobs import KnobView
 from app.views.measured import newest
 from app.views.remedy import plan
-from app.views.settings import LiveSetting, notches, present_config
+from app.views.settings import LENGTHS, LiveSetting, notches, present_config
 from app.views.strip import step_rate
 from app.views.whatif import what_if
 from app.watching import watch
@@ -34,7 +38,7 @@ from trainer_core.spec.phases import Phase
 from trainer_core.spec.remedies import REMEDIES
 
 TO_CONFIRM = "to_confirm"
-"""Session key: (run, command id, command) that its sender is asked about before it goes."""
+"""Session key: (run, command id, command, revision seen) that its sender is asked about before it goes."""
 SEEN_REV = "seen_rev"
 """Session key: the run's revision when the forms were drawn."""
 REASON, AT_STEP, TTL = "how_reason", "how_at", "how_ttl"
@@ -60,18 +64,24 @@ def how_panel(feed: Feed) -> None:
                 st.warning(f"Step {step:,} is about {words.duration(seconds)} away: it would expire before.")
 
 
-def press(run: str, command_id: str, build: Callable[[], Command], confirm: bool = False) -> None:
-    """Callback of every form: send what ``build`` makes of the form's values, or ask first."""
+def press(
+    run: str, command_id: str, build: Callable[[], Command], confirm: bool = False, seen: int | None = None
+) -> None:
+    """Callback of every form: send what ``build`` makes of the form's values, or ask first.
+
+    ``seen`` is the run's revision that the form was showing; None: that of the page's last drawing.
+    """
     feed = watch().feed(run)
     if feed is None:
         return
     command, snapshot = build(), feed.snapshot()
     if not confirm and steering.right().steers and asks_first(command, newest(snapshot, "learning_rate").value):
-        st.session_state[TO_CONFIRM] = run, command_id, command
+        st.session_state[TO_CONFIRM] = run, command_id, command, seen
         return
     sent = st.session_state.setdefault("sent", {})
     at = st.session_state.get(AT_STEP)
-    seen = st.session_state.get(SEEN_REV, state_rev(snapshot))
+    if seen is None:
+        seen = st.session_state.get(SEEN_REV, state_rev(snapshot))
     how = control.How(
         reason=st.session_state.get(REASON, ""),
         at_step=int(at) if at is not None else None,
@@ -102,7 +112,7 @@ def command_button(feed: Feed, label: str, command: Command, *, key: str, help: 
     )  # fmt: skip
 
 
-@st.fragment
+@part()
 def setting_card(feed: Feed, live: LiveSetting) -> None:
     """A slider and a number for one setting, what its new value would have led to, and the button that sends it."""
     name, whole = live.setting.name, live.setting.type in ("int", "bool")
@@ -148,60 +158,79 @@ def other_setting(feed: Feed, settings: Sequence[LiveSetting]) -> None:
 
 
 def value_form(
-    feed: Feed, key: str, label: str, value: float, build: Callable[[float], Command], *,
-    low: float = 0.0, high: float | None = None, note: str = "", button: str = "Set", whole: bool = False,
-) -> None:  # fmt: skip
-    """A number and the button that sends a command made of it."""
-    kind = int if whole else float
-    place = f"{key}_{feed.run_dir.name}"
-    with st.form(f"form_{place}", border=True):
-        left, right = st.columns([3, 1], vertical_alignment="bottom")
-        left.number_input(
-            label, kind(low), None if high is None else kind(high), kind(value), key=place, help=note or None,
-            step=1 if whole else None, format="%d" if whole else "%.4g",
-        )  # fmt: skip
-        right.form_submit_button(
-            button, key=f"send_{key}", width="stretch", disabled=bool(closed(feed)), on_click=press,
-            args=(feed.run_dir.name, control.mint(), lambda: build(kind(st.session_state[place]))),
-        )  # fmt: skip
+    feed: Feed, key: str, shown: Field, build: Callable[[float], Command], change: Change | None = None
+) -> None:
+    """A number that follows the run until somebody types, and the button that sends a command made of it.
+
+    ``change`` is what gave it its value; None: it is no setting of the run.
+    """
+    run, place = feed.run_dir.name, f"{key}_{feed.run_dir.name}"
+    minted = f"{place}_id"
+    if change is not None:
+        mine = change.command_id in st.session_state.get("sent", {})
+        shown = replace(shown, mark=change.seq, changed=change.said, mine=mine)
+
+    def send(heard: Pressed) -> None:
+        st.session_state[minted] = control.mint()
+        press(run, heard.command_id, lambda: build(heard.value), seen=heard.rev)
+
+    with st.container(key=f"field_{place}", border=True):
+        command_id = st.session_state.setdefault(minted, control.mint())
+        field(f"{place}_value", shown, command_id, state_rev(feed.snapshot()), bool(closed(feed)), send)
+
+
+@part(run_every=1.0)
+def _rate_form(feed: Feed) -> None:
+    """The learning rate, which moves by itself where there is a schedule."""
+    snapshot = feed.snapshot()
+    rate = rate_now(snapshot)
+    said = f"now {rate:.4g}" if rate else "not measured yet"
+    shown = Field(
+        f"Learning rate ({said})", rate or 1e-3, (1e-12, 100.0),
+        help="Scales the schedule so that it is this now; later steps keep the scale.",
+    )  # fmt: skip
+    value_form(feed, "rate", shown, SetLearningRate, last_change(snapshot, RATE))
+    if TO_CONFIRM in st.session_state:  # the page asks, of which this is a part
+        st.rerun()
 
 
 def optimizer_forms(feed: Feed, phases: bool) -> None:
     """Learning rate and weight decay; the gradient clip where the trainer steps the optimizer itself (``phases``)."""
     snapshot = feed.snapshot()
     config = present_config(snapshot)
-    rate = newest(snapshot, "learning_rate").value
     left, right = st.columns(2)
-    said = f"now {rate:.4g}" if rate else "not measured yet"
     with left:
-        value_form(feed, "rate" if rate else "first_rate", f"Learning rate ({said})", rate or 1e-3, SetLearningRate,
-                   low=1e-12, high=100.0,
-                   note="Scales the schedule so that it is this now; later steps keep the scale.")  # fmt: skip
+        _rate_form(feed)
         clip = config.optimizer.gradient_clip_norm if config else 0.0
         if phases:
-            value_form(feed, "clip", f"Gradient clip (now {f'{clip:g}' if clip else 'off'}; 0: off)", clip,
-                       SetGradientClip, high=1e6)  # fmt: skip
+            title = f"Gradient clip (now {f'{clip:g}' if clip else 'off'}; 0: off)"
+            changed = last_change(snapshot, "gradient_clip_norm")
+            value_form(feed, "clip", Field(title, clip, (0.0, 1e6)), SetGradientClip, changed)
     with right:
-        value_form(feed, "factor", "Learning rate times", 0.5, ScaleLearningRate, low=1e-6, high=1e6, button="Scale",
-                   note="Factors of ten and more, either way, are asked about first.")  # fmt: skip
+        value_form(
+            feed, "factor",
+            Field("Learning rate times", 0.5, (1e-6, 1e6), button="Scale",
+                  help="Factors of ten and more, either way, are asked about first."),
+            ScaleLearningRate,
+        )  # fmt: skip
         decay = config.optimizer.weight_decay if config else 0.0
-        value_form(feed, "decay", f"Weight decay (now {decay:g})", decay, SetWeightDecay, high=10.0)
+        shown = Field(f"Weight decay (now {decay:g})", decay, (0.0, 10.0))
+        value_form(feed, "decay", shown, SetWeightDecay, last_change(snapshot, "weight_decay"))
 
 
 def length_form(feed: Feed) -> None:
     """The lengths of the phases that have one."""
-    config = present_config(feed.snapshot())
+    snapshot = feed.snapshot()
+    config = present_config(snapshot)
     if config is None:
         return
-    h = config.hybrid_trainer_config
-    lengths = {Phase.FULL: h.full_steps, Phase.PREDICT: h.max_predict_steps, Phase.CORRECT: h.correct_steps}
-    for column, (phase, steps) in zip(st.columns(3), lengths.items(), strict=True):
+    lengths = config.hybrid_trainer_config
+    for column, (phase, name) in zip(st.columns(3), LENGTHS.items(), strict=True):
+        shown = Field(f"{phase.letter} {phase.value}: at most, steps", getattr(lengths, name), (1, 10_000_000), True)
         with column:
-            value_form(
-                feed, f"length_{phase.value.lower()}", f"{phase.letter} {phase.value}: at most, steps", steps,
-                partial(_length, phase), low=1, high=10_000_000, whole=True,
-            )  # fmt: skip
-    if h.policy == "adaptive":
+            key = f"length_{phase.value.lower()}"
+            value_form(feed, key, shown, partial(_length, phase), last_change(snapshot, name))
+    if lengths.policy == "adaptive":
         st.caption("The adaptive policy chooses within these lengths; CORRECT takes one step there.")
 
 
@@ -209,20 +238,22 @@ def _length(phase: Phase, steps: float) -> Command:
     return SetPhaseLength(phase, int(steps))
 
 
+@part()
 def knob_form(feed: Feed, knob: KnobView) -> None:
-    """A slider between the bounds that the training script gave its knob."""
-    key = f"knob_{feed.run_dir.name}_{knob.name}"
-    with st.form(f"form_{key}", border=True):
-        st.slider(
-            knob.label, knob.low, knob.high, min(max(knob.value, knob.low), knob.high), (knob.high - knob.low) / 100,
-            key=key, help=knob.meaning or None, format="%.4g",
+    """A slider and a number between the bounds that the training script gave its knob."""
+    key, bounds = f"knob_{feed.run_dir.name}_{knob.name}", (knob.low, knob.high)
+    places = [knob.low + (knob.high - knob.low) * place / 100 for place in range(101)]
+    with st.container(key=f"card_{key}", border=True):
+        left, right = st.columns([3, 1], vertical_alignment="bottom")
+        with left:
+            wanted = slider(key, knob.label, places, knob.value, bounds, False, knob.meaning)
+        right.button(
+            "Apply", key=f"apply_{key}", width="stretch", on_click=press,
+            disabled=wanted == knob.value or bool(closed(feed)),
+            args=(feed.run_dir.name, control.mint(),
+                  lambda: SetKnob(knob.name, standing(key, knob.value, bounds, False))),
         )  # fmt: skip
-        left, right = st.columns([2, 1], vertical_alignment="center")
-        left.caption(f"in force: **{knob.value:g}** · {knob.low:g} to {knob.high:g}")
-        right.form_submit_button(
-            "Apply", key=f"apply_{key}", width="stretch", disabled=bool(closed(feed)), on_click=press,
-            args=(feed.run_dir.name, control.mint(), lambda: SetKnob(knob.name, float(st.session_state[key]))),
-        )  # fmt: skip
+        st.caption(f"In force: **{knob.value:g}**")
 
 
 def asked_remedy() -> str:

@@ -7,6 +7,7 @@ import streamlit as st
 from app import control
 from app.feed import Feed
 from app.figures import commands as commands_figure
+from app.parts import part
 from app.views.audit import as_csv, audit
 from app.views.commands import Life, lives
 from app.views.effects import effect
@@ -18,7 +19,7 @@ SHOWN, WITH_EFFECT = 12, 4
 """Newest commands in the list, and of the applied ones those whose effect is told."""
 
 
-@st.fragment(run_every=1.0)
+@part(run_every=1.0)
 def command_list(feed: Feed) -> None:
     """The newest commands and where each stands; one that waits for its second message can be given it here."""
     snapshot = feed.snapshot()
@@ -34,15 +35,14 @@ def command_list(feed: Feed) -> None:
     _waiting_for_confirmation(feed)
 
 
-@st.fragment(run_every=1.0)
+@part(run_every=1.0)
 def newest_of_mine(feed: Feed) -> None:
     """On narrow windows, where the list is far below: what became of the last command of this browser."""
     sent: dict[str, control.Sent] = st.session_state.get("sent", {})
     mine = [key for key, value in sent.items() if value.run == feed.run_dir.name]
     if mine:
         found = next((life for life in lives(feed.snapshot()) if life.command_id == mine[-1]), sent[mine[-1]].life)
-        with st.container(key="newest_of_mine"):
-            st.html(commands_figure.html([found], mode(), name="hy-newest"))
+        st.html(commands_figure.html([found], mode(), name="hy-newest"))
 
 
 def _only_here(feed: Feed, known: set[str]) -> list[Life]:

@@ -8,11 +8,11 @@ import streamlit as st
 from app import control
 from app.feed import Feed
 from app.figures import now as now_figure
+from app.parts import part
 from app.theme import TOKENS
 from app.views import words
 from app.views.commands import prediction_locked, state_rev
 from app.views.knobs import knobs
-from app.views.measured import newest
 from app.views.settings import live_settings
 from app.views.strip import strip
 from app.watching import watch
@@ -31,7 +31,8 @@ FRAME = """<style>
   .st-key-wide > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
   .st-key-wide > * > * > [data-testid="stColumn"], .st-key-wide > * > [data-testid="stColumn"] { min-width: 100%; }
 }
-@media (min-width: 1151px) { .st-key-newest_of_mine { display: none; } }
+@media (min-width: 1151px) { [data-testid="stLayoutWrapper"]:has(> .st-key-newest_of_mine) { display: none; } }
+[data-testid="stLayoutWrapper"]:has(> .st-key-newest_of_mine):not(:has([data-testid="stHtml"])) { display: none; }
 [data-testid="stAppDeployButton"] { display: none; }
 </style>"""
 MARK = {
@@ -56,7 +57,9 @@ def choose_run(wait: bool = True) -> Feed | None:
     if not runs:
         _no_runs(watched.runs_dir)
         return None
-    labels = {run.name: f"{MARK.get(run.status.state, '·')} {run.name} · {run.status.state}" for run in runs}
+    labels = {
+        run.name: f"{MARK.get(run.status.state, '·')} {words.short(run.name)} · {run.status.state}" for run in runs
+    }
     asked = st.query_params.get("run") or st.session_state.get("chosen_run")
     if asked is not None and asked not in labels:
         st.warning(words.plain(f"There is no run called {asked} in {watched.runs_dir}. Shown: the newest one."))
@@ -73,7 +76,7 @@ def choose_run(wait: bool = True) -> Feed | None:
     st.session_state["chosen_run"] = st.query_params["run"] = chosen
     feed = watched.feed(chosen)
     if feed is not None and wait and not feed.wait(FIRST_READ_S):
-        st.fragment(run_every=1.0)(_still_reading)(feed)
+        part(run_every=1.0)(_still_reading)(feed)
     return feed
 
 
@@ -89,7 +92,7 @@ def _no_runs(runs_dir: Path) -> None:
     _look_again()
 
 
-@st.fragment(run_every=2.0)
+@part(run_every=2.0)
 def _look_again() -> None:
     if watch().runs():
         st.rerun()
@@ -106,7 +109,7 @@ def mode() -> str:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-@st.fragment(run_every=1.0)
+@part(run_every=1.0)
 def now_line(feed: Feed) -> None:
     """One line of where the run is, so that nobody has to leave the page to see what a command did."""
     if feed.closed:  # a page out of sight asks once a minute
@@ -133,7 +136,6 @@ def form_state(feed: Feed) -> tuple[object, ...]:
         tuple(live.value for live in live_settings(snapshot)),
         tuple(knobs(snapshot)),
         state_rev(snapshot),
-        newest(snapshot, "learning_rate").value is None,
     )
 
 

@@ -45,10 +45,12 @@ frame()
 feed = choose_run()
 if feed is not None:
     phases = not feed.snapshot().own_loop
+    asked = st.session_state.pop(TO_CONFIRM, None)
     remember_forms(feed)
     st.session_state[SEEN_REV] = state_rev(feed.snapshot())
     now_line(feed)
-    newest_of_mine(feed)
+    with st.container(key="newest_of_mine"):
+        newest_of_mine(feed)
     steering.unlock_panel(steering.right())
     asked_first = bool(asked_remedy())
     if asked_first:  # whoever comes for this one thing sees it first
@@ -83,6 +85,5 @@ if feed is not None:
             command_list(feed)
         with audit:
             audit_table(feed)
-    asked = st.session_state.pop(TO_CONFIRM, None)
     if asked is not None and asked[0] == feed.run_dir.name:
         sure_dialog(feed, *asked[1:])

@@ -79,22 +79,28 @@ def notches(live: LiveSetting) -> list[float]:
 
 
 def present_config(snapshot: Snapshot) -> Config | None:
-    """The configuration in force, or None when the run has not said one that this version can read.
+    """The configuration in force, or None when the run has not said one that this version can read."""
+    found = history(snapshot)
+    return found[-1][1] if found else None
 
-    A resumed run says its configuration with all changes in it, so only later commands count.
+
+def history(snapshot: Snapshot) -> list[tuple[Row, Config]]:
+    """The configuration that the run began with, and after each command applied since, oldest first.
+
+    A resumed run says its configuration with all changes in it, so only later commands count. Empty when the run has
+    not said one that this version can read.
     """
-    starts = snapshot.events[RunStarted]
-    started = snapshot.latest(RunStarted)
-    if started is None:
-        return None
+    started = snapshot.events[RunStarted][-1] if snapshot.events[RunStarted] else None
+    if started is None or not isinstance(started.record, RunStarted):
+        return []
     try:
-        config = msgspec.convert(started.config, Config)
+        found = [(started, msgspec.convert(started.record.config, Config))]
     except msgspec.ValidationError:
-        return None
-    for row in _after(snapshot.events[CommandChanged], starts[-1].seq):
+        return []
+    for row in _after(snapshot.events[CommandChanged], started.seq):
         if isinstance(row.record, CommandChanged) and row.record.state is CommandState.APPLIED:
-            config = _with(config, row.record.command)
-    return config
+            found.append((row, _with(found[-1][1], row.record.command)))
+    return found
 
 
 def _after(rows: Sequence[Row], seq: int) -> list[Row]:

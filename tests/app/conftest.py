@@ -1,6 +1,7 @@
 """Real processes for the dashboard's tests: a trainer, the dashboard, a browser."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from streamlit.testing.v1 import AppTest
 
 from app.access import Gate, Login, Right, Role, install
 from tests.app.rows import Script
@@ -219,3 +221,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for context in opened:
         context.close()
     assert not errors, errors
+
+
+def told(page: AppTest) -> list[dict[str, Any]]:
+    """What the sliders and fields of a page that runs without a browser were told to show."""
+    found = [json.loads(element.proto.json or "{}") for element in page.get("bidi_component")]
+    return [data for data in found if "title" in data]

@@ -99,16 +99,23 @@ def button(name: str) -> Press:
     return lambda page: page.get_by_role("button", name=name, exact=True).click()
 
 
-def form(key: str, value: str) -> Press:
-    """A number or text typed into a form, and its button."""
+def field(key: str, value: str) -> Press:
+    """A number typed into a field, and its button."""
 
     def fill(page: Page) -> None:
-        held = page.locator("[data-testid=stForm]", has=page.locator(f".st-key-{key}_live"))
+        held = page.locator(f".st-key-field_{key}_live")
         held.locator("input").fill(value)
-        held.locator("input").press("Tab")
-        held.get_by_test_id("stFormSubmitButton").get_by_role("button").click()
+        held.locator("button[type=submit]").click()
 
     return fill
+
+
+def note(page: Page) -> None:
+    """A text typed into its form, and its button."""
+    held = page.locator("[data-testid=stForm]", has=page.locator(".st-key-note_live"))
+    held.locator("input").fill("half way")
+    held.locator("input").press("Tab")
+    held.get_by_test_id("stFormSubmitButton").get_by_role("button").click()
 
 
 def asked(press: Press, says: str, answer: str) -> Press:
@@ -133,9 +140,9 @@ def threshold(page: Page) -> None:
 
 def knob(page: Page) -> None:
     """The slider of the script's own knob, moved to its end by key."""
-    held = page.locator("[data-testid=stForm]", has=page.locator(".st-key-knob_live_dropout"))
-    held.locator("[role=slider], input[type=range]").first.press("End")
-    held.get_by_test_id("stFormSubmitButton").get_by_role("button").click()
+    held = page.locator(".st-key-card_knob_live_dropout")
+    held.locator("input[type=range]").press("End")
+    held.get_by_role("button", name="Apply").click()
 
 
 def remedy(page: Page) -> None:
@@ -183,16 +190,16 @@ TABLE: dict[str, Row] = {
     "acknowledge": Row(alert("Acknowledge"), AcknowledgeAlert, place="alerts"),
     "silence": Row(asked(alert("Silence…"), RULE, "Silence"), SilenceAlert(RULE, 500), place="alerts"),
     "threshold": Row(threshold, SetThreshold("divergence_threshold", 4.0), before_after=("3", "4")),
-    "rate": Row(form("rate", "0.0005"), SetLearningRate(0.0005)),
-    "factor": Row(form("factor", "0.5"), ScaleLearningRate(0.5)),
-    "factor, tenfold": Row(asked(form("factor", "0.05"), "can end a run", "Do it"), ScaleLearningRate(0.05)),
-    "clip": Row(form("clip", "2"), SetGradientClip(2.0)),
-    "decay": Row(form("decay", "0.02"), SetWeightDecay(0.02), before_after=("0.01", "0.02")),
-    "length of FULL": Row(form("length_full", "35"), SetPhaseLength(Phase.FULL, 35)),
-    "length of PREDICT": Row(form("length_predict", "25"), SetPhaseLength(Phase.PREDICT, 25)),
-    "length of CORRECT": Row(form("length_correct", "4"), SetPhaseLength(Phase.CORRECT, 4)),
+    "rate": Row(field("rate", "0.0005"), SetLearningRate(0.0005)),
+    "factor": Row(field("factor", "0.5"), ScaleLearningRate(0.5)),
+    "factor, tenfold": Row(asked(field("factor", "0.05"), "can end a run", "Do it"), ScaleLearningRate(0.05)),
+    "clip": Row(field("clip", "2"), SetGradientClip(2.0)),
+    "decay": Row(field("decay", "0.02"), SetWeightDecay(0.02), before_after=("0.01", "0.02")),
+    "length of FULL": Row(field("length_full", "35"), SetPhaseLength(Phase.FULL, 35)),
+    "length of PREDICT": Row(field("length_predict", "25"), SetPhaseLength(Phase.PREDICT, 25)),
+    "length of CORRECT": Row(field("length_correct", "4"), SetPhaseLength(Phase.CORRECT, 4)),
     "knob": Row(knob, SetKnob("dropout", 0.5), before_after=("0.1", "0.5")),
-    "note": Row(form("note", "half way"), Annotate("half way")),
+    "note": Row(note, Annotate("half way")),
     "checkpoint": Row(button("Save checkpoint"), SaveCheckpoint()),
     "remedy": Row(asked(remedy, "gradient_clip_norm", "Apply all of it"), ApplyRemedy("gradient_explosion")),
     "rollback": Row(asked(button("Roll back…"), "Goes back: weights", "Roll back to step"), Rollback),

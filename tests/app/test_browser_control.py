@@ -1,13 +1,16 @@
 """Steering a real run from the Control page: reasons, refusals, two operators, keys alone, quick presses, the code."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from tests.app.conftest import Dashboard, train, unlock, until
+from tests.app.conftest import ROOT, Dashboard, train, unlock, until
 from tests.app.test_browser import records
 from tests.conftest import end_agents
 from trainer_core.spec.commands import (
@@ -15,9 +18,11 @@ from trainer_core.spec.commands import (
     CommandState,
     ForcePhase,
     Pause,
+    Refusal,
     Resume,
     SaveCheckpoint,
     ScaleLearningRate,
+    SetGradientClip,
     SetThreshold,
     SetWeightDecay,
     Stop,
@@ -102,11 +107,10 @@ def settled(page: Page, run_dir: Path, command: Command, state: CommandState = C
 
 
 def fill(page: Page, key: str, value: str) -> None:
-    """Type into the field of a form and press its button."""
-    form = page.locator("[data-testid=stForm]", has=page.locator(f".st-key-{key}"))
+    """Type into a field and press its button."""
+    form = page.locator(f".st-key-field_{key}")
     form.locator("input").fill(value)
-    form.locator("input").press("Tab")
-    form.get_by_test_id("stFormSubmitButton").get_by_role("button").click()
+    form.locator("button[type=submit]").click()
 
 
 def press(page: Page, name: str) -> None:
@@ -215,6 +219,66 @@ def test_the_control_page_is_used_by_keys_alone(live: tuple[Path, Dashboard], op
     settled(page, run_dir, SetThreshold("confidence_threshold", 0.84))
 
 
+def test_a_field_follows_the_run_until_somebody_types_and_then_says_what_changed(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    run_dir, _ = live
+    ann, bob = operator("Ann"), operator("Bob")
+    hers, his = (page.locator(".st-key-field_decay_live") for page in (ann, bob))
+    his.locator("input").fill("0.05")
+    send = [sys.executable, "-m", "trainer_core", "send", str(run_dir), "set-weight-decay", "0.02"]
+    subprocess.run(send, check=True, timeout=PATIENCE_S, cwd=ROOT)
+    expect(his.get_by_role("status")).to_contain_text(
+        re.compile(r"Now 0\.02\. Set weight decay to 0\.02 at step [\d,]+, \d\d:\d\d:\d\d UTC, by operator\.")
+    )
+    expect(his.locator("input")).to_have_value("0.05")
+    expect(hers.locator("input")).to_have_value("0.02")
+    fill(ann, "decay_live", "0.04")
+    settled(ann, run_dir, SetWeightDecay(0.04))
+    expect(his.get_by_role("status")).to_contain_text("by operator for “Ann”")
+    expect(his.locator("input")).to_have_value("0.05")
+    his.locator("button[type=submit]").click()  # Bob has read it, and wants his
+    settled(bob, run_dir, SetWeightDecay(0.05))
+    for field in (hers, his):
+        expect(field.locator("input")).to_have_value("0.05")
+        expect(field.locator("output")).to_be_empty()
+    hers.locator("input").fill("0.07")
+    fill(bob, "decay_live", "0.06")
+    hers.get_by_role("button", name="Take 0.06").click()
+    expect(hers.locator("input")).to_have_value("0.06")
+    expect(hers.get_by_role("button", name="Take")).to_be_hidden()
+
+
+def test_a_field_sends_from_the_revision_that_it_was_showing(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    """Bob's page does not hear of Ann's change: what he sends of the old one is a conflict."""
+    run_dir = live[0]
+    ann, bob = operator("Ann"), operator("Bob")
+    deaf = [False]
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        socket.on_message(server.send)
+        server.on_message(lambda said: None if deaf[0] else socket.send(said))
+
+    bob.route_web_socket("**/_stcore/stream", relay)
+    bob.reload()
+    expect(bob.get_by_test_id("stTabs")).to_be_visible(timeout=1000 * PATIENCE_S)
+    bob.locator(".st-key-field_clip_live input").fill("7")
+    deaf[0] = True
+    fill(ann, "decay_live", "0.08")
+    settled(ann, run_dir, SetWeightDecay(0.08))
+    bob.locator(".st-key-field_clip_live button[type=submit]").click()
+
+    def refused() -> list[Refusal | None]:
+        bob.wait_for_timeout(20)
+        changes = [r for r in records(run_dir) if isinstance(r, CommandChanged) and r.command == SetGradientClip(7.0)]
+        return [change.refusal for change in changes if change.state.final]
+
+    assert until(refused, PATIENCE_S, "it comes to its end") == [Refusal.CONFLICT]
+
+
 def test_a_press_is_not_lost_to_an_answer_that_is_late(
     live: tuple[Path, Dashboard], operator: Callable[[str], Page]
 ) -> None:
@@ -253,6 +317,37 @@ def test_a_press_is_not_lost_to_an_answer_that_is_late(
     expect(slider).to_have_attribute("aria-valuetext", f"{begun - 0.02:g}")
     expect(number).to_have_value(f"{begun - 0.02:g}")
     expect(page.get_by_test_id("hy-whatif")).to_contain_text(f"{begun - 0.02:g}", timeout=1000 * PATIENCE_S)
+
+
+def test_a_part_that_is_lost_on_the_way_does_not_break_the_page(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    """As Streamlit does it under load: what redraws itself is dropped from a run of the whole page."""
+    page, lost, losing, finished = operator("Ann"), [0], [False], [0]
+
+    def pass_on(socket: WebSocketRoute, said: str | bytes) -> None:
+        message = ForwardMsg.FromString(said if isinstance(said, bytes) else said.encode())
+        if losing[0] and message.delta.fragment_id:
+            lost[0] += 1
+            return
+        if message.WhichOneof("type") == "script_finished":
+            losing[0] &= message.script_finished != ForwardMsg.FINISHED_SUCCESSFULLY  # that is: of the whole page
+            finished[0] += not losing[0]
+        socket.send(said)
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        socket.on_message(server.send)
+        server.on_message(lambda said: pass_on(socket, said))
+
+    page.route_web_socket("**/_stcore/stream", relay)
+    page.reload()
+    expect(page.get_by_test_id("stTabs")).to_be_visible(timeout=1000 * PATIENCE_S)
+    losing[0], finished[0] = True, 0
+    page.locator(".st-key-how_reason input").fill("a run of the whole page")
+    page.locator(".st-key-how_reason input").press("Tab")
+    until(lambda: page.wait_for_timeout(20) or finished[0] > 5, PATIENCE_S, "it is drawn, and its parts again")
+    assert lost[0] > 5, "now_line, the newest command, the list, the cards and the learning rate"
 
 
 def test_who_only_looks_is_told_how_to_steer_and_the_code_unlocks(

@@ -21,7 +21,7 @@ from app.views.series import Window, line
 from app.views.settings import live_settings
 from app.views.strip import strip
 from app.watching import RUNS_DIR, watch
-from tests.app.conftest import until
+from tests.app.conftest import told, until
 from tests.app.rows import Script
 from tests.app.test_views import Status, seen
 from trainer_core import Monitor
@@ -109,8 +109,8 @@ def test_both_pages_open_it_and_control_shows_its_knobs(
     labels = {button.label for button in control.button}
     assert {"Save checkpoint", "Stop run…"} <= labels
     assert labels.isdisjoint({"Force full phase", "Lock prediction", "Roll back…"})
-    (slider,) = control.slider
-    assert (slider.label, slider.value, slider.min, slider.max) == ("Dropout (share)", 0.1, 0.0, 0.5)
+    (slider,) = [said for said in told(control) if said["title"] == "Dropout (share)"]
+    assert (slider["value"], slider["places"][0], slider["places"][-1]) == (0.1, 0.0, 0.5)
 
 
 def test_a_knob_moved_on_the_control_page_is_moved_in_the_loop(
@@ -122,7 +122,8 @@ def test_a_knob_moved_on_the_control_page_is_moved_in_the_loop(
         monitor.step(loss=1.0)
         until(lambda: (runs_dir / "own" / "endpoint.json").exists(), 20, "the loop has an agent")
         control = page("control")
-        control.slider[0].set_value(0.3)
+        control.session_state["knob_own_dropout"] = {"wanted": {"base": 0.1, "value": 0.3}}  # as its browser says it
+        control.run()
         (apply,) = [button for button in control.button if button.label == "Apply" and "dropout" in str(button.key)]
         apply.click().run()
         assert not control.exception
