@@ -76,8 +76,8 @@ def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None, total: 
         return Node(phase, True, f"step {words.count(inside)}, no fixed length", "", 0.0, said, times)
     if inside > budget:  # a full phase goes on for as long as its guards do not let it go
         return Node(phase, True, f"step {words.count(inside)}, {words.count(budget)} planned", "", 1.0, said, times)
-    left = budget - inside
-    return Node(phase, True, f"step {inside} of {budget}", f"{left} left", min(1.0, inside / budget), said, times)
+    left, done = budget - inside, inside / budget if budget else 1.0  # a phase of no step of its own passes at once
+    return Node(phase, True, f"step {inside} of {budget}", f"{left} left", done, said, times)
 
 
 def _position(

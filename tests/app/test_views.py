@@ -88,6 +88,13 @@ def test_a_predicted_stretch_moves_the_diagram_without_a_measured_step() -> None
     assert (node.progress, node.left) == ("step 12 of 40", "28 left")
 
 
+def test_a_phase_of_no_step_of_its_own_is_drawn_for_the_moment_that_it_is_there() -> None:
+    script = Script().start().steps(5)
+    script.enter(Phase.FULL, 0)
+    node = lifecycle(seen(script)).nodes[Phase.FULL]
+    assert (node.active, node.progress, node.left, node.done) == (True, "step 0 of 0", "0 left", 1.0)
+
+
 def test_the_measured_line_breaks_where_steps_were_predicted() -> None:
     measured = line(seen(cycled(1)), seen(cycled(1)).steps, "loss", Window()).kept.columns["x"]
     assert [i for i, x in enumerate(measured.tolist()) if x != x] == [30]  # after 20 + 10 steps, before CORRECT
