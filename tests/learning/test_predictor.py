@@ -195,6 +195,24 @@ def test_a_coordinate_without_a_gradient_does_not_move() -> None:
     assert found is not None and found.tolist() == [0.0, 0.0]
 
 
+def test_neighbours_are_computed_as_one_where_their_scalars_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups with other rates, a tensor that began later and one that never had a gradient: bit for bit the same
+    as each tensor by itself."""
+    tensors = [nn.Parameter(torch.randn(size, generator=torch.Generator().manual_seed(size))) for size in range(3, 9)]
+    holder = nn.ParameterList(tensors)
+    optimizer = torch.optim.AdamW([{"params": tensors[:2], "lr": 0.1}, {"params": tensors[2:], "lr": 0.3}])
+    for step in range(4):
+        for j, p in enumerate(tensors):
+            p.grad = torch.sin(p.detach() * (step + j)) if j != 5 and not (j == 3 and step == 0) else None
+        optimizer.step()
+    parameters = Parameters(holder)
+    together = adam_direction(parameters, optimizer, noise_mask=0.1)
+    monkeypatch.setattr(pieces, "_PIECE", 1)
+    alone = adam_direction(parameters, optimizer, noise_mask=0.1)
+    assert together is not None and alone is not None and torch.equal(together, alone)
+    assert (together == 0).any() and torch.equal(together[-8:], torch.zeros(8)) and together[:-8].any()
+
+
 def test_an_optimizer_without_moments_has_no_adam_slope_and_auto_falls_back_to_the_window() -> None:
     net = model()
     parameters = Parameters(net)

@@ -1,10 +1,13 @@
 """The step an optimizer's own memory would take next: costs nothing to keep, and waits for no device."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 
 from trainer_core.learning.parameters import Parameters
-from trainer_core.learning.pieces import pieces
+from trainer_core.learning.pieces import piece_size, pieces
 
 
 def has_moments(parameters: Parameters, optimizer: torch.optim.Optimizer) -> list[bool]:
@@ -26,25 +29,65 @@ def adam_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.Opti
     r = m_hat / (sqrt(v_hat) + eps),   d = -lr r (1 + k^2) r^2 / (r^2 + k^2),   k = noise_mask.   Kingma & Ba 2015.
     """
     settings = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    written = []
-    for view, p in zip(parameters.views(out_P), parameters.tensors, strict=True):
+    written, most, start = [], piece_size(out_P.device), 0
+    run: _Run | None = None
+    for p, size in zip(parameters.tensors, parameters.sizes, strict=True):
         state, group = optimizer.state.get(p, {}), settings.get(id(p), {})
         known = "exp_avg" in state and "exp_avg_sq" in state and "betas" in group
         written.append(known)
-        if not known:
-            continue
-        beta1, beta2 = group["betas"]
-        count, rate = _count(state["step"]), _rate(group["lr"])
-        square = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-        for out, m, v in pieces(view, state["exp_avg"], square):
+        if known:
+            count = _count(state["step"])
+            if run is None or not run.goes_on_with(group, count, start, size, most):
+                if run is not None:
+                    run.write(out_P, noise_mask)
+                run = _Run(group, count, start)
+            run.add(state["exp_avg"], state.get("max_exp_avg_sq", state["exp_avg_sq"]), size)
+        start += size
+    if run is not None:
+        run.write(out_P, noise_mask)
+    return written
+
+
+class _Run:
+    """Neighbouring tensors of one group and age, computed as one: for small ones the calls cost more."""
+
+    def __init__(self, group: dict[str, Any], count: float | Tensor, start: int) -> None:
+        self._group, self._count = group, count
+        self._start = self._end = start
+        self._means: list[Tensor] = []
+        self._squares: list[Tensor] = []
+
+    def goes_on_with(self, group: dict[str, Any], count: float | Tensor, start: int, size: int, most: int) -> bool:
+        """Whether the tensor at ``start`` belongs to it: no more than ``most`` scalars are put together.
+
+        Counts that only a device knows are not compared.
+        """
+        if group is not self._group or isinstance(count, Tensor) or isinstance(self._count, Tensor):
+            return False
+        return count == self._count and start == self._end and start + size - self._start <= most
+
+    def add(self, mean: Tensor, square: Tensor, size: int) -> None:
+        self._means.append(mean)
+        self._squares.append(square)
+        self._end += size
+
+    def write(self, out_P: Tensor, noise_mask: float) -> None:
+        """The step of its tensors, to their place in ``out_P`` (P,)."""
+        count, eps, rate = self._count, self._group["eps"], _rate(self._group["lr"])
+        beta1, beta2 = self._group["betas"]
+        for out, m, v in pieces(out_P[self._start : self._end], _joined(self._means), _joined(self._squares)):
             mean = m.float() / (1 - beta1**count)
             rms = (v.float() / (1 - beta2**count)).sqrt_()
-            torch.div(mean, rms.add_(group["eps"]), out=out)
+            torch.div(mean, rms.add_(eps), out=out)
             if noise_mask > 0:
                 square = torch.square(out, out=rms)
                 out.mul_(square.div_(square + noise_mask**2))
             out.mul_(-rate * (1 + noise_mask**2))
-    return written
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """One vector of them; a single tensor is not copied where it lies in one piece."""
+    return tensors[0].reshape(-1) if len(tensors) == 1 else _flatten_dense_tensors(tensors)
 
 
 @torch.no_grad()

@@ -109,11 +109,12 @@ class Linear:
 
     def _fill_windowed(self, step_P: Tensor) -> None:
         """Write the shrunken window slope where the optimizer has no slope of its own."""
-        shrink_J = (self._overlap_J / self._energy_J.clamp_min(1e-30)).clamp(0.0, 1.0)
-        if self._slope_P is None:
+        windowed = self._windowed()
+        if self._slope_P is None or not windowed:
             return
+        shrink_J = (self._overlap_J / self._energy_J.clamp_min(1e-30)).clamp(0.0, 1.0)
         parts, slopes = step_P.split(self._parameters.sizes), self._slope_P.split(self._parameters.sizes)
-        for j in self._windowed():
+        for j in windowed:
             torch.mul(slopes[j], shrink_J[j] if self._seen > 1 else 1.0, out=parts[j])
 
     def state_dict(self) -> dict[str, Any]:
