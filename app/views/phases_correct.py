@@ -94,10 +94,8 @@ def _sums(newest: CorrectionApplied | None) -> str:
         return ""
     first = newest.weights[0]
     total = sum(weight.similarity for weight in newest.weights)
-    return (
-        f"for residual {first.residual_id}: w = {first.similarity:.3f} / {total:.3f} = {first.weight:.3f} · "
-        f"norm of the sum {words.number(newest.magnitude)}"
-    )
+    norm = "" if newest.magnitude is None else f" · norm of the sum {words.number(newest.magnitude)}"
+    return f"for residual {first.residual_id}: w = {first.similarity:.3f} / {total:.3f} = {first.weight:.3f}{norm}"
 
 
 def _result(newest: CorrectionApplied | None) -> tuple[str, str]:

@@ -105,7 +105,21 @@ def test_a_correction_that_harms_is_refused_and_leaves_every_bit_as_it_was(tmp_p
     _, record, before, after = corrected(tmp_path, Short(sign=-1.0))
     assert not record.applied and record.gain is not None and record.gain < 0
     assert torch.equal(before, after)
-    assert "not above" in record.because and record.magnitude > 0
+    assert "not above" in record.because and record.magnitude is not None and record.magnitude > 0
+
+
+def test_one_that_is_not_tried_is_not_computed_and_says_what_it_would_have_been_made_of(tmp_path: Path) -> None:
+    rig = Rig(
+        tmp_path, model=_linear(), optimizer=lambda ps: torch.optim.SGD(ps, 3e-4), loss=squared, policy="adaptive",
+        predictor=Short(sign=-1.0), similarity_threshold=0.1, confidence_threshold=0.0, warmup_steps=12,
+    )  # fmt: skip
+    rig.begin()
+    for i in range(60):
+        rig.engine.step(batch_of(i))
+    tried, untried = ([r for r in rig.of(CorrectionApplied) if (r.gain is not None) is how] for how in (True, False))
+    assert tried and all(r.magnitude is not None and not r.applied for r in tried)
+    assert untried and all(r.magnitude is None and r.similar >= len(r.weights) > 0 for r in untried)
+    assert all("not tried" in r.because for r in untried)
 
 
 def test_the_record_has_all_that_the_diagram_of_a_correction_shows(tmp_path: Path) -> None:

@@ -100,3 +100,11 @@ def test_a_restored_store_selects_and_corrects_as_the_saved_one() -> None:
     assert ours == theirs
     corrections = [each.correction(ours) for each in (kept, other)]
     assert corrections[0] is not None and corrections[1] is not None and torch.equal(*corrections)  # type: ignore[arg-type]
+
+
+def test_a_smaller_store_takes_the_newest_of_a_saved_one() -> None:
+    kept, small = store(), ResidualStore(P, 3 * 2 * P / 2**20)
+    small.load_state_dict(kept.state_dict())
+    found = small.select(towards(240.0), 0.7, 5)
+    assert (found.history, [w.residual_id for w in found.weights]) == (3, [4])
+    assert small.state_dict()["states"] == kept.state_dict()["states"][-3:] == [towards(a) for a in ANGLES[-3:]]

@@ -154,7 +154,8 @@ def lines(record: Record, stay: Stay, width: int) -> Iterator[str]:
         case CorrectionApplied():
             threshold = "" if stay.similarity is None else f" (similarity > {stay.similarity:g})"
             yield f"Residuals selected: {record.similar} of {record.history}{threshold}"
-            yield f"Correction magnitude: {record.magnitude:.3g}"
+            if record.magnitude is not None:
+                yield f"Correction magnitude: {record.magnitude:.3g}"
             yield f"Correction {'applied' if record.applied else 'not applied'}: {record.because}"
         case ValidationMeasured():
             accuracy = _field("Accuracy", record.accuracy, ".1%")

@@ -88,18 +88,18 @@ def correct(engine: "Engine", batch: Batch) -> None:
     start = engine.clock()
     p = engine.config.predictor_config
     selection = engine.residuals.select(engine.last_state, p.similarity_threshold, p.top_k)
-    correction_P = engine.residuals.correction(selection)
     taken = engine.flight.taken if engine.flight is not None else 1
     gain: float | None = None
-    applied, magnitude = False, 0.0
-    if correction_P is None:
+    applied, magnitude = False, None
+    if not selection.weights:
         because = "no residuals yet" if not selection.history else f"none of {selection.history} states is similar"
+    elif engine.lengths.adaptive and not engine.budget.correction_due():
+        because = f"not tried: {engine.budget.vain} in a row did not help"
     else:
+        correction_P = engine.residuals.correction(selection)
+        assert correction_P is not None, "some were selected"
         correction_P.mul_(min(taken, _CORRECTION_SPAN))
         magnitude = float(torch.linalg.vector_norm(correction_P))
-    if correction_P is not None and engine.lengths.adaptive and not engine.budget.correction_due():
-        because = f"not tried: {engine.budget.vain} in a row did not help"
-    elif correction_P is not None:
         weights_P = engine.parameters.keep(engine.work_P)
         before_N = _arrived(engine, batch)
         engine.parameters.add(correction_P)

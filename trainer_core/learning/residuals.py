@@ -4,7 +4,11 @@ r = actual delta - predicted delta        s_i = cos(state, state_i), states stan
 correction = sum_i w_i r_i over the top K with s_i > threshold,  w_i = s_i / sum s      (methodology, "Correction")
 """
 
+import math
+from array import array
 from collections import deque
+from heapq import nlargest
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -32,7 +36,8 @@ class ResidualStore:
         capacity = min(_MOST, int(memory_mb * 2**20 / (2 * parameters)))
         self._ids: deque[int] = deque(maxlen=capacity)
         self._residuals: deque[Tensor] = deque(maxlen=capacity)
-        self._states: deque[list[float]] = deque(maxlen=capacity)
+        self._states = array("d")
+        """One after the other, oldest first: all of one length."""
         self._next_id = 0
 
     def __len__(self) -> int:
@@ -45,32 +50,32 @@ class ResidualStore:
 
     def push(self, residual_P: Tensor, state: list[float]) -> None:
         """Keep a residual of shape (P,) and the state (F,) it was seen in. Non-finite ones are not kept."""
-        if self.capacity == 0 or not all(map(_finite, state)):
+        if self.capacity == 0 or not all(map(math.isfinite, state)):
             return
+        if len(self._ids) == self.capacity:
+            del self._states[: len(state)]
+        self._states.extend(state)
         self._ids.append(self._next_id)
         if len(self._residuals) < self.capacity:
             self._residuals.append(residual_P.to(torch.bfloat16, copy=True))
         else:  # the oldest one's memory takes the newest: allocating P every step costs more than copying it
             self._residuals.append(self._residuals.popleft().copy_(residual_P))
-        self._states.append(list(state))
         self._next_id += 1
 
     def select(self, state: list[float], threshold: float, top_k: int) -> Selection:
         """The ``top_k`` residuals whose states are most similar to ``state``, above ``threshold`` strictly."""
-        if not self._ids or not all(map(_finite, state)):
+        if not self._ids or not all(map(math.isfinite, state)):
             return Selection(len(self._ids), 0, ())
-        states_RF = torch.tensor(list(self._states), dtype=torch.float64)
+        states_RF = torch.frombuffer(self._states, dtype=torch.float64).view(len(self._ids), -1)
         now_F = torch.tensor(state, dtype=torch.float64)
         if len(self._ids) > 2:
             mean_F, std_F = states_RF.mean(0), states_RF.std(0).clamp_min(1e-6)
             states_RF, now_F = (states_RF - mean_F) / std_F, (now_F - mean_F) / std_F
-        similarities_R = torch.nn.functional.cosine_similarity(states_RF, now_F[None], dim=1)
-        chosen = [(s, i) for s, i in zip(similarities_R.tolist(), self._ids, strict=True) if s > threshold]
-        best = sorted(chosen, reverse=True)[:top_k]
+        similarities = torch.nn.functional.cosine_similarity(states_RF, now_F[None], dim=1).tolist()
+        similar = sum(map(float(threshold).__lt__, similarities))
+        best = nlargest(min(top_k, similar), zip(similarities, self._ids, strict=True))
         total = sum(s for s, _ in best)
-        return Selection(
-            len(self._ids), len(chosen), tuple(ResidualWeight(i, s, s / total) for s, i in best if total > 0)
-        )
+        return Selection(len(self._ids), similar, tuple(ResidualWeight(i, s, s / total) for s, i in best if total > 0))
 
     def correction(self, selection: Selection) -> Tensor | None:
         """The weighted sum of the selected residuals, shape (P,), float32; None when none was selected."""
@@ -85,16 +90,16 @@ class ResidualStore:
 
     def state_dict(self) -> dict[str, Any]:
         residuals = torch.stack(list(self._residuals)) if self._residuals else None
-        return {"next_id": self._next_id, "residuals": residuals, "states": list(self._states)}
+        return {"next_id": self._next_id, "residuals": residuals, "states": self._rows()}
+
+    def _rows(self) -> list[list[float]]:
+        length = max(1, len(self._states) // max(1, len(self._ids)))
+        return [self._states[i : i + length].tolist() for i in range(0, len(self._states), length)]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         count = len(state["states"])
         self._next_id = state["next_id"]
         self._ids = deque(range(self._next_id - count, self._next_id), maxlen=self.capacity)
-        self._states = deque(state["states"], maxlen=self.capacity)
+        self._states = array("d", chain.from_iterable(state["states"][-self.capacity :] if self.capacity else ()))
         residuals = state["residuals"]
         self._residuals = deque([r.clone() for r in ([] if residuals is None else residuals)], maxlen=self.capacity)
-
-
-def _finite(x: float) -> bool:
-    return x == x and abs(x) != float("inf")

@@ -203,8 +203,8 @@ class CorrectionApplied(JournalRecord, frozen=True, tag="correction"):
     history: int
     similar: int
     weights: tuple[ResidualWeight, ...]
-    magnitude: float
-    """Norm of the correction."""
+    magnitude: float | None
+    """Norm of the correction; None: there was none to try, or it was not tried."""
     gain: float | None
     """Paired loss gain of the correction; None: nothing to probe."""
     applied: bool
