@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.engine.rig import Rig, batch_of
+from trainer_core.engine import looking
 
 SETTINGS: dict[str, Any] = {"policy": "adaptive", "confidence_threshold": 0.3, "max_predict_steps": 40}
 
@@ -68,3 +69,16 @@ def test_measuring_leaves_the_mode_of_every_layer_and_what_a_resumed_run_knows(t
     assert model[1].training and not model[2].training and torch.equal(model[1].running_mean, running)  # type: ignore[arg-type]
     state = rig.engine.state_dict()["counters"]
     assert state["separable"] is True and state["forwards"] == rig.engine.forwards
+
+
+def test_a_look_sets_the_mode_once_and_moves_the_weights_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There and back: it begins where the weights are."""
+    rig = Rig(tmp_path, dropout=0.1, **SETTINGS).begin().until_step(5)
+    engine, calls, model, write = rig.engine, list[str](), rig.model, rig.engine.parameters.write
+    eval_ = model.eval
+    monkeypatch.setattr(model, "eval", lambda: (calls.append("eval"), eval_())[1])
+    monkeypatch.setattr(engine.parameters, "write", lambda w_P: (calls.append("write"), write(w_P))[1])
+    before, training = rig.weights(), [m.training for m in model.modules()]
+    looking.look(engine, batch_of(99))
+    assert engine.proposed is not None and calls == ["eval", "write"]
+    assert torch.equal(rig.weights(), before) and [m.training for m in model.modules()] == training and all(training)

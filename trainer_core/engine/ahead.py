@@ -55,7 +55,7 @@ def _differs(module: nn.Module) -> bool:
         return bool(getattr(module, "p", 1.0))
     if isinstance(module, _WITH_STATISTICS):
         return True
-    dropout = getattr(module, "dropout", None)  # attention and recurrent layers have it as a number
+    dropout = vars(module).get("dropout")  # attention and recurrent layers have it as a number
     return isinstance(dropout, float) and dropout > 0
 
 

@@ -32,11 +32,12 @@ class _Probe:
         self.weights_P = engine.parameters.keep(room_P)
         self.before_N = engine.losses.of(batch)
         self.arrival: tuple[int, Arrival] | None = None
-        """The last horizon that was measured, and what was found there."""
+        """The last horizon that was measured, and what was found there: the weights are there now."""
 
     def at(self, horizon: int, share: bool = True) -> Tensor:
         """Per-sample losses (N,) ``horizon`` steps along the path; ``share``: a training step may follow there."""
-        self._engine.parameters.write(self.weights_P)
+        if self.arrival is not None:
+            self._engine.parameters.write(self.weights_P)
         self.proposal.follow(self._engine.parameters, 0, horizon)
         if not share:
             return self._engine.samples(self._batch)
@@ -68,11 +69,12 @@ def look(engine: "Engine", batch: Batch) -> None:
     limit = min(engine.config.hybrid_trainer_config.max_predict_steps, engine.steps_left - 1)
     if proposal is None or limit < 1:
         return
-    probe = _Probe(engine, proposal, batch, torch.empty_like(engine.work_P))
-    limit = min(limit, trusted_steps(engine, proposal, probe.weights_P, limit))
-    horizon = max(1, min(engine.lengths.horizon(engine.config), limit))
-    found = probe.test(horizon) if engine.lengths.adaptive else _fixed(engine, probe, horizon)
-    probe.leave()
+    with engine.measuring.mode():
+        probe = _Probe(engine, proposal, batch, torch.empty_like(engine.work_P))
+        limit = min(limit, trusted_steps(engine, proposal, probe.weights_P, limit))
+        horizon = max(1, min(engine.lengths.horizon(engine.config), limit))
+        found = probe.test(horizon) if engine.lengths.adaptive else _fixed(engine, probe, horizon)
+        probe.leave()
     test = found.test
     confidence = engine.confidence.probed(test.z, proposal.uncertainty)
     base = test.before if engine.lengths.adaptive or engine.curve.ema is None else engine.curve.ema

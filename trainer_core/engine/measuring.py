@@ -62,9 +62,10 @@ class Measuring:
 
     @contextmanager
     def mode(self) -> Iterator[None]:
-        """The model in evaluation mode, and as it was afterwards."""
+        """The model in evaluation mode, and as it was afterwards; around several measurements it is set once."""
         training = [m for m in self._engine.model.modules() if m.training]
-        self._engine.model.eval()
+        if training:
+            self._engine.model.eval()
         try:
             yield
         finally:
