@@ -108,3 +108,11 @@ def test_a_smaller_store_takes_the_newest_of_a_saved_one() -> None:
     found = small.select(towards(240.0), 0.7, 5)
     assert (found.history, [w.residual_id for w in found.weights]) == (3, [4])
     assert small.state_dict()["states"] == kept.state_dict()["states"][-3:] == [towards(a) for a in ANGLES[-3:]]
+
+
+def test_of_equally_similar_ones_the_newest_are_taken() -> None:
+    kept = ResidualStore(P, 1.0)
+    for number in range(20):
+        kept.push(residual(number), towards(180.0 if number % 2 else 0.0))
+    found = kept.select(towards(0.0), 0.7, 3)
+    assert (found.similar, [w.residual_id for w in found.weights]) == (10, [18, 16, 14])

@@ -7,7 +7,6 @@ correction = sum_i w_i r_i over the top K with s_i > threshold,  w_i = s_i / sum
 import math
 from array import array
 from collections import deque
-from heapq import nlargest
 from itertools import chain
 from typing import Any
 
@@ -71,9 +70,9 @@ class ResidualStore:
         if len(self._ids) > 2:
             mean_F, std_F = states_RF.mean(0), states_RF.std(0).clamp_min(1e-6)
             states_RF, now_F = (states_RF - mean_F) / std_F, (now_F - mean_F) / std_F
-        similarities = torch.nn.functional.cosine_similarity(states_RF, now_F[None], dim=1).tolist()
-        similar = sum(map(float(threshold).__lt__, similarities))
-        best = nlargest(min(top_k, similar), zip(similarities, self._ids, strict=True))
+        similarity_R = torch.nn.functional.cosine_similarity(states_RF, now_F[None], dim=1)
+        similar = int((similarity_R > threshold).sum())
+        best = _largest(similarity_R, self._ids[0], min(top_k, similar))
         total = sum(s for s, _ in best)
         return Selection(len(self._ids), similar, tuple(ResidualWeight(i, s, s / total) for s, i in best if total > 0))
 
@@ -103,3 +102,13 @@ class ResidualStore:
         self._states = array("d", chain.from_iterable(state["states"][-self.capacity :] if self.capacity else ()))
         residuals = state["residuals"]
         self._residuals = deque([r.clone() for r in ([] if residuals is None else residuals)], maxlen=self.capacity)
+
+
+def _largest(similarity_R: Tensor, first_id: int, count: int) -> list[tuple[float, int]]:
+    """(similarity, id) of the ``count`` largest, the largest first; of equal ones the newest."""
+    if not count:
+        return []
+    least = similarity_R.topk(count).values[-1]
+    rows = (similarity_R >= least).nonzero().flatten()
+    found = zip(similarity_R[rows].tolist(), rows.tolist(), strict=True)
+    return sorted(((s, first_id + row) for s, row in found), reverse=True)[:count]
