@@ -32,12 +32,14 @@ class _Probe:
         self.weights_P = engine.parameters.keep(room_P)
         self.before_N = engine.losses.of(batch)
         self.arrival: tuple[int, Arrival] | None = None
-        """The last horizon that was measured, and what was found there: the weights are there now."""
+        """The last horizon that was measured, and what was found there."""
+        self._away = False
 
     def at(self, horizon: int, share: bool = True) -> Tensor:
         """Per-sample losses (N,) ``horizon`` steps along the path; ``share``: a training step may follow there."""
-        if self.arrival is not None:
+        if self._away:
             self._engine.parameters.write(self.weights_P)
+        self._away = True
         self.proposal.follow(self._engine.parameters, 0, horizon)
         if not share:
             return self._engine.samples(self._batch)
@@ -47,6 +49,7 @@ class _Probe:
     def leave(self) -> None:
         """Back to the weights that it found."""
         self._engine.parameters.write(self.weights_P)
+        self._away = False
         self._engine.losses.keep(self._batch, self.before_N)
 
     def test(self, horizon: int) -> "Found":

@@ -27,6 +27,7 @@ class Measuring:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
+        self._evaluating = False
 
     def samples(self, batch: Batch) -> Tensor:
         """Losses (n,) of the samples of ``batch`` that tests compare; of its pieces, where the loss is a mean."""
@@ -63,12 +64,16 @@ class Measuring:
     @contextmanager
     def mode(self) -> Iterator[None]:
         """The model in evaluation mode, and as it was afterwards; around several measurements it is set once."""
+        if self._evaluating:
+            yield
+            return
         training = [m for m in self._engine.model.modules() if m.training]
-        if training:
-            self._engine.model.eval()
+        self._engine.model.eval()
+        self._evaluating = True
         try:
             yield
         finally:
+            self._evaluating = False
             for module in training:
                 module.training = True
 
