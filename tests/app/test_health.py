@@ -216,7 +216,7 @@ def test_the_live_zone_is_the_document_s(norm: float, zone: str) -> None:
 def test_all_four_zones_are_in_the_picture_whatever_the_norms() -> None:
     figure = PAGE.figures["gradient"](moment(seen(Script().start().steps(5))), Look(Window()))
     labels = [note["text"] for note in figure.layout["annotations"]]
-    assert [text.split()[-1] for text in labels] == ["100", "0.01", "10", "0.1"]
+    assert [text.split()[-1] for text in labels] == ["0.01", "0.1", "10", "100"]
     low, high = figure.layout["yaxis"]["range"]
     assert low < -2 and high > 2
 

@@ -49,8 +49,8 @@ def test_columns_make_the_same_as_steps_one_by_one(pieces: int) -> None:
 
 def test_another_model_at_a_later_step_begins_anew() -> None:
     history = LayerHistory()
-    history.add(290, (1.0, 2.0))
-    history.add(280, (1.0, 2.0, 3.0))
+    history.add([290], [(1.0, 2.0)])
+    history.add([280], [(1.0, 2.0, 3.0)])
     found = history.frozen(("a", "b", "c"))
     assert found.step == 280 and found.now.tolist() == [1.0, 2.0, 3.0]
     assert np.nanmax(found.largest) == 3.0
