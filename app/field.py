@@ -13,6 +13,8 @@ from typing import Any
 
 import streamlit as st
 
+from app.parts import component_key
+
 STATIC = Path(__file__).parent / "static"
 HTML = (
     '<form class="hy-field" autocomplete="off"><label><span>Value</span><input type="number" required></label>'
@@ -67,11 +69,11 @@ def field(key: str, shown: Field, command_id: str, rev: int, closed: bool, press
             "id": command_id, "rev": rev, "closed": closed}  # fmt: skip
 
     def heard() -> None:
-        found = said(getattr(st.session_state.get(key), "pressed", None), shown.bounds, shown.whole)
+        found = said(getattr(st.session_state.get(component_key(key)), "pressed", None), shown.bounds, shown.whole)
         if found is not None:
             press(found)
 
-    draw(key=key, data=data, on_pressed_change=heard)
+    draw(key=component_key(key), data=data, on_pressed_change=heard)
 
 
 def said(heard: Any, bounds: tuple[float, float], whole: bool) -> Pressed | None:

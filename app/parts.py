@@ -1,4 +1,4 @@
-"""Parts of a page that are drawn again by themselves. Draws nothing itself."""
+"""Parts of a page: those that are drawn again by themselves, and the keys of components. Draws nothing itself."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -28,3 +28,8 @@ def part(run_every: float | None = None) -> Callable[[Callable[P, None]], Callab
         return placed
 
     return made
+
+
+def component_key(key: str) -> str:
+    """A key as Streamlit takes it of a component: it must not have two ``_`` in a row, as a run's name may."""
+    return key.replace("_", "_-")

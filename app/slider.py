@@ -12,6 +12,8 @@ from typing import Any
 
 import streamlit as st
 
+from app.parts import component_key
+
 STATIC = Path(__file__).parent / "static"
 HTML = (
     '<div class="hy-setting"><label><span class="hy-title">Setting</span> <output></output>'
@@ -38,18 +40,13 @@ def slider(
     low, high = bounds
     data = {"title": title, "help": help, "places": list(places), "base": value, "low": low, "high": high,
             "whole": whole, "value": standing(key, value, bounds, whole)}  # fmt: skip
-    draw(key=_place(key), data=data, on_wanted_change=_heard)
+    draw(key=component_key(key), data=data, on_wanted_change=_heard)
     return standing(key, value, bounds, whole)
 
 
 def standing(key: str, value: float, bounds: tuple[float, float], whole: bool) -> float:
     """Where the slider of this key stands, by what the browser has said last; else at ``value``, the value in force."""
-    return said(getattr(st.session_state.get(_place(key)), "wanted", None), value, bounds, whole)
-
-
-def _place(key: str) -> str:
-    """A key as Streamlit takes it: of a component it must not have two ``_`` in a row, as a run's name may."""
-    return key.replace("_", "_-")
+    return said(getattr(st.session_state.get(component_key(key)), "wanted", None), value, bounds, whole)
 
 
 def said(wanted: Any, value: float, bounds: tuple[float, float], whole: bool) -> float:

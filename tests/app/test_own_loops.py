@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.board import Board
 from app.feed import Feed
+from app.parts import component_key
 from app.screen import Ask, Screen
 from app.screens.registry import PAGES
 from app.views.bands import bands
@@ -122,7 +123,8 @@ def test_a_knob_moved_on_the_control_page_is_moved_in_the_loop(
         monitor.step(loss=1.0)
         until(lambda: (runs_dir / "own" / "endpoint.json").exists(), 20, "the loop has an agent")
         control = page("control")
-        control.session_state["knob_own_dropout"] = {"wanted": {"base": 0.1, "value": 0.3}}  # as its browser says it
+        said = {"wanted": {"base": 0.1, "value": 0.3}}  # as its browser says it
+        control.session_state[component_key("knob_own_dropout")] = said
         control.run()
         (apply,) = [button for button in control.button if button.label == "Apply" and "dropout" in str(button.key)]
         apply.click().run()
