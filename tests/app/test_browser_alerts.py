@@ -24,6 +24,8 @@ from trainer_core.spec.severity import Severity
 from trainer_core.telemetry.client import Client
 
 FIRST = ".hy-entries > li[data-id]"
+LONG = 5_000_000
+"""Steps that a run which predicts does not make while a test looks."""
 PLATEAU, DISK, MEMORY = "plateau", "disk nearly full", "host memory nearly full"
 SETTINGS = (
     "confidence_threshold=0.85",
@@ -90,10 +92,14 @@ def test_a_press_asks_first_and_what_was_done_is_shown_when_the_run_has_done_it(
     expect(row(page, DISK).get_by_role("button", name="Acknowledge")).to_have_count(0)
     expect(page.get_by_text("applied at step").first).to_be_visible()
     row(page, DISK).get_by_role("button", name="Silence…").click()
+    steps = page.get_by_role("dialog").get_by_label("For how many steps")
+    expect(steps).to_have_value("500")
+    steps.fill(str(LONG))
+    steps.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Silence").click()
     change = applied(run_dir, SilenceAlert)
-    assert change.command == SilenceAlert(DISK, 500)
-    expect(row(page, DISK).locator(".hy-path")).to_contain_text(f"silenced until {change.step + 500:,}")
+    assert change.command == SilenceAlert(DISK, LONG)
+    expect(row(page, DISK).locator(".hy-path")).to_contain_text(f"silenced until {change.step + LONG:,}")
     assert page.evaluate("window.hybridMounts") == 1, "the page was not built anew"
 
 
