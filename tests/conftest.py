@@ -10,6 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
+
+settings.register_profile("the same every time", derandomize=True, database=None)
+settings.load_profile("the same every time")
 
 GRACE_S = 5.0
 """How long a process may take to go away after its test."""

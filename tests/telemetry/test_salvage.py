@@ -4,7 +4,9 @@ import random
 import shutil
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from tests.telemetry.examples import ONE_OF_EACH, step_record
 from trainer_core import read_run
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.records import Row
+from trainer_core.telemetry.codec import RawRow, checksum
 from trainer_core.telemetry.journal import JournalReader, JournalWriter
 from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.salvage import opened, set_aside
@@ -115,6 +118,15 @@ def test_a_run_whose_journal_is_whole_has_none_set_aside(whole: tuple[Path, list
     assert set_aside(run_dir) == []
     with pytest.raises(UserError, match="it has none"):
         opened(run_dir, journal_id)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"attempt": 0.5}, {"seq": None}, {"time": "x"}, {"kind": b"step"}, {"body": "text"}, {"seq": 2**70}]
+)
+def test_a_row_of_other_types_is_not_intact(changed: dict[str, Any]) -> None:
+    """As a page of a damaged file can give them: SQLite's columns take any type."""
+    row = RawRow(1, 2.0, 0, "step", b"body", checksum(1, 2.0, 0, "step", b"body"))
+    assert row.intact and not msgspec.structs.replace(row, **changed).intact
 
 
 @settings(max_examples=40, deadline=None)

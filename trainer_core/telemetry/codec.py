@@ -50,8 +50,11 @@ class RawRow(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def intact(self) -> bool:
-        """Whether the checksum over every other field holds."""
-        return self.crc == checksum(self.seq, self.time, self.attempt, self.kind, self.body)
+        """Whether the checksum over every other field holds; not where a damaged file gives one of another type."""
+        try:
+            return self.crc == checksum(self.seq, self.time, self.attempt, self.kind, self.body)
+        except (struct.error, TypeError, AttributeError, ValueError):
+            return False
 
 
 def checksum(seq: int, time: float, attempt: int, kind: str, body: bytes) -> int:
