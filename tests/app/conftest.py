@@ -143,9 +143,9 @@ def start_dashboard(tmp_path: Path, runs_dir: Path) -> Iterator[Callable[..., Da
 
 
 def train(run_dir: Path, log: Path) -> Process:
-    """A real training run of ``digits`` that goes on for long."""
+    """A real training run of ``digits`` that goes on for long. No checkpoint goes while somebody thinks about it."""
     words = [sys.executable, "-m", "trainer_core", "train", "digits", "--steps", "10000000", "--seed", "0"]
-    words += ["--set", "confidence_threshold=0.85"]
+    words += ["--set", "confidence_threshold=0.85", "--set", "keep_last=10000"]
     log.parent.mkdir(parents=True, exist_ok=True)
     process = Process([*words, "--run-dir", str(run_dir)], log, log.parent)
     until(lambda: process.child.poll() is not None or _has_stepped(run_dir), 90, "training starts")
