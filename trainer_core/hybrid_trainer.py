@@ -15,12 +15,11 @@ from torch import nn
 
 from trainer_core.engine.agreement import refuse_wrapped
 from trainer_core.engine.batches import stream, until_one_ends
-from trainer_core.engine.checkpoints import Checkpoints
 from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.knobs import Knob
 from trainer_core.engine.session import Session, Validate
-from trainer_core.engine.shared_checkpoints import SharedCheckpoints
+from trainer_core.engine.shared_checkpoints import store
 from trainer_core.learning.loss import Batch, LossFn
 from trainer_core.learning.predictors import Predictor
 from trainer_core.resuming import History, Opened, open_run, unfinished_business
@@ -95,10 +94,10 @@ class HybridTrainer:
         self._baseline: str | None = None
         self._baseline, self.baseline_notes = self._checked_baseline(baseline, task)
         history = self._open(resume, listen)
-        ranks, place, keep = self._ranks, self.run_dir / "checkpoints", self.config.checkpoint.keep_last
+        ranks, place = self._ranks, self.run_dir / "checkpoints"
         self._session = Session(
             self.engine,
-            SharedCheckpoints(ranks, place, keep, self._skipped) if ranks else Checkpoints(place, keep, self._skipped),
+            store(ranks, place, self.config.checkpoint, self._skipped),
             take_commands=ranks.take if ranks else self._take_commands,
             validate=validate,
             flush_records=self._flush_records,

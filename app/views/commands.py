@@ -267,18 +267,10 @@ def rollback_targets(snapshot: Snapshot) -> list[Target]:
     last = snapshot.last
     if last is None:
         return []
-    config = present_config(snapshot)
-    keep = config.checkpoint.keep_last if config else 3
-    saved = {
-        row.record.name: (row, row.record)
-        for row in snapshot.events[CheckpointSaved]
-        if isinstance(row.record, CheckpointSaved) and row.record.step <= last.step
-    }
-    newest = sorted(saved.values(), key=lambda pair: pair[0].seq, reverse=True)
-    newest = [pair for pair in newest if pair[1].step <= snapshot.cuts.get(pair[0].attempt, pair[1].step)]
-    good = [pair for pair in newest if pair[1].good][:1]
-    best = [pair for pair in newest if pair[1].best][:1]
-    kept = [pair for pair in newest if pair in newest[:keep] or pair in good or pair in best]
+    there = _on_disk(snapshot)
+    kept = [(row, saved) for row, saved in there if saved.step <= snapshot.cuts.get(row.attempt, saved.step)]
+    kept = [(row, saved) for row, saved in kept if saved.step <= last.step]
+    best = [pair for pair in kept if pair[1].best][:1]
     verdicts = [verdict for verdict in snapshot.of(PredictionEnded) if verdict.kept]
     return [
         Target(
@@ -294,6 +286,27 @@ def rollback_targets(snapshot: Snapshot) -> list[Target]:
         )
         for row, record in kept
     ]
+
+
+def _on_disk(snapshot: Snapshot) -> list[tuple[Row, CheckpointSaved]]:
+    """What was saved and not deleted since, newest first."""
+    there: dict[str, tuple[Row, CheckpointSaved]] = {}
+    told = False
+    for row in snapshot.events[CheckpointSaved]:
+        saved = row.record
+        if isinstance(saved, CheckpointSaved):
+            there[saved.name] = row, saved
+            told = saved.removed is not None
+            for name in saved.removed or ():
+                there.pop(name, None)
+    newest = sorted(there.values(), key=lambda pair: pair[0].seq, reverse=True)
+    if told:
+        return newest
+    config = present_config(snapshot)  # a run of an earlier version: by the rule that it followed
+    keep = config.checkpoint.keep_last if config else 3
+    good = next((row.seq for row, saved in newest if saved.good), None)
+    best = next((row.seq for row, saved in newest if saved.best), None)
+    return [pair for i, pair in enumerate(newest) if i < keep or pair[0].seq in (good, best)]
 
 
 def prediction_locked(snapshot: Snapshot) -> bool:

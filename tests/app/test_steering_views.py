@@ -194,6 +194,18 @@ def test_the_best_checkpoint_is_offered_however_old_it_is() -> None:
     assert [target.name for target in rollback_targets(snapshot(script))] == ["c8", "c7", "c6", "c2"]
 
 
+def test_what_was_deleted_is_offered_no_more_and_all_else_is() -> None:
+    script = Script().start()
+    deleted: dict[int, tuple[str, ...]] = {7: ("c1", "c3"), 8: ("c4",)}
+    for number in range(1, 9):
+        script.steps(10)
+        name, gone = f"c{number}", deleted.get(number, ())
+        script.say(CheckpointSaved(script.step, name, 1, True, "every", 0.1, number == 5, gone))
+    targets = rollback_targets(snapshot(script))
+    assert [target.name for target in targets] == ["c8", "c7", "c6", "c5", "c2"]
+    assert [target.name for target in targets if target.best] == ["c5"]
+
+
 def audited() -> Script:
     script = cycled(1)
     script.command(MOVE, CommandState.ACCEPTED, "a0000001")

@@ -1,8 +1,11 @@
 """Claims about checkpoints: whole or not there, damaged ones passed over, and a resume goes on bit for bit."""
 
+import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,14 @@ from trainer_core.resuming import attempt_of
 from trainer_core.spec.commands import Pause, SetThreshold
 from trainer_core.spec.errors import CheckpointError
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import AlertRaised, AttemptStarted, CheckpointSaved, CheckpointSkipped, StepRecord
+from trainer_core.spec.records import (
+    AlertRaised,
+    AttemptStarted,
+    CheckpointSaved,
+    CheckpointSkipped,
+    StepRecord,
+    ValidationMeasured,
+)
 
 CPU = torch.device("cpu")
 
@@ -109,6 +119,87 @@ def test_old_checkpoints_go_but_never_the_newest_good_one(tmp_path: Path) -> Non
     assert store.names() == ["step-000002", "step-000004", "step-000005"]
     assert store.load_newest(CPU, good=True)[0].step == 2
     assert store.load_newest(CPU, good=False)[0].step == 5
+
+
+def test_spaced_ones_reach_back_in_time_however_fast_the_newest_go(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    store = Checkpoints(tmp_path, keep_last=3, keep_spaced=True, clock=lambda: now[0])
+    model, born, there = network(), {}, set()
+    for step in range(400):  # half an hour, one every 5 s
+        entry = store.save(model, {}, step, 0, True)
+        born[entry.name] = now[0]
+        there = (there | {entry.name}) - set(entry.removed)
+        assert there == set(store.names()), "what is removed is told"
+        assert len(there) <= 3 + 3
+        ages = sorted(now[0] - born[name] for name in there)
+        elapsed = now[0] - 1_000_000.0
+        assert elapsed < 60 or any(60 <= age < 660 for age in ages)
+        assert elapsed < 1260 or any(age >= 600 for age in ages)
+        now[0] += 5.0
+
+
+def test_spaced_ones_were_not_given_up_by_a_rollback(tmp_path: Path) -> None:
+    now = [0.0]
+    store = Checkpoints(tmp_path, keep_last=1, keep_spaced=True, clock=lambda: now[0])
+    for step in (0, 100, 200):
+        now[0] += 100.0
+        store.save(network(), {}, step, 0, True)
+    assert store.names() == ["step-000000", "step-000200"]
+    store.began(1, 0, 0)  # back to step 0
+    now[0] += 100.0
+    saved = store.save(network(), {}, 50, 1, True)
+    assert saved.removed == ("step-000200",) and store.names() == ["step-000000", "step-000050-a1"]
+
+
+def test_a_checkpoint_that_does_not_say_when_it_was_saved_is_as_old_as_its_file(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=3)
+    done = store.save(network(), {}, 1, 0, True).path / "done.json"
+    content = json.loads(done.read_text())
+    del content["saved"]
+    done.write_text(json.dumps(content))
+    os.utime(done, (5000.0, 5000.0))
+    assert store.entries()[0].saved == 5000.0
+
+
+def test_predictions_bring_validations_and_checkpoints_at_most_four_times_as_often_by_batches(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"validate_every": 20, "checkpoint_every": 20, "forward_every": 6, "full_steps": 1}
+    measured: list[int] = []
+
+    def validate() -> tuple[float, None]:
+        measured.append(rig.engine.batches)
+        return 1.0, None
+
+    rig = Rig(tmp_path, validate=validate, correct_steps=1, max_predict_steps=60, min_predict_steps=60, **settings)
+    rig.engine.total_steps = 3000
+    rig.begin().until(lambda: rig.engine.batches >= 60)
+    assert rig.engine.step_count > 4 * rig.engine.batches, "most steps are predicted"
+    assert len(measured) >= 4 and min(b - a for a, b in itertools.pairwise(measured)) >= 20 / 4
+    saved = rig.of(CheckpointSaved)[1:]
+    assert len(saved) >= 4 and len(saved) <= rig.engine.batches * 4 / 20
+
+
+def test_without_predictions_every_multiple_is_validated_and_saved(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, validate=lambda: (1.0, None), validate_every=5, checkpoint_every=10, full_steps=1000)
+    rig.begin().until_step(50)
+    assert [r.step for r in rig.of(ValidationMeasured)] == list(range(5, 51, 5))
+    assert [r.step for r in rig.of(CheckpointSaved) if "every" in r.because] == [10, 20, 30, 40, 50]
+
+
+def test_after_a_resume_validations_come_where_they_would_have_come(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "validate_every": 20,
+        "forward_every": 6,
+        "full_steps": 3,
+        "validate": lambda: (1.0, None),
+    }
+    whole = Rig(tmp_path / "whole", **settings).begin().until_step(150)
+    first = Rig(tmp_path / "cut", **settings).begin().until_step(70)
+    first.session.save_checkpoint("asked")
+    resumed = Rig(tmp_path / "cut", **settings)
+    resumed.session.resume(0, first.engine.step_count, "resumed")
+    resumed.until_step(150)
+    steps = [r.step for r in (*first.of(ValidationMeasured), *resumed.of(ValidationMeasured))]
+    assert steps == [r.step for r in whole.of(ValidationMeasured)] and len(steps) > 4
 
 
 def test_a_later_attempt_is_newer_than_a_higher_step(tmp_path: Path) -> None:

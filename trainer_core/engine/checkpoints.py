@@ -8,8 +8,9 @@ import json
 import math
 import os
 import shutil
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from trainer_core.spec.errors import CheckpointError
 
 FORMAT = 1
 _MODEL, _STATE, _DONE = "model.safetensors", "state.pt", "done.json"
+_MINUTE_S = 60.0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -35,17 +37,27 @@ class Entry(msgspec.Struct, frozen=True):
     bytes: int
     best: bool = False
     """Whether its validation loss was the lowest so far when it was written."""
+    saved: float = 0.0
+    """When it was written, seconds since the epoch."""
+    removed: tuple[str, ...] = ()
+    """The older ones that were deleted when it was saved."""
 
 
 class Checkpoints:
     """The checkpoints of one run. ``skipped(name, because)`` is told of every damaged one that is passed over."""
 
     def __init__(
-        self, directory: Path, keep_last: int, skipped: Callable[[str, str], None] = lambda n, b: None
+        self,
+        directory: Path,
+        keep_last: int,
+        skipped: Callable[[str, str], None] = lambda n, b: None,
+        *,
+        keep_spaced: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
-        self._keep_last = keep_last
-        self._skipped = skipped
+        self._keep_last, self._keep_spaced = keep_last, keep_spaced
+        self._skipped, self._clock = skipped, clock
         self._began: dict[int, tuple[int, int]] = {}
 
     def began(self, attempt: int, source: int, step: int) -> None:
@@ -58,7 +70,10 @@ class Checkpoints:
     def save(
         self, model: nn.Module, state: dict[str, Any], step: int, attempt: int, good: bool, best: bool = False
     ) -> Entry:
-        """Write one atomically, then delete the oldest beyond ``keep_last``: never the newest good or the best one."""
+        """Write one atomically, then delete the oldest beyond ``keep_last``.
+
+        Never the newest good or the best one, nor with ``keep_spaced`` those that ``spaced`` names.
+        """
         name = f"step-{step:06d}" + (f"-a{attempt}" if attempt else "")
         temporary, final = self._directory / f".tmp-{name}", self._directory / name
         shutil.rmtree(temporary, ignore_errors=True)
@@ -68,6 +83,7 @@ class Checkpoints:
         torch.save(state, temporary / _STATE)
         sums = {file: _checksum(temporary / file) for file in (_MODEL, _STATE)}
         done = {"format": FORMAT, "step": step, "attempt": attempt, "good": good, "best": best, "files": sums}
+        done["saved"] = self._clock()
         (temporary / _DONE).write_text(json.dumps(done))
         for file in (_MODEL, _STATE, _DONE):
             _fsync(temporary / file)
@@ -75,8 +91,7 @@ class Checkpoints:
             shutil.rmtree(final)
         os.rename(temporary, final)
         _fsync(self._directory)
-        self._prune(keep=name)
-        return _entry(final)
+        return msgspec.structs.replace(_entry(final), removed=self._prune(keep=name))
 
     def entries(self) -> list[Entry]:
         """Complete checkpoints, oldest first by (attempt, step). Files are only checked when one is loaded."""
@@ -130,13 +145,31 @@ class Checkpoints:
             upto[attempt] = step
         return [entry for entry in self.entries() if entry.step <= upto.get(entry.attempt, -1)]
 
-    def _prune(self, keep: str) -> None:
-        entries = self.entries()
-        newest_good = next((e.name for e in reversed(self._surviving()) if e.good), None)
+    def _prune(self, keep: str) -> tuple[str, ...]:
+        entries, surviving = self.entries(), self._surviving()
+        newest_good = next((e.name for e in reversed(surviving) if e.good), None)
         best = next((e.name for e in reversed(entries) if e.best), None)
-        for entry in entries[: -self._keep_last]:
-            if entry.name not in (keep, newest_good, best):
-                shutil.rmtree(entry.path)
+        kept = {keep, newest_good, best} | (spaced(surviving) if self._keep_spaced else set())
+        gone = [entry for entry in entries[: -self._keep_last] if entry.name not in kept]
+        for entry in gone:
+            shutil.rmtree(entry.path)
+        return tuple([entry.name for entry in gone])
+
+
+def spaced(entries: Sequence[Entry]) -> set[str]:
+    """Names of up to three that reach back in time, whatever the pace: a fast run is through its newest in seconds.
+
+    By age beside the newest: of those below a minute the oldest, of those below ten minutes the oldest, and the newest
+    of what is older still. So, once it is old enough, there always is one between one and eleven minutes old.
+    """
+    if not entries:
+        return set()
+    now = max(entry.saved for entry in entries)
+    by_age = sorted(entries, key=lambda entry: entry.saved)
+    minute = [e.name for e in by_age if now - e.saved < _MINUTE_S]
+    ten = [e.name for e in by_age if _MINUTE_S <= now - e.saved < 10 * _MINUTE_S]
+    older = [e.name for e in by_age if now - e.saved >= 10 * _MINUTE_S]
+    return {*minute[:1], *ten[:1], *older[-1:]}
 
 
 def _entry(path: Path) -> Entry:
@@ -145,9 +178,9 @@ def _entry(path: Path) -> Entry:
         size = sum((path / file).stat().st_size for file in done["files"])
         if done["format"] != FORMAT:
             raise CheckpointError(f"{path.name} has format {done['format']}, this version reads {FORMAT}")
-        return Entry(
-            path.name, int(done["step"]), int(done["attempt"]), bool(done["good"]), path, size, bool(done.get("best"))
-        )
+        saved = float(done.get("saved") or (path / _DONE).stat().st_mtime)  # older ones do not say
+        step, attempt = int(done["step"]), int(done["attempt"])
+        return Entry(path.name, step, attempt, bool(done["good"]), path, size, bool(done.get("best")), saved)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path.name} is unfinished or damaged: {type(error).__name__}: {error}") from None
 

@@ -38,6 +38,8 @@ from trainer_core.spec.records import (
 from trainer_core.spec.severity import Severity
 
 _POLL_S = 0.02
+_DENSER = 4
+"""How many times as often, by batches, predictions may bring validations and checkpoints."""
 _KEPT_ON_ROLLBACK = (
     "batches",
     "backward_passes",
@@ -86,6 +88,8 @@ class Session:
         self.alert_open = alert_open
         self._best_validation, self._validations_without_gain = math.inf, 0
         self._validated_at = self._saved_at = 0
+        self._batches_validated = self._batches_saved = 0
+        """Batches read by then."""
         self._improved = False
         """Whether the validation of this boundary was the best so far."""
         self._configured = engine.config
@@ -103,11 +107,10 @@ class Session:
     def after_step(self) -> None:
         """The boundary after a step."""
         engine, config = self.engine, self.engine.config
-        every = config.training.validate_every
-        if every and engine.step_count // every > self._validated_at // every:
+        if self._due(config.training.validate_every, self._validated_at, self._batches_validated):
             self.measure_validation()
         every = config.checkpoint.checkpoint_every
-        due = every and engine.step_count // every > self._saved_at // every
+        due = self._due(every, self._saved_at, self._batches_saved)
         if self._improved and config.checkpoint.keep_best and engine.healthy:
             self._save_if_possible("best validation loss so far")
         elif due and engine.phase in (Phase.WARMUP, Phase.FULL) and engine.healthy:
@@ -119,6 +122,17 @@ class Session:
         if self.ended is None:
             self.remedying.apply_due()
         self.commands()
+
+    def _due(self, every: int, step: int, batches: int) -> bool:
+        """Whether a multiple of ``every`` steps has come since ``step``; 0: never.
+
+        Predicted steps cost next to nothing and a validation or checkpoint costs what it always does: a quarter as
+        many batches must have been trained on since ``batches``, or these would take what prediction saves.
+        """
+        engine = self.engine
+        return (
+            every > 0 and engine.step_count // every > step // every and _DENSER * (engine.batches - batches) >= every
+        )
 
     def commands(self) -> None:
         """Apply commands that are due; while paused, wait for more, or for the program to be asked to stop."""
@@ -184,7 +198,7 @@ class Session:
     def measure_validation(self) -> None:
         """Held-out loss, in evaluation mode, the mean over the ranks; early stopping counts it."""
         engine = self.engine
-        self._validated_at = engine.step_count
+        self._validated_at, self._batches_validated = engine.step_count, engine.batches
         if self.validate is None:
             return
         start = engine.clock()
@@ -213,6 +227,7 @@ class Session:
     def _save_if_possible(self, because: str) -> None:
         """A full disk costs this checkpoint and raises an alert; training goes on with the older ones."""
         step = self._saved_at = self.engine.step_count
+        self._batches_saved = self.engine.batches
         try:
             self.save_checkpoint(because)
         except OSError as error:
@@ -237,13 +252,14 @@ class Session:
             entry = self.checkpoints.save(
                 engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy, self._improved
             )
-        self._saved_at = engine.step_count
+        self._saved_at, self._batches_saved = engine.step_count, engine.batches
         engine.recoveries = 0 if engine.step_count > self._recovered_to else engine.recoveries
         engine.record(
             CheckpointSaved(
-                engine.step_count, entry.name, entry.bytes, entry.good, because, engine.clock() - start, entry.best
+                engine.step_count, entry.name, entry.bytes, entry.good, because, engine.clock() - start, entry.best,
+                entry.removed,
             )
-        )
+        )  # fmt: skip
         return entry
 
     _recovered_to = -1
@@ -340,6 +356,7 @@ class Session:
             "live": {name: value for name, value in now.items() if value != before[name]},
             "weight_decay": None if decay == self._configured.optimizer.weight_decay else decay,
             "validation": [self._best_validation, self._validations_without_gain],
+            "batches": [self._batches_validated, self.engine.batches],
             "remedying": self.remedying.state_dict(),
             "knobs": self.knobs.state_dict(),
         }
@@ -348,6 +365,8 @@ class Session:
         """Restore what ``state_dict`` gave, changed settings included. Raises ConfigError when they do not fit."""
         self.engine.load_state_dict(state["engine"])
         self._best_validation, self._validations_without_gain = state["validation"]
+        # a checkpoint of before these were counted: as if both had just been
+        self._batches_validated, self._batches_saved = state.get("batches", [self.engine.batches] * 2)
         self.remedying.load_state_dict(state["remedying"])
         self.knobs.load_state_dict(state.get("knobs", {}))  # a checkpoint of before there were knobs
         self.engine.config = config = with_live_settings(self.engine.config, state["live"])

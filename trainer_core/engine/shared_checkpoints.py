@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.randomness import random_state
+from trainer_core.spec.config import CheckpointConfig
 from trainer_core.spec.errors import CheckpointError
 
 Loaded = tuple[Entry, dict[str, Any], dict[str, Any]]
@@ -29,10 +30,12 @@ class SharedCheckpoints(Checkpoints):
         directory: Path,
         keep_last: int,
         skipped: Callable[[str, str], None] = lambda n, b: None,
+        *,
+        keep_spaced: bool = False,
     ) -> None:
         super().__init__(directory, keep_last, skipped)
         self._ranks = ranks
-        self._files = Checkpoints(directory, keep_last, skipped)
+        self._files = Checkpoints(directory, keep_last, skipped, keep_spaced=keep_spaced)
         """Asked on rank 0 alone."""
 
     def began(self, attempt: int, source: int, step: int) -> None:
@@ -84,12 +87,21 @@ class SharedCheckpoints(Checkpoints):
         return entry, weights, state | {"engine": state["engine"] | {"random": random}}
 
 
+def store(
+    ranks: Ranks | None, directory: Path, config: CheckpointConfig, skipped: Callable[[str, str], None]
+) -> Checkpoints:
+    """The checkpoints of a run of one process or, with ``ranks``, of several."""
+    if ranks is None:
+        return Checkpoints(directory, config.keep_last, skipped, keep_spaced=config.keep_spaced)
+    return SharedCheckpoints(ranks, directory, config.keep_last, skipped, keep_spaced=config.keep_spaced)
+
+
 def _plain(entry: Entry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in Entry.__struct_fields__} | {"path": str(entry.path)}
 
 
 def _entry(told: dict[str, Any]) -> Entry:
-    return Entry(**(told | {"path": Path(told["path"])}))
+    return Entry(**(told | {"path": Path(told["path"]), "removed": tuple(told["removed"])}))
 
 
 def _encoded(state: Any) -> bytes:

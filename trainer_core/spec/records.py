@@ -304,6 +304,8 @@ class CheckpointSaved(JournalRecord, frozen=True, tag="checkpoint"):
     seconds: float
     best: bool = False
     """Its validation loss is the lowest so far; kept until a better one comes."""
+    removed: tuple[str, ...] | None = None
+    """Older ones that were deleted for it; None: not told, in records of earlier versions."""
 
 
 class CheckpointSkipped(JournalRecord, frozen=True, tag="checkpoint-skipped"):

@@ -303,7 +303,9 @@ class TrainingConfig(Section, frozen=True):
     ] = 1
     compile: Annotated[bool, word("Compile the model's forward pass with torch.compile.")] = False
     loss_scale: Annotated[float, number("Initial loss scale for fp16.", 1, 2**24)] = 65536.0
-    validate_every: Annotated[int, steps("Steps between validations; 0: only at the end.", low=0)] = 100
+    validate_every: Annotated[
+        int, steps("Steps between validations, at least a quarter as many batches; 0: only at the end.", low=0)
+    ] = 100
     rank_check_every: Annotated[
         int, steps("Several ranks: steps between two comparisons of every bit of the weights; 0: never.", low=0)
     ] = 100
@@ -327,7 +329,7 @@ class CheckpointConfig(Section, frozen=True):
     checkpoint_every: Annotated[
         int,
         steps(
-            "Steps between checkpoints; 0: only the first, the last and on request.",
+            "Steps between checkpoints, at least a quarter as many batches; 0: the first, the last and on request.",
             low=0,
         ),
     ] = 200
@@ -338,6 +340,10 @@ class CheckpointConfig(Section, frozen=True):
     keep_best: Annotated[
         bool,
         word("Save a checkpoint at every validation loss that is the lowest so far, and keep the newest of them."),
+    ] = True
+    keep_spaced: Annotated[
+        bool,
+        word("Keep up to three more that reach back in time: within a minute, ten minutes, and beyond."),
     ] = True
 
 
