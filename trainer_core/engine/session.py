@@ -310,6 +310,7 @@ class Session:
         engine.schedule.scale = scale
         engine.recorder.alarms.load_state_dict(alarms)
         engine.schedule.apply(engine.step_count + 1)
+        self._validated_at = self._saved_at = engine.step_count
         self._begin_attempt(parent, left, entry, because, start)
         return entry
 
@@ -318,7 +319,6 @@ class Session:
         self.last_attempt = max(self.last_attempt, parent) + 1
         engine.attempt = self.last_attempt
         self.checkpoints.began(engine.attempt, entry.attempt, entry.step)
-        self._validated_at = self._saved_at = engine.step_count
         seconds = engine.clock() - start
         engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, entry.name, because, seconds))
 
@@ -356,7 +356,7 @@ class Session:
             "live": {name: value for name, value in now.items() if value != before[name]},
             "weight_decay": None if decay == self._configured.optimizer.weight_decay else decay,
             "validation": [self._best_validation, self._validations_without_gain],
-            "batches": [self._batches_validated, self.engine.batches],
+            "validated": [self._validated_at, self._batches_validated],
             "remedying": self.remedying.state_dict(),
             "knobs": self.knobs.state_dict(),
         }
@@ -365,8 +365,8 @@ class Session:
         """Restore what ``state_dict`` gave, changed settings included. Raises ConfigError when they do not fit."""
         self.engine.load_state_dict(state["engine"])
         self._best_validation, self._validations_without_gain = state["validation"]
-        # a checkpoint of before these were counted: as if both had just been
-        self._batches_validated, self._batches_saved = state.get("batches", [self.engine.batches] * 2)
+        self._saved_at, self._batches_saved = here = self.engine.step_count, self.engine.batches
+        self._validated_at, self._batches_validated = state.get("validated", here)  # older checkpoints do not say it
         self.remedying.load_state_dict(state["remedying"])
         self.knobs.load_state_dict(state.get("knobs", {}))  # a checkpoint of before there were knobs
         self.engine.config = config = with_live_settings(self.engine.config, state["live"])
