@@ -17,14 +17,18 @@ from trainer_core.bench import plan
 from trainer_core.bench.figures import goals, task_figures
 from trainer_core.bench.markdown import document, summary
 from trainer_core.bench.memory import measure_memory
-from trainer_core.bench.race import race
+from trainer_core.bench.race import race, seconds_for
 from trainer_core.bench.results import FORMAT, Results
 from trainer_core.bench.steps import measure_overhead
 
 TASKS = ("digits", "code_lm")
-BUDGETS = {"digits": (4.0, 3.0), "code_lm": (60.0, 6.0)}
-"""Seconds for each arm and seed: the whole benchmark, and the quick one. On ``digits`` the plain run's validation loss
-stops falling after some 2000 steps, and the training loss goes on: a race beyond that asks who meets the lowest dip."""
+STEPS = {"digits": 1300, "code_lm": 350}
+"""Every arm and seed of the whole benchmark has the time that the plain arm needs for so many steps on this machine:
+the gain grows with the length of a race, and a race of so many seconds is a short one on a slow machine. On ``digits``
+the plain run's validation loss stops falling after some 2000 steps, and the training loss goes on: a race beyond that
+asks who meets the lowest dip."""
+QUICK = {"digits": 3.0, "code_lm": 6.0}
+"""Seconds for each arm and seed of the quick one."""
 QUICK_SECONDS = 270.0
 """The quick benchmark ends within five minutes: its budgets shrink where a busy machine needs longer for the rest."""
 POINTS = {"digits": (256, 6), "code_lm": (32, 6)}
@@ -80,10 +84,11 @@ def measure(options: Options, command: str) -> Results:
     memory = tuple(measure_memory(task, p, 14) for task in options.tasks for p in predictors)
     tasks = []
     for i, task in enumerate(options.tasks):
-        budget = options.budget if options.budget is not None else BUDGETS[task][options.quick]
-        limit = None
+        budget, limit = options.budget, None
+        if budget is None:
+            budget = QUICK[task] if options.quick else seconds_for(task, STEPS[task], seeds[0])
         if options.quick and options.budget is None:
-            shares = [BUDGETS[name][True] for name in options.tasks[i:]]
+            shares = [QUICK[name] for name in options.tasks[i:]]
             limit = (QUICK_SECONDS - (time.monotonic() - begun)) * shares[0] / sum(shares)
         tasks.append(race(task, seeds, budget, POINTS[task][options.quick], say, limit))
     return Results(

@@ -23,6 +23,7 @@ _WARMUPS = ("hybrid_trainer_config.warmup_steps", "learning_rate_schedule.warmup
 _SPARE = 0.8
 """Of the time that is left, what is given to the arms' training: opening and closing them takes some, too."""
 _LEAST_BUDGET = 0.5
+_PACE_SECONDS = 2.0
 _MOST_WARMUP = 0.1
 """Of the steps that the budget holds: a short race shortens every arm's warmup alike."""
 
@@ -45,6 +46,15 @@ class Workload:
         if key not in self._tasks:
             self._tasks[key] = make_task(self.name, config, None, torch.device("cpu"))
         return self._tasks[key]
+
+
+def seconds_for(name: str, steps: int, seed: int) -> float:
+    """How long the plain arm of a task needs for ``steps`` steps, by what it does in the first two seconds."""
+    work = Workload(name)
+    config = work.config(seed, {})
+    arm = Plain(work.task(config), config, False, _PACE_SECONDS, 2)
+    arm.race(_PACE_SECONDS)
+    return max(_LEAST_BUDGET, steps * arm.spent / arm.steps)
 
 
 def take_turns(arms: Sequence[Arm], seconds: float, said: Callable[[float], None] = lambda share: None) -> None:

@@ -85,7 +85,9 @@ def engine(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", metavar="SECONDS", help="Training each arm and seed gets; the task's own if not given."
+            "--budget",
+            metavar="SECONDS",
+            help="Training of each arm and seed; else as long as plain takes for the task's number of steps.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short budgets, one seed: within five minutes.")] = False,

@@ -15,7 +15,7 @@ from trainer_core.tasks import epoch_order, initialize
 DEFAULTS: Tables = {
     "hybrid_trainer_config": {
         "warmup_steps": 20,
-        "max_predict_steps": 640,
+        "max_predict_steps": 100,
         "min_predict_steps": 4,
     },
     "learning_rate": {"initial": 1e-4},
