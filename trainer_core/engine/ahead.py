@@ -77,7 +77,7 @@ def arrived(engine: "Engine", batch: Batch) -> Arrival:
         return Arrival(batch, engine.samples(batch), None, None)
     engine.forwards += 1.0
     whole_N = raw.detach().float()
-    return Arrival(batch, whole_N[: engine.measuring.kept(batch)], whole_N, mean)
+    return Arrival(batch, engine.measuring.compared(batch, whole_N), whole_N, mean)
 
 
 def _same(tensor: Tensor) -> Tensor:

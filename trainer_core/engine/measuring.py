@@ -36,12 +36,20 @@ class Measuring:
             whole_N = self._losses(batch)
             kept = self.kept(batch)
             if kept < size:
-                engine.separable = self._agrees(engine.loss.first(batch, kept, size), whole_N[:kept])
-            return whole_N[: self.kept(batch)] if engine.separable else whole_N
+                one_each = whole_N.numel() == size
+                engine.separable = one_each and self._agrees(engine.loss.first(batch, kept, size), whole_N[:kept])
+            return self.compared(batch, whole_N)
         kept = self.kept(batch)
-        if kept == size:
-            return self._losses(batch)
-        return self._losses(engine.loss.first(batch, kept, size), kept / size)
+        if kept < size:
+            part_N = self._losses(engine.loss.first(batch, kept, size), kept / size)
+            if part_N.numel() == kept:
+                return part_N
+            engine.separable = False  # some samples have no loss
+        return self._losses(batch)
+
+    def compared(self, batch: Batch, whole_N: Tensor) -> Tensor:
+        """Of the losses of a whole batch, however many it has, those that tests compare."""
+        return whole_N[: self.kept(batch)] if self._engine.separable and batch_size(batch) else whole_N
 
     def kept(self, batch: Batch) -> int:
         """Samples of ``batch`` that tests compare; all, where it stays whole."""

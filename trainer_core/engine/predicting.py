@@ -207,8 +207,10 @@ def _left_out(engine: "Engine", batch: Batch) -> Paired | None:
     if not (enough if engine.ranks is None else engine.ranks.mean(float(enough)) == 1.0):
         return None
     arrival = _arrival(engine, batch)
-    whole_N = None if arrival is None else arrival.whole_N
-    after_N = engine.measuring.rest(batch) if whole_N is None else whole_N[engine.measuring.kept(batch) :]
+    whole_N, kept = None if arrival is None else arrival.whole_N, engine.measuring.kept(batch)
+    if whole_N is not None and whole_N.numel() < kept + LEAST:
+        return None  # of the samples left out too few have a loss
+    after_N = engine.measuring.rest(batch) if whole_N is None else whole_N[kept:]
     now_P = engine.parameters.keep(engine.work_P)
     engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
     before_N = engine.measuring.rest(batch)

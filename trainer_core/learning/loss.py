@@ -1,8 +1,9 @@
 """The user's loss function, called one way: per-sample values when it gives them, else a scalar. Trains nothing."""
 
+import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, NamedTuple
 
 import torch
@@ -163,7 +164,9 @@ def batch_size(batch: Batch) -> int | None:
 
 
 def checked_batch(batch: Batch, device: torch.device) -> Batch:
-    """The batch on ``device``. Raises UserError for an empty one."""
+    """The batch on ``device``. Raises UserError for an empty one, and for None, which is no batch here."""
+    if batch is None:
+        raise UserError("the batch is None: give what loss_fn trains on, or its number where loss_fn has the data")
     if batch_size(batch) == 0:
         raise UserError("the batch is empty (0 samples): give at least one sample per step")
     return _map(batch, lambda t: t if t.device == device else t.to(device, non_blocking=True))
@@ -177,15 +180,20 @@ def _slice(batch: Batch, start: int, stop: int, size: int) -> Batch:
 def _tensors(batch: Batch) -> list[Tensor]:
     if isinstance(batch, Tensor):
         return [batch]
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else ()
+    parts = batch.values() if isinstance(batch, MutableMapping) else batch if isinstance(batch, (tuple, list)) else ()
     return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _map(batch: Batch, f: Callable[[Tensor], Tensor]) -> Batch:
     if isinstance(batch, Tensor):
         return f(batch)
-    if isinstance(batch, dict):
+    if type(batch) is dict:
         return {key: _map(value, f) for key, value in batch.items()}
+    if isinstance(batch, MutableMapping):  # of its own kind, as a tokenizer's
+        mapped = copy.copy(batch)
+        for key, value in batch.items():
+            mapped[key] = _map(value, f)
+        return mapped
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_map(value, f) for value in batch))
     if isinstance(batch, (tuple, list)):
