@@ -111,6 +111,14 @@ def test_a_change_by_the_operator_survives_every_schedule_and_moves_every_group_
         assert rates == pytest.approx([rate, rate / 4, rate * 5]), f"step {step}"
 
 
+@pytest.mark.parametrize("initial", [{}, {"initial": PEAK}])
+def test_a_group_of_rate_0_holds_back_no_other_wherever_it_stands(initial: dict[str, float]) -> None:
+    for rates in ((0.0, PEAK, PEAK / 4), (PEAK, 0.0, PEAK / 4)):
+        o = optimizer(*rates)
+        schedule = Schedule(o, resolve({"learning_rate": initial}).config)
+        assert schedule.apply(1) == PEAK and [group["lr"] for group in o.param_groups] == pytest.approx(rates)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_resumed_schedule_goes_on_with_the_operators_scale(name: str) -> None:
     before, after = Schedule(optimizer(PEAK), configured(name)), Schedule(optimizer(PEAK), configured(name))
