@@ -1,5 +1,6 @@
 """Claims about a predictor of the user's own: it is used, its curve is followed, and a wrong one is refused clearly."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,14 @@ def wrong_growth(step_P: Tensor) -> object:
     return Proposal.along(step_P, (0.0,))
 
 
+def unknown_spread(step_P: Tensor) -> object:
+    return Proposal.along(step_P, uncertainty=math.nan)
+
+
+def negative_spread(step_P: Tensor) -> object:
+    return Proposal.along(step_P, uncertainty=-3.0)
+
+
 def no_proposal(step_P: Tensor) -> object:
     return step_P
 
@@ -152,6 +161,8 @@ def no_proposal(step_P: Tensor) -> object:
         (negative_length, "of negative length"),
         (wrong_groups, "group sizes add up to 10 of 195"),
         (wrong_growth, r"growth 0.0..0.0 is outside \]0, 2\]"),
+        (unknown_spread, "uncertainty is nan: must be finite, 0 or more"),
+        (negative_spread, r"uncertainty is -3\.0: must be finite, 0 or more"),
         (no_proposal, "returned Tensor instead of a Proposal"),
     ],
 )

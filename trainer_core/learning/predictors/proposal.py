@@ -183,6 +183,8 @@ def checked_proposal(proposal: object, predictor: object, like_P: Tensor) -> Pro
         raise UserError(
             f"{name}: the proposal is not finite, or of negative length (norm of its first step: {proposal.step_norm})"
         )
+    if proposal.uncertainty is not None and not 0 <= proposal.uncertainty < math.inf:
+        raise UserError(f"{name}: the proposal's uncertainty is {proposal.uncertainty}: must be finite, 0 or more")
     _check_groups(proposal, name)
     return proposal if proposal.step_norm > 0 else None
 
