@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +276,25 @@ def test_a_full_disk_costs_a_checkpoint_and_raises_an_alert_but_not_the_run(tmp_
     (tmp_path / "away").rename(rig.folder)
     rig.finish()
     assert rig.session.checkpoints.names()[-1] == "step-000030"
+
+
+@pytest.mark.parametrize("most", [100, 2_000, 9_000], ids=["weights", "state", "the end of the state"])
+def test_what_the_writers_themselves_call_a_full_disk_costs_a_checkpoint_and_leaves_nothing(
+    tmp_path: Path, most: int
+) -> None:
+    rig = Rig(tmp_path, steps=30, checkpoint_every=4).begin()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        rig.until_step(9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    alerts = [a for a in rig.of(AlertRaised) if a.rule == "checkpoint"]
+    assert [a.step for a in alerts] == [4, 8] and all("could not be saved: OSError: " in a.message for a in alerts)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000"]
+    assert rig.finish().session.checkpoints.names()[-1] == "step-000030"
 
 
 @pytest.mark.parametrize("policy", ["document", "adaptive"])

@@ -16,14 +16,17 @@ from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from trainer_core.spec.errors import CheckpointError
+from trainer_core.spec.errors import CheckpointError, UserError
 
 FORMAT = 1
 _MODEL, _STATE, _DONE = "model.safetensors", "state.pt", "done.json"
 _MINUTE_S = 60.0
+_EXTRA = "model_extra_state"
+"""What of a model's state is no tensor (``nn.Module.get_extra_state``) lies in the state file under this name."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -78,15 +81,13 @@ class Checkpoints:
         temporary, final = self._directory / f".tmp-{name}", self._directory / name
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        # safetensors refuses tensors that share memory (tied weights): each name gets its own copy.
-        save_file({k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}, temporary / _MODEL)
-        torch.save(state, temporary / _STATE)
-        sums = {file: _checksum(temporary / file) for file in (_MODEL, _STATE)}
-        done = {"format": FORMAT, "step": step, "attempt": attempt, "good": good, "best": best, "files": sums}
+        done = {"format": FORMAT, "step": step, "attempt": attempt, "good": good, "best": best}
         done["saved"] = self._clock()
-        (temporary / _DONE).write_text(json.dumps(done))
-        for file in (_MODEL, _STATE, _DONE):
-            _fsync(temporary / file)
+        try:
+            _write(temporary, model.state_dict(), state, done)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # half of it would keep what is full full
+            raise
         if final.exists():
             shutil.rmtree(final)
         os.rename(temporary, final)
@@ -115,6 +116,7 @@ class Checkpoints:
         try:
             weights = load_file(path / _MODEL, device=str(device))
             state = torch.load(path / _STATE, map_location=device, weights_only=True)
+            weights.update(state.pop(_EXTRA, {}))
         except Exception as error:  # the readers raise many kinds; whichever, this checkpoint cannot be used
             raise CheckpointError(f"checkpoint {name} cannot be read: {type(error).__name__}: {error}") from error
         return entry, weights, state
@@ -170,6 +172,34 @@ def spaced(entries: Sequence[Entry]) -> set[str]:
     ten = [e.name for e in by_age if _MINUTE_S <= now - e.saved < 10 * _MINUTE_S]
     older = [e.name for e in by_age if now - e.saved >= 10 * _MINUTE_S]
     return {*minute[:1], *ten[:1], *older[-1:]}
+
+
+def _write(folder: Path, weights: dict[str, Any], state: dict[str, Any], done: dict[str, Any]) -> None:
+    """The three files of a checkpoint, on the disk when it returns. Raises OSError when the disk refuses."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    extra = {name: _plain(name, value) for name, value in weights.items() if name not in tensors}
+    try:
+        # safetensors refuses tensors that share memory (tied weights): each name gets its own copy.
+        save_file({name: t.detach().clone().contiguous() for name, t in tensors.items()}, folder / _MODEL)
+        torch.save(state | {_EXTRA: extra} if extra else state, folder / _STATE)
+    except (SafetensorError, RuntimeError) as error:  # how these two writers say that the disk is full
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    sums = {file: _checksum(folder / file) for file in (_MODEL, _STATE)}
+    (folder / _DONE).write_text(json.dumps(done | {"files": sums}))
+    for file in (_MODEL, _STATE, _DONE):
+        _fsync(folder / file)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """``value``, a model's extra state, when a checkpoint can be read with it. Raises UserError when it cannot."""
+    for part in value.values() if type(value) is dict else value if type(value) in (list, tuple) else ():
+        _plain(name, part)
+    if not isinstance(value, Tensor) and type(value) not in (dict, list, tuple, str, int, float, bool, type(None)):
+        raise UserError(
+            f"the model's state {name} holds a {type(value).__name__}: a checkpoint keeps tensors, numbers, texts, "
+            "lists and dicts of them"
+        )
+    return value
 
 
 def _entry(path: Path) -> Entry:

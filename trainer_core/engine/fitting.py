@@ -56,17 +56,22 @@ def check(engine: "Engine", weights: Mapping[str, Tensor], saved: Mapping[str, A
         raise CheckpointError(f"the checkpoint has {was['trainable']} trained weights, this run {now['trainable']}")
 
 
-def _check_model(now: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+def _check_model(now: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     wrong = [f"{name} is not in it" for name in now if name not in weights]
     wrong += [f"{name} is not in the model" for name in weights if name not in now]
     wrong += [
-        f"{name} has shape {tuple(weights[name].shape)} in it and {tuple(value.shape)} in the model"
+        f"{name} has shape {_shape(weights[name])} in it and {_shape(value)} in the model"
         for name, value in now.items()
-        if name in weights and weights[name].shape != value.shape
+        if name in weights and _shape(weights[name]) != _shape(value)
     ]
     if wrong:
         more = f" and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
         raise CheckpointError(f"the checkpoint's model is another: {'; '.join(wrong[:_MOST_NAMED])}{more}")
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """None for what is no tensor."""
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def anew(engine: "Engine", saved: Mapping[str, Any]) -> str | None:

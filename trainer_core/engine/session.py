@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from trainer_core.engine import fitting, predicting
+from trainer_core.engine.buffers import load_model
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
@@ -298,7 +299,7 @@ class Session:
         scale, left, parent = engine.schedule.scale, engine.step_count, engine.attempt
         decays = [group.get("weight_decay") for group in engine.optimizer.param_groups]
         alarms = engine.recorder.alarms.state_dict()
-        engine.model.load_state_dict(weights)
+        load_model(engine.model, weights)
         engine.load_state_dict(state["engine"])
         for counter, value in kept.items():
             setattr(engine, counter, value)

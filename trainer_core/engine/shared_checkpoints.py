@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainer_core.engine.checkpoints import Checkpoints, Entry
@@ -78,8 +77,8 @@ class SharedCheckpoints(Checkpoints):
 
         entry = _entry(self._ranks.as_first(read_here))
         weights, state = found[0][1:] if found else ({}, {})
-        sent = self._ranks.tell(save({k: v.contiguous() for k, v in weights.items()}) if found else b"")
-        weights = weights if found else load(sent)
+        sent = self._ranks.tell(_encoded(weights) if found else b"")
+        weights = weights if found else _decoded(sent, device)
         sent = self._ranks.tell(_encoded(state) if found else b"")
         state = state if found else _decoded(sent, device)
         own: Tensor = state["ranks"][self._ranks.rank]

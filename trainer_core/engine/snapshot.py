@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer_core.engine import buffers
 from trainer_core.learning.parameters import Parameters
 
 
@@ -22,7 +23,7 @@ class Snapshot:
         self._where = torch.device("cpu") if device == "cpu" else parameters.device
         weights_P = parameters.keep(parameters.empty()) if weights_P is None else weights_P
         self.weights_P: Tensor = weights_P if self._where == weights_P.device else _copy(weights_P, self._where)
-        self.buffers = [_copy(b, self._where) for b in model.buffers()]
+        self.buffers = buffers.kept(model, lambda b: _copy(b, self._where))
         self.optimizer: dict[str, Any] | None = None
 
     def keep_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -34,8 +35,7 @@ class Snapshot:
     def restore(self, parameters: Parameters, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Put everything back, bit for bit. Learning rate and weight decay stay: others set them."""
         parameters.write(self.weights_P.to(parameters.device, non_blocking=True))
-        for buffer, kept in zip(model.buffers(), self.buffers, strict=True):
-            buffer.copy_(kept, non_blocking=True)
+        buffers.put_back(model, self.buffers, parameters.device)
         if self.optimizer is not None:
             restore_optimizer(optimizer, self.optimizer)
 
@@ -49,7 +49,7 @@ class Snapshot:
         snapshot = cls.__new__(cls)
         snapshot._where = device
         snapshot.weights_P = state["weights"].to(device)
-        snapshot.buffers = [b.to(device) for b in state["buffers"]]
+        snapshot.buffers = {name: None if b is None else b.to(device) for name, b in state["buffers"].items()}
         snapshot.optimizer = state["optimizer"]
         return snapshot
 
