@@ -141,3 +141,32 @@ def test_no_batch_at_all_is_refused_before_a_weight_moves(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="the batch is None: give what loss_fn trains on"):
         rig.engine.step(None)
     assert torch.equal(rig.weights(), before) and rig.engine.step_count == 0
+
+
+def penalised(model: nn.Module, batch: Any) -> Tensor:
+    """A loss that takes gradients itself: how steep it is in the inputs counts too."""
+    x = batch[0].clone().requires_grad_()
+    losses = per_sample(model, (x, batch[1]))
+    (slope,) = torch.autograd.grad(losses.sum(), x, create_graph=torch.is_grad_enabled())
+    return losses + slope.square().sum(1)
+
+
+@pytest.mark.parametrize("policy", ["document", "adaptive"])
+def test_a_loss_that_takes_gradients_itself_goes_through_every_phase(tmp_path: Path, policy: str) -> None:
+    rig = Rig(tmp_path, loss=penalised, policy=policy, steps=60).begin().until_phase(Phase.FULL, 1)
+    rig.model.eval()
+    expected = penalised(rig.model, batch_of(9)).detach()
+    rig.model.train()
+    losses_N = rig.engine.samples(batch_of(9))
+    assert torch.equal(losses_N, expected[: len(losses_N)]) and not losses_N.requires_grad
+    assert rig.finish().of(PredictionEnded)
+
+
+def test_a_loss_that_fails_otherwise_without_gradients_says_so_itself(tmp_path: Path) -> None:
+    def fails(model: nn.Module, batch: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            raise RuntimeError("out of luck")
+        return per_sample(model, batch)
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        Rig(tmp_path, loss=fails).begin().finish()

@@ -56,14 +56,12 @@ class BatchLoss:
         self._sums = getattr(loss_fn, "reduction", None) == "sum"
         self._per_sample: bool | None = None
         """Whether it gives one value per sample, as seen at its first call."""
+        self._differentiates = False
+        """Whether it takes gradients itself (a penalty, forces), as seen where none could be had."""
 
     def raw(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss as the function gives it: scalar or (B,)."""
-        if self._criterion:
-            inputs, targets = _inputs_and_targets(batch)
-            loss = self._loss_fn(model(inputs), targets)
-        else:
-            loss = self._loss_fn(model, batch)
+        loss = self._called(model, batch)
         if not isinstance(loss, Tensor) or loss.dim() > 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise UserError(f"loss_fn returned {shape}: must be a tensor of no dimension, or one value per sample")
@@ -73,7 +71,25 @@ class BatchLoss:
             raise UserError("loss_fn returned no value (shape (0,)): must be one value, or one per sample")
         if self._per_sample is None:
             self._per_sample = loss.dim() == 1
-        return loss
+        return loss if torch.is_grad_enabled() else loss.detach()
+
+    def _called(self, model: nn.Module, batch: Batch) -> Tensor:
+        if self._differentiates:
+            with torch.enable_grad():
+                return self._answer(model, batch)
+        try:
+            return self._answer(model, batch)
+        except RuntimeError as error:
+            if torch.is_grad_enabled() or "does not require grad" not in str(error):
+                raise
+        self._differentiates = True
+        return self._called(model, batch)
+
+    def _answer(self, model: nn.Module, batch: Batch) -> Tensor:
+        if not self._criterion:
+            return self._loss_fn(model, batch)
+        inputs, targets = _inputs_and_targets(batch)
+        return self._loss_fn(model(inputs), targets)
 
     def mean(self, model: nn.Module, batch: Batch, count: int = 1) -> Tensor:
         """The scalar that training minimizes; ``count``: computed in so many pieces, never the whole batch at once."""
