@@ -121,8 +121,6 @@ class HybridTrainer:
 
         Raises RunError once the run has ended, TrainingFailed when NaN or Inf outlast every rollback.
         """
-        if self._session.ended is not None:
-            raise RunError(f"the run has ended ({': '.join(self._session.ended)}): make a new trainer to go on")
         self._begin()
         try:
             record = self.engine.step(batch)
@@ -137,8 +135,10 @@ class HybridTrainer:
 
         ``batches`` is iterated again from its start when it ends (a new epoch); a resumed run skips the batches that
         were already used. Without ``steps``: the trainer's ``total_steps``, or one pass over ``batches``. Returns the
-        nominal step reached.
+        nominal step reached. Raises RunError when the run had ended before; one that was stopped stays where it is.
         """
+        if self.state == "stopped" and not self._closed:
+            return self.engine.step_count
         if steps is not None:
             self.engine.total_steps = steps_or_none("steps", steps)
         self._begin()
@@ -308,10 +308,9 @@ class HybridTrainer:
 
     def _goes_on_as(self, history: History) -> None:
         """A resumed run stays plain or hybrid, and keeps its baseline unless it is given another."""
-        size = self.world_size
-        if history.world_size != size:
+        if history.world_size != self.world_size:
             raise WrongRun(
-                f"{self.run_dir} was begun by {history.world_size} ranks and cannot be resumed by {size}: "
+                f"{self.run_dir} was begun by {history.world_size} ranks and cannot be resumed by {self.world_size}: "
                 f"torchrun --nproc-per-node={history.world_size}"
             )
         if self._plain and not history.plain:
@@ -353,6 +352,9 @@ class HybridTrainer:
         )  # fmt: skip
 
     def _begin(self) -> None:
+        ended = self._session.ended or (("the trainer was closed",) if self._closed else None)
+        if ended is not None:
+            raise RunError(f"the run has ended ({': '.join(ended)}): make a new trainer with resume=True to go on")
         if not self._begun:
             self._begun = True
             self._session.begin("training begins" if self.engine.step_count == 0 else "training goes on")

@@ -99,7 +99,9 @@ def check_same_start(by_rank: list[dict[str, str]]) -> None:
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Raises UserError for a model that is wrapped or sharded for several processes by something else."""
+    """Raises UserError for a model that is wrapped or sharded for several processes by something else, or is none."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model = {_short(model)}: must be a torch.nn.Module")
     names = {c.__name__ for m in model.modules() for c in type(m).__mro__}
     if "DistributedDataParallel" in names:
         raise UserError(

@@ -136,6 +136,8 @@ def factored(*optimizers: torch.optim.Optimizer) -> FactoredMuon | None:
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """Raises UserError for an optimizer that cannot train ``model`` one step at a time."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(f"optimizer = {optimizer!r:.100}: must be a torch.optim.Optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS needs a closure and several evaluations a step: use a first-order torch.optim optimizer")
     if any(group.get("maximize") for group in optimizer.param_groups):

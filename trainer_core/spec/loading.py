@@ -175,8 +175,12 @@ def as_config(config: ConfigLike) -> Config:
             return config
         case str() | Path():
             return load(Path(config)).config
-        case _:
+        case Mapping():
             return resolve(config).config
+        case _:
+            raise ConfigError(
+                f"config = {config!r:.100}: must be a Config, a mapping, the path of a TOML file, or None"
+            )
 
 
 def to_toml(config: Config) -> str:
