@@ -1,11 +1,12 @@
 """Claims about checkpoints: whole or not there, damaged ones passed over, and a resume goes on bit for bit."""
 
+import contextlib
 import itertools
 import json
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from trainer_core.spec.errors import CheckpointError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
+    AlertResolved,
     AttemptStarted,
     CheckpointSaved,
     CheckpointSkipped,
+    RunState,
     StepRecord,
     ValidationMeasured,
 )
@@ -278,23 +281,54 @@ def test_a_full_disk_costs_a_checkpoint_and_raises_an_alert_but_not_the_run(tmp_
     assert rig.session.checkpoints.names()[-1] == "step-000030"
 
 
-@pytest.mark.parametrize("most", [100, 2_000, 9_000], ids=["weights", "state", "the end of the state"])
-def test_what_the_writers_themselves_call_a_full_disk_costs_a_checkpoint_and_leaves_nothing(
-    tmp_path: Path, most: int
-) -> None:
-    rig = Rig(tmp_path, steps=30, checkpoint_every=4).begin()
+@contextlib.contextmanager
+def disk_with_room_for(most: int) -> Iterator[None]:
+    """No file may be longer than ``most`` bytes: the writers then meet what a full disk makes them meet."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
-        rig.until_step(9)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+FULL = pytest.mark.parametrize("most", [100, 2_000, 9_000], ids=["weights", "state", "the end of the state"])
+
+
+@FULL
+def test_what_the_writers_themselves_call_a_full_disk_costs_a_checkpoint_and_leaves_nothing(
+    tmp_path: Path, most: int
+) -> None:
+    rig = Rig(tmp_path, steps=30, checkpoint_every=4).begin()
+    with disk_with_room_for(most):
+        rig.until_step(9)
     alerts = [a for a in rig.of(AlertRaised) if a.rule == "checkpoint"]
-    assert [a.step for a in alerts] == [4, 8] and all("could not be saved: OSError: " in a.message for a in alerts)
+    assert [a.step for a in alerts] == [4, 8] and all("cannot be written" in a.message for a in alerts)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000"]
     assert rig.finish().session.checkpoints.names()[-1] == "step-000030"
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_disk_that_is_full_at_the_end_does_not_keep_a_run_from_ending(tmp_path: Path, stopped: bool) -> None:
+    rig = Rig(tmp_path, steps=9 if stopped else 5, validate=lambda: (1.5, None)).begin().until_step(4)
+    rig.session.stop_asked = "stopped by SIGTERM" if stopped else None
+    with disk_with_room_for(2_000):
+        rig.finish()
+    told = rig.of(RunState)[-1]
+    assert (told.state, told.step) == (("stopped", 5) if stopped else ("finished", 5))
+    assert [a.message for a in rig.of(AlertResolved) if a.rule == "checkpoint"] == ["the run ends without it"]
+    assert len(rig.of(ValidationMeasured)) == (0 if stopped else 1)
+
+
+@FULL
+def test_a_disk_that_is_full_at_the_start_is_named_and_nothing_is_trained(tmp_path: Path, most: int) -> None:
+    rig = Rig(tmp_path / "checkpoints")
+    with disk_with_room_for(most), pytest.raises(OSError, match="cannot be written") as caught:
+        rig.begin()
+    assert caught.value.filename == str(tmp_path / "checkpoints" / ".tmp-step-000000")
+    assert rig.engine.step_count == 0 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("policy", ["document", "adaptive"])

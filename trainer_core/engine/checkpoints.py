@@ -4,6 +4,7 @@ checkpoints/step-000200/  model.safetensors  state.pt (weights_only)  done.json 
 written as .tmp-step-000200, fsynced, renamed; a directory without a matching done.json is not a checkpoint
 """
 
+import errno
 import json
 import math
 import os
@@ -183,7 +184,8 @@ def _write(folder: Path, weights: dict[str, Any], state: dict[str, Any], done: d
         save_file({name: t.detach().clone().contiguous() for name, t in tensors.items()}, folder / _MODEL)
         torch.save(state | {_EXTRA: extra} if extra else state, folder / _STATE)
     except (SafetensorError, RuntimeError) as error:  # how these two writers say that the disk is full
-        raise OSError(f"{type(error).__name__}: {error}") from error
+        said = str(error).partition("\n")[0]
+        raise OSError(errno.EIO, f"cannot be written ({type(error).__name__}: {said})", str(folder)) from error
     sums = {file: _checksum(folder / file) for file in (_MODEL, _STATE)}
     (folder / _DONE).write_text(json.dumps(done | {"files": sums}))
     for file in (_MODEL, _STATE, _DONE):

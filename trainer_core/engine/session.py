@@ -149,9 +149,14 @@ class Session:
         if self.ended is not None:
             return
         if ranks is None and self.stop_asked is not None:
-            self.stop(self.stop_asked)
+            self._stop_anyway(self.stop_asked)
         elif ranks is not None and ranks.stopping is not None:
-            self.stop(f"rank {ranks.stopping} was asked to stop")
+            self._stop_anyway(f"rank {ranks.stopping} was asked to stop")
+
+    def _stop_anyway(self, because: str) -> None:
+        """A signal is not refused as a command is, because the disk is full."""
+        self.end("stopped", because)
+        self._save_if_possible(because)
 
     def _poll(self) -> None:
         self.inbox.put(self._take_commands())
@@ -181,7 +186,7 @@ class Session:
         state, because = self.ended or ("stopped", "the training loop ended")
         if state == "finished":
             self.settle()
-            self.save_checkpoint("end")
+            self._save_if_possible("end")
         if state == "finished" and self._validated_at != self.engine.step_count:
             self.measure_validation()
         ranks = self.engine.ranks
@@ -226,7 +231,7 @@ class Session:
             )
 
     def _save_if_possible(self, because: str) -> None:
-        """A full disk costs this checkpoint and raises an alert; training goes on with the older ones."""
+        """A full disk costs this checkpoint and raises an alert; the run goes on, or ends, with the older ones."""
         step = self._saved_at = self.engine.step_count
         self._batches_saved = self.engine.batches
         try:
@@ -237,7 +242,8 @@ class Session:
                 step, f"checkpoint-{step}", "checkpoint", Severity.WARNING, "checkpoint", None, None, message
             )
             self.engine.record(alert)
-            self.engine.record(AlertResolved(step, alert.alert_id, alert.rule, "training goes on without it"))
+            on = "training goes on" if self.ended is None else "the run ends"
+            self.engine.record(AlertResolved(step, alert.alert_id, alert.rule, f"{on} without it"))
 
     def save_checkpoint(self, because: str) -> Entry:
         """Save now, whatever the phase. Raises OSError when the disk refuses; the run goes on with the older ones.
