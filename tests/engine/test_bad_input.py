@@ -150,6 +150,25 @@ def test_an_optimizer_that_climbs_the_loss_is_refused_before_the_run(tmp_path: P
     assert "\n" not in str(caught.value)
 
 
+class Twice(torch.optim.SGD):
+    """Asks for the loss again at the point it steps to."""
+
+    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+        return super().step(closure)
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Twice\.step needs closure: use an optimizer that steps by the gradients"):
+        Rig(tmp_path, optimizer=lambda ps: Twice(ps, 0.1))
+
+
+def test_an_optimizer_that_a_scheduler_of_torchs_has_wrapped_is_taken(tmp_path: Path) -> None:
+    def scheduled(ps: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.lr_scheduler.StepLR(torch.optim.SGD(ps, 0.1), 1).optimizer
+
+    assert Rig(tmp_path, optimizer=scheduled).begin().until_step(3).engine.schedule.peak == 0.1
+
+
 def test_sparse_gradients_nobody_announced_are_refused_before_a_weight_moves(tmp_path: Path) -> None:
     refused(Rig(tmp_path, model=Hidden()).begin(), batch_of(0), "AdamW cannot take sparse gradients")
 

@@ -1,5 +1,6 @@
 """The optimizers a configuration can name, each one torch Optimizer. Knows no phase and no schedule."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,13 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         raise UserError(f"optimizer = {optimizer!r:.100}: must be a torch.optim.Optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS needs a closure and several evaluations a step: use a first-order torch.optim optimizer")
+    _, *asked = inspect.signature(type(optimizer).step).parameters.values()  # a scheduler hides the object's own
+    wanted = [parameter.name for parameter in asked if _must_be_given(parameter)]
+    if wanted:
+        raise UserError(
+            f"{type(optimizer).__name__}.step needs {', '.join(wanted)}: use an optimizer that steps by the gradients "
+            "that are there"
+        )
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise UserError(
             f"{type(optimizer).__name__} with maximize = True climbs the loss, and lower is better in every test and "
@@ -151,6 +159,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         refusal = sparse_refusal(optimizer)
         if refusal is not None:
             raise UserError(refusal)
+
+
+def _must_be_given(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and not variadic
 
 
 _SPARSE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
