@@ -2,8 +2,8 @@
 
 import copy
 import inspect
-from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections import Counter, UserDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ _CRITERION_WORDS = {
     "predictions",
     "y_hat",
 }
+_MAPPINGS = (dict, UserDict)
 _CHUNKS = 8
 """Pieces a batch is cut into when the loss function only gives a mean: the pairs of the paired test."""
 
@@ -196,7 +197,7 @@ def _slice(batch: Batch, start: int, stop: int, size: int) -> Batch:
 def _tensors(batch: Batch) -> list[Tensor]:
     if isinstance(batch, Tensor):
         return [batch]
-    parts = batch.values() if isinstance(batch, MutableMapping) else batch if isinstance(batch, (tuple, list)) else ()
+    parts = batch.values() if isinstance(batch, _MAPPINGS) else batch if isinstance(batch, (tuple, list)) else ()
     return [tensor for part in parts for tensor in _tensors(part)]
 
 
@@ -205,7 +206,7 @@ def _map(batch: Batch, f: Callable[[Tensor], Tensor]) -> Batch:
         return f(batch)
     if type(batch) is dict:
         return {key: _map(value, f) for key, value in batch.items()}
-    if isinstance(batch, MutableMapping):  # of its own kind, as a tokenizer's
+    if isinstance(batch, _MAPPINGS):  # of a kind of its own, as a tokenizer's
         mapped = copy.copy(batch)
         for key, value in batch.items():
             mapped[key] = _map(value, f)
