@@ -97,22 +97,26 @@ def _train(
     directory = (
         run_dir if run_dir is not None else Path("runs") / f"{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    trainer = HybridTrainer(
-        model,
-        make_optimizer(config, model),
-        work.loss,
-        config,
-        directory,
-        total_steps=config.training.max_steps,
-        validate=(lambda: measure(model)) if measure is not None else None,
-        resume=resume,
-        task=name,
-        on_record=on_record,
-        plain=plain,
-        baseline=baseline,
-        listen=listen,
-    )
+    early: list[str] = []
+    with _signals(early.append):  # who dies here leaves a directory that holds a run and no checkpoint
+        trainer = HybridTrainer(
+            model,
+            make_optimizer(config, model),
+            work.loss,
+            config,
+            directory,
+            total_steps=config.training.max_steps,
+            validate=(lambda: measure(model)) if measure is not None else None,
+            resume=resume,
+            task=name,
+            on_record=on_record,
+            plain=plain,
+            baseline=baseline,
+            listen=listen,
+        )
     with trainer:
+        if early:
+            trainer.stop_soon(f"stopped by {early[0]}")
         if on_start is not None and trainer.rank == 0:
             on_start(directory, msgspec.structs.replace(loaded, notes=loaded.notes + trainer.baseline_notes))
         _loop(trainer, work)

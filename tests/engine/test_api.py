@@ -1,5 +1,7 @@
 """Claims about calling HybridTrainer at odd moments and with odd things: it does what was asked, or says why not."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import torch
 
 from tests.engine.rig import EAGER, batch_of, network, per_sample
 from trainer_core import HybridTrainer
+from trainer_core.run import train
 from trainer_core.spec.errors import ConfigError, RunError, UserError
+from trainer_core.spec.records import Record, RunStarted
 
 BATCHES = [batch_of(i) for i in range(5)]
 
@@ -65,3 +69,16 @@ def test_a_part_of_another_type_is_refused_by_name(
     with pytest.raises(error, match=words):
         HybridTrainer(loss_fn=per_sample, run_dir=tmp_path / "run", serve=False, **(right | wrong))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_run_is_being_made_stops_it_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    def at_once(record: Record, attempt: int) -> None:
+        if isinstance(record, RunStarted) and not record.resumed_from:
+            os.kill(os.getpid(), number)
+
+    few = {"batch_size": "8"}
+    result = train("digits", run_dir=tmp_path / "run", steps=30, overrides=few, on_record=at_once)
+    assert (result.state, result.because) == ("stopped", f"stopped by {number.name}") and result.step < 30
+    again = train("digits", run_dir=tmp_path / "run", steps=30, resume=True, on_record=at_once)
+    assert (again.state, again.step) == ("finished", 30)
