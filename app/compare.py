@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from app import address
 from app.components import mount
 from app.feed import Feed
 from app.live import MOST_COMPARED
@@ -36,14 +37,17 @@ def compare_page() -> None:
     names = [run.name for run in watch().runs() if run.name != feed.run_dir.name]
     started = feed.snapshot().latest(RunStarted)
     given = Path(started.baseline).name if started is not None and started.baseline else None
-    asked = [name for name in parted(st.query_params.get("with") or "") if name in names]
+    said = st.query_params.get("with")
+    asked = [name for name in parted(said or "") if name in names]
     usual = [given] if given in names else names[:1]
+    key = f"with_{feed.run_dir.name}"
+    st.session_state[key] = asked if asked or said == "" else usual  # it follows the address, also "Back"
     with top:
         chosen = st.multiselect(
-            "Beside it", names, default=asked or usual, max_selections=MOST_COMPARED, width=560,
-            placeholder="choose runs to compare with", key=f"with_{feed.run_dir.name}",
+            "Beside it", names, max_selections=MOST_COMPARED, width=560, key=key,
+            placeholder="choose runs to compare with", on_change=_beside, args=(feed.run_dir.name, None),
         )  # fmt: skip
-    st.query_params["with"] = joined(chosen)
+    address.filled_in("with", joined(chosen))
     mount(feed, "compare", chosen)
     all_runs(feed)
     st.markdown("#### Did prediction pay?")
@@ -94,9 +98,14 @@ def all_runs(feed: Feed) -> None:
 
 def _ticked(run: str, names: list[str], key: str) -> None:
     """Callback of the table: the ticked runs are those beside this one."""
-    chosen = [names[row] for row in st.session_state[key].selection.rows if names[row] != run]
-    st.session_state[f"with_{run}"] = chosen[:MOST_COMPARED]
+    _beside(run, [names[row] for row in st.session_state[key].selection.rows if names[row] != run])
     st.session_state[TICKED] = True
+
+
+def _beside(run: str, chosen: list[str] | None) -> None:
+    """Callback: these runs are put beside ``run``; None: those of the box."""
+    found = st.session_state[f"with_{run}"] if chosen is None else chosen
+    address.chosen(run=run, **{"with": joined(found[:MOST_COMPARED])})
 
 
 def _plain(name: str) -> bool:

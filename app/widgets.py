@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import control
+from app import address, control
 from app.feed import Feed
 from app.figures import now as now_figure
 from app.parts import part
@@ -24,6 +24,8 @@ ASKING = "asking"
 DRAWING = "drawing"
 """Session key: the page's forms are being drawn; the first look at the run since then is part of it."""
 FIRST_READ_S = 3.0
+RUN_BOX = "run_box"
+"""Session key: the run chooser."""
 FRAME = """<style>
 [data-testid="stMainBlockContainer"] { padding: 3.9rem 1.6rem 2rem; }
 @media (max-width: 1150px) {
@@ -34,6 +36,7 @@ FRAME = """<style>
 @media (min-width: 1151px) { [data-testid="stLayoutWrapper"]:has(> .st-key-newest_of_mine) { display: none; } }
 [data-testid="stLayoutWrapper"]:has(> .st-key-newest_of_mine):not(:has([data-testid="stHtml"])) { display: none; }
 [data-testid="stAppDeployButton"] { display: none; }
+[data-testid="stLayoutWrapper"]:has(> [class*="st-key-address_"]) { display: none; }
 </style>"""
 MARK = {
     "working": "●", "paused": "❚❚", "stalled": "▲", "crashed": "✖", "failed": "✖", "finished": "✓", "stopped": "■",
@@ -64,16 +67,18 @@ def choose_run(wait: bool = True) -> Feed | None:
     if asked is not None and asked not in labels:
         st.warning(words.plain(f"There is no run called {asked} in {watched.runs_dir}. Shown: the newest one."))
     names = list(labels)
-    index = names.index(asked) if asked in labels else 0
+    st.session_state[RUN_BOX] = asked if asked in labels else names[0]  # it follows the address, also "Back"
     chosen = st.selectbox(
         "Run",
         names,
-        index=index,
+        key=RUN_BOX,
         format_func=lambda name: labels.get(name, name),
+        on_change=lambda: address.chosen(run=st.session_state[RUN_BOX]),
         width=460,
         label_visibility="collapsed",
     )
-    st.session_state["chosen_run"] = st.query_params["run"] = chosen
+    address.filled_in("run", chosen)
+    st.session_state["chosen_run"] = chosen
     feed = watched.feed(chosen)
     if feed is not None and wait and not feed.wait(FIRST_READ_S):
         part(run_every=1.0)(_still_reading)(feed)

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from app import address
 from app.components import live_page
 from app.feed import Feed
 from app.widgets import FIRST_READ_S
@@ -10,16 +11,17 @@ CHOICE = "metrics_first"
 
 
 def first(_feed: Feed) -> list[str]:
-    """The metrics that were chosen here, or that the address names."""
-    if CHOICE not in st.session_state:
-        st.session_state[CHOICE] = st.query_params.get_all("metric")
+    """The metrics that the address names; the box follows it, also "Back"."""
+    st.session_state[CHOICE] = st.query_params.get_all("metric")
     return list(st.session_state[CHOICE])
 
 
 feed = live_page("health", first)
 if feed is not None and feed.wait(FIRST_READ_S):
-    known = feed.snapshot().side.metrics
-    chosen = [name for name in st.session_state[CHOICE] if name in known]
-    st.session_state[CHOICE] = st.query_params["metric"] = chosen
+    known, run = feed.snapshot().side.metrics, feed.run_dir.name
+    st.session_state[CHOICE] = [name for name in st.session_state[CHOICE] if name in known]
     if known:
-        st.multiselect("Metrics shown first", list(known), key=CHOICE, max_selections=24, width=700)
+        st.multiselect(
+            "Metrics shown first", list(known), key=CHOICE, max_selections=24, width=700,
+            on_change=lambda: address.chosen(run=run, metric=st.session_state[CHOICE]),
+        )  # fmt: skip
