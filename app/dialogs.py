@@ -60,7 +60,7 @@ def remedy_dialog(feed: Feed, name: str, sent: Callable[[], object]) -> None:
     st.session_state[ASKING] = True
     found = plan(feed.snapshot(), name)
     if found is None or not found.lines:
-        st.info(f"{name} would change nothing now: what it sets is at its bound already.")
+        st.info(f"{name}: {found.nothing if found is not None else 'the run has not told its settings yet'}.")
         return
     st.write(f"**{name}**: {found.meaning}")
     st.table([{"what": line.name, "now": line.before, "then": line.after} for line in found.lines])

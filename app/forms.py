@@ -276,7 +276,7 @@ def remedy_form(feed: Feed, ask: Callable[[Feed, str, Callable[[], object]], Non
             return
         st.markdown(f"**{found.meaning}**")
         lines = [f"- {line.name}: {line.before} → **{line.after}**" for line in found.lines]
-        st.markdown("\n".join(lines) or "Nothing would change: what it sets is at its bound already.")
+        st.markdown("\n".join(lines) or f"{found.nothing[:1].upper()}{found.nothing[1:]}.")
         if found.throws_away:
             st.caption(f"Throws away {found.throws_away}.")
         with st.container(horizontal=True, gap="small"):

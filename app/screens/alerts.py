@@ -166,7 +166,7 @@ def _remedy_text(plan: Plan | None) -> str:
     if plan is None:
         return "Nothing of it can be changed while training runs."
     if not plan.lines:
-        return f"Remedy {plan.remedy}: would change nothing, what it sets is at its bound already."
+        return f"Remedy {plan.remedy}: {plan.nothing}."
     cost = f" Throws away {plan.throws_away}." if plan.throws_away else ""
     return f"Remedy {plan.remedy}: {plan.meaning}{cost} "
 

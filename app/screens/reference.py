@@ -127,7 +127,7 @@ def _binds(moment: Moment) -> Binds:
         would = plan(moment.snapshot, row.remedy, moment.config)
         lines = would.lines if would is not None else ()
         values[f"emergency.{row.remedy}"] = "; ".join(line.text for line in lines) or (
-            "nothing: at its bound already" if would is not None else ABSENT
+            (would.cannot or "nothing: at its bound already") if would is not None else ABSENT
         )
         values[f"emergency.{row.remedy}.can"] = bool(lines) and moment.status.state in STEERABLE
     return values

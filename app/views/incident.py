@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.store import Snapshot
 from app.views import words
+from app.views.commands import STEERABLE
 from app.views.settings import present_config
 from trainer_core.spec.commands import CommandState, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.records import AttemptStarted, CommandChanged, Row
@@ -24,16 +25,19 @@ class Incident:
     said: str
     """What happened and what was done."""
     next: str
-    """What there is to do now."""
+    """What there is to do now; empty: nothing."""
 
     @property
     def text(self) -> str:
         """All of it."""
-        return f"{self.said} {self.next}"
+        return f"{self.said} {self.next}".strip()
 
 
-def incident(snapshot: Snapshot) -> Incident | None:
-    """The newest attempt, when the trainer began it by itself and the run is not past it by NEWS_STEPS."""
+def incident(snapshot: Snapshot, state: str = "working") -> Incident | None:
+    """The newest attempt, when the trainer began it by itself and the run is not past it by NEWS_STEPS.
+
+    ``state`` is that of the process (``RunStatus.state``): a run that has ended cannot be paused.
+    """
     rows = snapshot.events[AttemptStarted]
     if not rows or not isinstance(rows[-1].record, AttemptStarted) or snapshot.last is None:
         return None
@@ -47,6 +51,10 @@ def incident(snapshot: Snapshot) -> Incident | None:
     done = [f"went back to step {began.step:,} ({words.several(lost, 'step')} thrown away)", *_set(snapshot, row)]
     said = f"{cause} at step {began.abandoned_step:,}: the trainer {', '.join(done)}."
     times = _times_from(began.step, rows)
+    if state not in (*STEERABLE, "replay"):
+        again = f"It had gone back there {times} times in a row. " if times > 1 else ""
+        look = "" if state == "finished" else "Look at that batch and the learning rate before you go on."
+        return Incident(row.seq, said, again + look)
     if times == 1:
         return Incident(row.seq, said, "Nothing to press. If it comes again: look at that batch and the learning rate.")
     config = present_config(snapshot)

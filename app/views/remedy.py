@@ -8,6 +8,7 @@ from app.views import words
 from app.views.commands import rollback_targets, title
 from app.views.measured import newest
 from app.views.settings import present_config
+from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.commands import (
     ApplyRemedy,
     Command,
@@ -19,6 +20,8 @@ from trainer_core.spec.commands import (
 )
 from trainer_core.spec.config import SETTINGS, Config
 from trainer_core.spec.remedies import REMEDIES
+
+OWN_LOOP = "a training loop of its own cannot carry it out: weights, clipping and phases are not the monitor's"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Plan:
     """Empty: it would change nothing, what it sets is at its bound already."""
     throws_away: str
     """What a rollback in it would cost; empty without one."""
+    cannot: str = ""
+    """Why this run can never carry it out; empty: it can."""
+
+    @property
+    def nothing(self) -> str:
+        """Why it would change nothing; empty: it would."""
+        return "" if self.lines else self.cannot or "would change nothing: what it sets is at its bound already"
 
     @property
     def command(self) -> ApplyRemedy:
@@ -58,14 +68,22 @@ def plan(snapshot: Snapshot, remedy: str, config: Config | None = None) -> Plan 
     config = present_config(snapshot) if config is None else config
     if config is None or remedy not in REMEDIES:
         return None
-    commands = REMEDIES[remedy](config)
+    commands, meaning = REMEDIES[remedy](config), (REMEDIES[remedy].__doc__ or remedy).strip()
+    if snapshot.own_loop and not all(map(_for_any_loop, commands)):
+        return Plan(remedy, meaning, (), "", OWN_LOOP)
     rolled = any(isinstance(command, Rollback) for command in commands)
     targets = rollback_targets(snapshot) if rolled else []
     good = next((target for target in targets if target.good), None)
     lines = tuple(_line(command, snapshot, config, good.step if good is not None else None) for command in commands)
     cost = "" if not rolled else good.cost if good is not None else "unknown: no checkpoint is known to be good"
-    meaning = (REMEDIES[remedy].__doc__ or remedy).strip()
     return Plan(remedy, meaning, lines, cost)
+
+
+def _for_any_loop(command: Command) -> bool:
+    """Whether a loop of the user's own, watched by a Monitor, can carry it out."""
+    if isinstance(command, SetThreshold):
+        return SETTINGS[command.name].section in LIMIT_SECTIONS
+    return isinstance(command, ScaleLearningRate | SetWeightDecay)
 
 
 def _line(command: Command, snapshot: Snapshot, config: Config, good: int | None) -> Before:

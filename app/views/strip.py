@@ -1,11 +1,12 @@
 """The status strip: is it healthy, where is it, and what to do. Pure."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Protocol
 
 from app.store import Snapshot
 from app.theme import ICON
-from app.views import words
+from app.views import resuming, words
 from app.views.alerts import worst
 from app.views.commands import STEERABLE, prediction_locked
 from app.views.incident import incident
@@ -16,17 +17,16 @@ from trainer_core.spec.severity import Severity
 RATE_WINDOW_S = 10.0
 
 ADVICE = {
-    "crashed": ("Go on from the last checkpoint:", "hybrid train {task} --run-dir {run} --resume"),
-    "failed": ("Look at the alerts, mend the cause, then:", "hybrid train {task} --run-dir {run} --resume"),
-    "stopped": ("To go on:", "hybrid train {task} --run-dir {run} --resume"),
-    "stalled": ("No step for a while. Look at the process and the machine before stopping it.", ""),
-    "paused": ("Press Resume on the Control page to go on.", ""),
-    "finished": ("Read the result:", "hybrid report {run}"),
+    "stalled": "No step for a while. Look at the process and the machine before stopping it.",
+    "paused": "Press Resume on the Control page to go on.",
 }
-"""What to do in a state, and the command for it."""
-OWN_LOOP_ADVICE = dict.fromkeys(
-    ("crashed", "failed", "stopped"), ("To go on, start the script again with", "Monitor({run!r}, ..., resume=True)")
-)
+"""What to do in a state that needs no command."""
+RESUME = {
+    "crashed": ("Go on from the last checkpoint:", "To go on from the last checkpoint, start the script again with"),
+    "failed": ("Look at the alerts, mend the cause, then:", "Mend the cause, then start the script again with"),
+    "stopped": ("To go on:", "To go on, start the script again with"),
+}
+"""What comes before the command that goes on, and before the call in a script of the user's own."""
 TONE = {
     "working": "healthy",
     "paused": "caution",
@@ -83,10 +83,9 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     step = last.step if last else 0
     rate = step_rate(snapshot) if status.state in ("working", "replay") else None
     alerts = [life.raised for life in snapshot.side.alerts.open]
-    advice = ADVICE | OWN_LOOP_ADVICE if snapshot.own_loop else ADVICE
-    what, typed = advice.get(status.state, ("", ""))
+    what, typed = _advice(snapshot, status.state, run)
     severity = Severity(max((alert.severity for alert in alerts), default=Severity.HEALTHY))
-    critical, answered = worst(snapshot), incident(snapshot)
+    critical, answered = worst(snapshot), incident(snapshot, status.state)
     if critical is not None and (answered is None or critical.seq > answered.seq):
         answered = None
         said = f"{ICON[critical.severity]} {critical.said} · since step {critical.step:,}"
@@ -98,7 +97,7 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         tone=TONE.get(status.state, "muted"),
         because=status.because,
         advice=what,
-        command=typed.format(task=started.task if started else "TASK", run=run),
+        command=typed,
         phase=None if snapshot.own_loop else snapshot.phase,
         step=words.count(step),
         total=words.count(total),
@@ -116,6 +115,17 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         worst_tone=tone,
         remedy=critical.remedy if critical and answered is None and status.state in STEERABLE else "",
     )
+
+
+def _advice(snapshot: Snapshot, state: str, run: str) -> tuple[str, str]:
+    """What to do now, and what to type or write for it."""
+    if state == "finished":
+        return "Read the result:", shlex.join(["hybrid", "report", run])
+    if state not in RESUME:
+        return ADVICE.get(state, ""), ""
+    typed = resuming.command(snapshot, run)
+    by_command, by_script = RESUME[state]
+    return (by_command, typed) if typed is not None else (by_script, resuming.call(snapshot, run))
 
 
 def step_rate(snapshot: Snapshot) -> float | None:

@@ -112,6 +112,30 @@ def test_when_it_comes_again_from_the_same_step_it_asks_for_a_person() -> None:
     assert again is not None and again.next.startswith("Nothing to press"), "training had got past it"
 
 
+@pytest.mark.parametrize(
+    ("state", "times", "asked"),
+    [
+        ("failed", 2, "It had gone back there 2 times in a row. Look at that batch"),
+        ("crashed", 1, "Look at that batch and the learning rate before you go on."),
+        ("finished", 1, ""),
+    ],
+)
+def test_a_run_that_has_ended_is_not_to_be_paused(state: str, times: int, asked: str) -> None:
+    script = at_the_nan()
+    for _ in range(times):
+        answer(script, 40)
+        script.steps(2)
+    found = incident(seen(script), state)
+    assert (
+        found is not None
+        and found.next.startswith(asked)
+        and "ause" not in found.text
+        and bool(found.next) == bool(asked)
+    )
+    assert said(script, state).worst == f"↶ {found.text}"
+    assert incident(seen(script), "replay") == incident(seen(script))
+
+
 @pytest.mark.parametrize("because", ["rolled back by operator", "resumed"])
 def test_an_attempt_that_was_asked_for_is_no_incident(because: str) -> None:
     script = Script().start().steps(50)

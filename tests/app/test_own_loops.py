@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
 import app
@@ -18,6 +21,7 @@ from app.screens.registry import PAGES
 from app.views.bands import bands
 from app.views.knobs import knobs
 from app.views.lifecycle import OWN_LOOP, lifecycle
+from app.views.remedy import plan
 from app.views.series import Window, line
 from app.views.settings import live_settings
 from app.views.strip import strip
@@ -26,9 +30,13 @@ from tests.app.conftest import told, until
 from tests.app.rows import Script
 from tests.app.test_views import Status, seen
 from trainer_core import Monitor
+from trainer_core.engine.own_commands import supported
+from trainer_core.engine.own_loop import OwnLoop
 from trainer_core.spec.commands import CommandState, SetKnob
+from trainer_core.spec.config import Config
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import KnobDeclared, MetricsMeasured, Row, RunStarted, RunState
+from trainer_core.spec.remedies import REMEDIES
 
 MAIN = Path(app.__file__).with_name("streamlit_app.py")
 DROPOUT = KnobDeclared(0, "dropout", 0.0, 0.5, 0.1, "share", "Dropout of the head.")
@@ -65,6 +73,17 @@ def test_a_loop_without_phases_shows_none() -> None:
     assert all(len(edges) == 0 for edges in bands(snapshot, 0, 100).edges.values())
     sections = {live.setting.section for live in live_settings(snapshot)}
     assert sections == {"divergence_config", "health"}
+
+
+def test_what_a_loop_of_its_own_can_never_carry_out_is_not_offered() -> None:
+    snapshot = seen(own_loop())
+    loop = cast(OwnLoop, SimpleNamespace(optimizer=torch.optim.AdamW([torch.zeros(1)]), save=None))
+    for name, commands in REMEDIES.items():
+        never = any(supported(command, loop) is not None for command in commands(Config()))
+        found = plan(snapshot, name, Config())
+        assert found is not None and bool(found.cannot) is never, f"{name}: as the loop itself says"
+    found = plan(snapshot, "nan_loss")
+    assert found is not None and not found.lines and not found.throws_away and found.nothing == found.cannot
 
 
 def test_a_loop_that_tells_of_every_tenth_step_has_lines_and_its_holes_are_seen() -> None:
