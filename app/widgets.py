@@ -1,5 +1,6 @@
 """What pages are built from: run chooser, command buttons, command list. Computes nothing about training."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -92,8 +93,10 @@ def _still_reading(feed: Feed) -> None:
 
 def _no_runs(runs_dir: Path) -> None:
     st.subheader("No run yet")
-    st.write(f"Nothing in `{runs_dir}` has a journal. Start one, and it appears here by itself:")
-    st.code("hybrid demo\nhybrid train digits --run-dir " + str(runs_dir / "first"), language="bash")
+    there = "Nothing in {} has a journal." if runs_dir.is_dir() else "There is no directory {} yet."
+    st.write(f"{there.format(f'`{runs_dir}`')} Start one, and it appears here by itself:")
+    first = shlex.join(["hybrid", "train", "digits", "--run-dir", str(runs_dir / "first")])
+    st.code(f"hybrid demo\n{first}", language="bash")
     _look_again()
 
 

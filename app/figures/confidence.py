@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.figures.spec import (
+    UNMEASURED,
     Figure,
     Json,
     apart,
@@ -56,10 +57,11 @@ def view(snapshot: Snapshot, look: Look, config: Config | None) -> ConfidenceVie
 def figure(seen: ConfidenceView) -> Figure:
     """The drawing of a view."""
     shapes, labels = _limits(seen.ladder)
+    said = UNMEASURED if seen.confidence.absent else seen.confidence.caption
     return Figure(
         name="confidence",
         title="Confidence",
-        caption=" · ".join(filter(None, (seen.confidence.caption, seen.lowered))),
+        caption=" · ".join(filter(None, (said, seen.lowered))),
         traces=line_traces("confidence", "%{y:.3f}"),
         layout=layout(
             seen.low,

@@ -7,6 +7,7 @@ import numpy as np
 
 from app.figures.confidence import line_columns, line_traces
 from app.figures.spec import (
+    UNMEASURED,
     Figure,
     Json,
     apart,
@@ -63,7 +64,7 @@ def figure(seen: GradientView, zones_whole: bool = False) -> Figure:
     return Figure(
         name="gradient",
         title="Gradient norm",
-        caption=f"{seen.norm.caption} · breaks where no backward pass ran",
+        caption=UNMEASURED if seen.norm.absent else f"{seen.norm.caption} · breaks where no backward pass ran",
         traces=line_traces("gradient norm", "%{y:.3g}"),
         layout=layout(seen.low, seen.high, axis, shapes=[*band_shapes(0.0), *shapes], annotations=labels),
         columns={

@@ -113,18 +113,32 @@ def _rows(seen: LayersView) -> Json:
     axis: Json = {"type": "category", "autorange": "reversed", "categoryarray": names, "showgrid": False}
     if max(map(len, names), default=0) > LONGEST:  # whole names would leave the norms no room; the pointer reads them
         told = names[:: math.ceil(len(names) / MOST_NAMED)]
-        return {**axis, "tickvals": told, "ticktext": [_short(name) for name in told], "tickfont": SMALL}
+        return {**axis, "tickvals": told, "ticktext": _short(told), "tickfont": SMALL}
     if len(names) > MOST_NAMED:
         return axis
     return {**axis, "dtick": 1, "tickfont": SMALL}
 
 
-def _short(name: str) -> str:
-    """The ends of a long name; of a shared row's, those of its first layer."""
-    first, several, _ = name.partition(" … ")
-    half = LONGEST // 2 - 2
-    cut = first if len(first) <= 2 * half + 1 else f"{first[:half]}…{first[-half:]}"
-    return f"{cut} …" if several else cut
+def _short(names: list[str]) -> list[str]:
+    """Long names cut to the room there is; of a shared row's, that of its first layer.
+
+    What all begin with is left out, and words are cut before numbers: those tell one layer from another.
+    """
+    firsts = [name.partition(" … ")[0].split(".") for name in names]
+    same = 0
+    while len(firsts) > 1 and all(len(f) > same + 1 and f[same] == firsts[0][same] for f in firsts):
+        same += 1
+    ends = [" …" if " … " in name else "" for name in names]
+    return [_cut(first[same:], LONGEST - 4) + end for first, end in zip(firsts, ends, strict=True)]
+
+
+def _cut(parts: list[str], most: int) -> str:
+    """A dotted name in at most so many letters: its longest words lose letters first, its ends are kept at last."""
+    for letters in range(max(map(len, parts)), 2, -1):
+        cut = ".".join(p if len(p) <= letters or p.isdigit() else f"{p[: letters - 1]}…" for p in parts)
+        if len(cut) <= most:
+            return cut
+    return f"{cut[: most // 2]}…{cut[-(most // 2 - 1) :]}"
 
 
 def _sharing(seen: LayersView) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from app.figures.confidence import line_columns, line_traces
 from app.figures.spec import (
+    UNMEASURED,
     Figure,
     Json,
     apart,
@@ -38,7 +39,7 @@ def signal(
     log: bool = False,
     note: str = "",
     ideal: float | None = None,
-    unmeasured: str = "not measured in these steps",
+    unmeasured: str = UNMEASURED,
 ) -> Figure:
     """``field`` of the steps. ``ideal`` is a value to aim at, drawn as a quiet line; ``unmeasured`` says why not."""
     low, high = look.window.resolve(snapshot)

@@ -74,9 +74,11 @@ def explosion(snapshot: Snapshot, look: Look, config: Config) -> Figure:
     )
 
 
-def vanishing(snapshot: Snapshot, _look: Look, config: Config) -> Figure:
-    """The weakest layer's largest norm of each stretch of the run."""
+def vanishing(snapshot: Snapshot, look: Look, config: Config) -> Figure:
+    """The weakest layer's largest norm of each stretch of the run; the norm of all where none is told by layer."""
     layers = snapshot.side.layers
+    if layers.empty:
+        return _vanishing_as_a_whole(snapshot, look, config)
     limit = ladders(config)["layer_norm_low"].caution_below or 0.01
     weakest = np.full(len(layers.largest), np.nan)
     known = np.isfinite(layers.largest).any(axis=1) if layers.largest.size else np.zeros(len(weakest), dtype=np.bool_)
@@ -93,6 +95,21 @@ def vanishing(snapshot: Snapshot, _look: Look, config: Config) -> Figure:
         [_line("weakest", "weakest layer", "$measured", 1.6), alone_trace()], 0.0,
         float(x[-1]) + layers.width / 2 if len(x) else 10.0, DECADES,
         {"weakest": drawn, "alone": drawn if len(x) < 4 else _empty()}, steps=False,
+    )  # fmt: skip
+    figure.layout["shapes"], figure.layout["annotations"] = [shape], [{**label, "y": float(np.log10(limit))}]
+    return figure
+
+
+def _vanishing_as_a_whole(snapshot: Snapshot, look: Look, config: Config) -> Figure:
+    low, high = look.window.resolve(snapshot)
+    found = line(snapshot, snapshot.steps, "grad_norm", look.window)
+    limit = ladders(config)["grad_norm"].warning_below or 0.1
+    shape, label = limit_line(limit, f"{limit:g}", Severity.WARNING)
+    known = found.total and not found.absent
+    figure = _figure(
+        "vanishing", "Gradient norm", "of all layers; none is told by itself" if known else "no backward pass yet",
+        [_line("weakest", "gradient norm", "$measured", 1.6), alone_trace()], low, high, DECADES,
+        {"weakest": _bare(found), "alone": found.alone},
     )  # fmt: skip
     figure.layout["shapes"], figure.layout["annotations"] = [shape], [{**label, "y": float(np.log10(limit))}]
     return figure

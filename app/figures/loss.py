@@ -22,6 +22,7 @@ from app.store import NotFinite, Snapshot
 from app.views.bands import Bands, bands
 from app.views.marks import Mark, Marks, marks
 from app.views.series import Line, Look, Series, line
+from trainer_core.spec.records import RunState
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class LossView:
     high: float
     log: bool
     rollbacks: tuple[int, ...]
+    ended: bool
+    """The run said that it is over."""
 
 
 def view(snapshot: Snapshot, look: Look) -> LossView:
     """The loss chart of a snapshot."""
     window = look.window
     low, high = window.resolve(snapshot)
-    found = marks(snapshot, low, high)
+    found, over = marks(snapshot, low, high), snapshot.latest(RunState)
     return LossView(
         measured=line(snapshot, snapshot.steps, "loss", window, ("loss_ema",), smooth=look.smooth),
         predicted=line(snapshot, snapshot.path, "loss", window, ("low", "high"), piece="cycle"),
@@ -54,6 +57,7 @@ def view(snapshot: Snapshot, look: Look) -> LossView:
         high=high,
         log=look.log,
         rollbacks=tuple(mark.step for mark in found.attempts),
+        ended=over is not None and over.state not in ("running", "paused"),
     )
 
 
@@ -139,7 +143,8 @@ def _split_lines(steps: tuple[int, ...]) -> list[Json]:
 
 
 def _split_labels(loss: LossView) -> list[Json]:
-    newest = [mark for mark in loss.marks.attempts if math.isfinite(mark.step)][-8:]
+    by_step = {mark.step: mark for mark in loss.marks.attempts if math.isfinite(mark.step)}  # the newest of each
+    newest = list(by_step.values())[-8:]
     return [
         {"x": mark.step, "y": 0.06, "yref": "paper", "yanchor": "bottom", "xanchor": "left", "xshift": 3,
          "text": mark.text.split(" goes on")[0], "showarrow": False, "font": {"size": 10, "color": "$muted"}}
@@ -150,5 +155,6 @@ def _split_labels(loss: LossView) -> list[Json]:
 def _nothing_yet(loss: LossView) -> list[Json]:
     if loss.measured.total or loss.predicted.total:
         return []
+    said = "no step was taken" if loss.ended else "waiting for the first step"
     middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
-    return [{**middle, "text": "waiting for the first step", "font": {"size": 14, "color": "$muted"}}]
+    return [{**middle, "text": said, "font": {"size": 14, "color": "$muted"}}]

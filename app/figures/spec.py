@@ -21,6 +21,8 @@ from trainer_core.spec.severity import Ladder, Severity
 Json = dict[str, Any]
 
 
+UNMEASURED = "not measured in these steps"
+"""Caption of a chart that has steps and no value."""
 CLOSE = 0.09
 """Share of an axis below which the labels of two limits would cover one another."""
 DECADES: Json = {

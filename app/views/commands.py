@@ -259,7 +259,7 @@ class Target:
         """What will be thrown away."""
         plural = "s" if self.predictions_lost != 1 else ""
         kept = f", {self.predictions_lost} kept prediction{plural} among them" if self.predictions_lost else ""
-        return f"{self.steps_lost:,} steps ({words.duration(self.seconds_lost)} of training{kept})"
+        return f"{words.several(self.steps_lost, 'step')} ({words.duration(self.seconds_lost)} of training{kept})"
 
 
 def rollback_targets(snapshot: Snapshot) -> list[Target]:

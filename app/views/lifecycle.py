@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.store import PHASES, Snapshot
 from app.views import words
+from app.views.phases_machine import plain
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import PhaseChanged, PredictedStretch, StepRecord
 
@@ -65,7 +66,7 @@ def lifecycle(snapshot: Snapshot) -> Lifecycle:
 
 def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None, total: int) -> Node:
     tally = snapshot.tallies[phase]
-    said = f"{words.count(tally.steps)} steps · {words.share(tally.steps, total)}" if tally.steps else "not yet"
+    said = f"{words.several(tally.steps, 'step')} · {words.share(tally.steps, total)}" if tally.steps else "not yet"
     times = tally.entered or -1
     if snapshot.phase is not phase:
         return Node(
@@ -74,6 +75,8 @@ def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None, total: 
     inside, budget = _position(snapshot.last, phase, newest)
     if budget is None:
         return Node(phase, True, f"step {words.count(inside)}, no fixed length", "", 0.0, said, times)
+    if inside > budget == 0:  # nothing was planned
+        return Node(phase, True, f"step {words.count(inside)}", "", 1.0, said, times)
     if inside > budget:  # a full phase goes on for as long as its guards do not let it go
         return Node(phase, True, f"step {words.count(inside)}, {words.count(budget)} planned", "", 1.0, said, times)
     left, done = budget - inside, inside / budget if budget else 1.0  # a phase of no step of its own passes at once
@@ -101,6 +104,8 @@ def _cause(newest: PhaseChanged | None) -> str:
 
 def _verdicts(snapshot: Snapshot) -> str:
     kept, undone = snapshot.verdicts.kept, snapshot.verdicts.undone
+    if not kept + undone and plain(snapshot):
+        return "A plain run, to compare others with: prediction is locked."
     if not kept + undone:
         return "No prediction has been tried yet."
     return f"Predictions: {kept + undone:,} tried · {kept:,} kept · {undone:,} undone"

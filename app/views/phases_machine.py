@@ -7,7 +7,7 @@ said when it was left. It knows no colour and no figure.
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from trainer_core.spec.transitions import TRANSITIONS, Transition, explain, guar
 
 OPERATOR = "operator"
 """Cause of the rows that only a command takes."""
+PLAIN = "locked from the start: a plain run"
 LOOK_BACK = 2000
 """Steps among which the newest one of a phase is looked for."""
 CHANGES_BACK = 16
@@ -84,17 +85,30 @@ def machine(snapshot: Snapshot, config: Config | None) -> Machine:
 
 def locked(snapshot: Snapshot) -> bool:
     """Whether prediction is locked: by the newest command, or from the first step on in a plain run."""
-    asked = any(
-        change.state is CommandState.APPLIED and isinstance(change.command, LockPrediction)
-        for change in snapshot.of(CommandChanged)
-    )
+    return plain(snapshot) or prediction_locked(snapshot)
+
+
+def plain(snapshot: Snapshot) -> bool:
+    """Whether prediction is locked because it is a plain run, and no operator has said otherwise."""
     started = snapshot.latest(RunStarted)
-    return prediction_locked(snapshot) if asked else started is not None and started.plain
+    return (
+        started is not None
+        and started.plain
+        and not any(
+            change.state is CommandState.APPLIED and isinstance(change.command, LockPrediction)
+            for change in snapshot.of(CommandChanged)
+        )
+    )
 
 
 def standing(snapshot: Snapshot, phase: Phase, config: Config | None) -> Standing:
     """The guards out of ``phase``."""
-    return _live(snapshot, phase, config) if snapshot.phase is phase else _left(snapshot, phase, config)
+    found = _live(snapshot, phase, config) if snapshot.phase is phase else _left(snapshot, phase, config)
+    answer = found.answers.get("unlocked")
+    if answer is not None and not answer.holds and plain(snapshot):
+        answers = {**found.answers, "unlocked": Answer(False, PLAIN)}
+        return replace(found, answers=answers)
+    return found
 
 
 def _live(snapshot: Snapshot, phase: Phase, config: Config | None) -> Standing:

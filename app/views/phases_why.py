@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from app.store import Snapshot
 from app.views import words
 from app.views.lifecycle import OWN_LOOP
-from app.views.phases_machine import OPERATOR, Machine, Standing, locked
+from app.views.phases_machine import OPERATOR, Machine, Standing, locked, plain
 from trainer_core.spec.config import Config
 from trainer_core.spec.guards import Answer
 from trainer_core.spec.phases import Phase
@@ -14,7 +14,6 @@ from trainer_core.spec.records import (
     PredictedStretch,
     PredictionProbed,
     ProgressCompared,
-    RunStarted,
     StepRecord,
 )
 from trainer_core.spec.transitions import TRANSITIONS, Effect, Transition, guard_name
@@ -109,8 +108,7 @@ def _warmup(snapshot: Snapshot, standing: Standing, config: Config | None) -> tu
 def _full(snapshot: Snapshot, standing: Standing, config: Config | None) -> tuple[str, str]:
     last, more = snapshot.last, last_look(snapshot)
     if locked(snapshot):
-        started = snapshot.latest(RunStarted)
-        if started is not None and started.plain:
+        if plain(snapshot):
             return "Prediction is locked: a plain run, to compare others with.", ""
         return "Prediction is locked by an operator: unlock it on the Control page.", more
     if not isinstance(last, StepRecord) or last.phase is not Phase.FULL or last.full_needed is None:

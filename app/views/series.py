@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from app.store import Snapshot
 from app.table import F64, I64, Picked, Table
+from app.views import words
 from trainer_core.spec.records import AttemptStarted
 
 BUDGET = 1000
@@ -98,9 +99,15 @@ class Line:
         return Series({"x": self.kept.columns["x"], "y": self.kept.columns["smooth"]}, seq=self.kept.seq)
 
     @property
+    def absent(self) -> bool:
+        """There are steps, and none of them measured it."""
+        return self.total > 0 and not any(np.isfinite(s.columns["y"]).any() for s in (self.kept, self.abandoned))
+
+    @property
     def caption(self) -> str:
         """How many points are drawn, and of how many when some are left out."""
-        return f"{self.shown:,} of {self.total:,} points" if self.shown < self.total else f"{self.total:,} points"
+        total = words.several(self.total, "point")
+        return f"{self.shown:,} of {total}" if self.shown < self.total else total
 
 
 def line(

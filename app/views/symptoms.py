@@ -9,6 +9,7 @@ from app.store import Snapshot
 from app.views import words
 from app.views.measured import newest
 from app.views.needed import needed
+from app.views.phases_machine import locked
 from trainer_core.spec.config import Config
 from trainer_core.spec.ladders import ladders
 from trainer_core.spec.phases import Phase
@@ -56,6 +57,8 @@ def little_saved(snapshot: Snapshot, config: Config) -> Said:
     last = snapshot.last
     if last is None or snapshot.phase is Phase.WARMUP or last.step < 2 * config.hybrid_trainer_config.warmup_steps:
         return None, "warmup is not long over"
+    if snapshot.own_loop or locked(snapshot):
+        return None, "this run predicts nothing"
     saved = max(0.0, 1 - snapshot.backward_passes / last.step) if last.step else 0.0
     return saved < FEW_SAVED, f"{saved:.0%} of backward passes saved"
 
@@ -74,7 +77,9 @@ def diverged_lately(snapshot: Snapshot, _config: Config) -> Said:
     since = newest(snapshot, "since_divergence").value
     if snapshot.last is None:
         return None, "no step yet"
-    return (False, "none so far") if since is None else (since <= 50, f"the last one {since:,.0f} steps ago")
+    if since is None:
+        return False, "none so far"
+    return since <= 50, f"the last one {words.several(round(since), 'step')} ago"
 
 
 def spikes_in_predict(snapshot: Snapshot, config: Config) -> Said:

@@ -15,7 +15,7 @@ from plotly import graph_objects as go
 import app
 from app.figures import commands as commands_figure
 from app.figures import confidence, gradient, lifecycle, loss
-from app.figures.spec import Figure, decades
+from app.figures.spec import UNMEASURED, Figure, decades
 from app.screens.registry import PAGES
 from app.store import Snapshot, Store
 from app.theme import TOKENS, tokens
@@ -27,7 +27,7 @@ from app.wire import figure_change, numbers, overlap, positions
 from tests.app.rows import Script, cycled
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import PredictionProbed
+from trainer_core.spec.records import PredictionProbed, RunState
 
 
 def seen(script: Script) -> Snapshot:
@@ -113,6 +113,36 @@ def test_nan_losses_are_marked() -> None:
     drawn = loss.figure(loss.view(seen(script), Look(Window()))).columns["mark_nan"]
     assert drawn.columns["x"].tolist() == [11.0]
     assert drawn.texts == ("loss is NaN or infinite for 3 steps from 11",)
+
+
+def test_a_run_without_a_step_waits_for_one_only_while_it_may_come() -> None:
+    def middle(script: Script) -> str:
+        (said,) = loss.figure(loss.view(seen(script), Look(Window()))).layout["annotations"]
+        return str(said["text"])
+
+    script = Script().start()
+    script.say(RunState(0, "running", "training begins"))
+    assert middle(script) == "waiting for the first step"
+    script.say(RunState(0, "stopped", "the training loop ended"))
+    assert middle(script) == "no step was taken"
+
+
+def test_attempts_from_the_same_step_have_one_label() -> None:
+    script = Script().start().steps(30)
+    for step in (20, 10, 10, 10):
+        script.roll_back(step, "not_finite (NaN or Inf)")
+        script.steps(2)
+    script.steps(20)
+    labels = [note["text"] for note in loss.figure(loss.view(seen(script), Look(Window()))).layout["annotations"]]
+    assert [label for label in labels if "attempt" in label] == ["attempt 2", "attempt 5"]
+
+
+def test_what_no_step_measured_is_not_counted_as_points() -> None:
+    shown = seen(Script().start().steps(30, confidence=None, grad_norm=None))
+    assert confidence.figure(confidence.view(shown, Look(Window()), present_config(shown))).caption == UNMEASURED
+    assert gradient.figure(gradient.view(shown, Look(Window()), present_config(shown))).caption == UNMEASURED
+    shown = seen(Script().start().steps(1))
+    assert confidence.figure(confidence.view(shown, Look(Window()), present_config(shown))).caption == "1 point"
 
 
 def test_a_down_sampled_chart_says_how_much_it_shows() -> None:

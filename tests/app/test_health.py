@@ -15,6 +15,7 @@ from app.feed import Connection
 from app.figures import health_layers as layer_figures
 from app.figures.health_losses import validations
 from app.figures.health_rate import figure as rate_figure
+from app.figures.health_signs import vanishing
 from app.live import chosen_metrics
 from app.screens.health import METRICS, PAGE, binds, lists
 from app.screens.page import Moment
@@ -279,8 +280,33 @@ def test_long_names_of_layers_leave_room_for_their_norms() -> None:
     shown = health_layers.view(seen(script.steps(2, layer_grad_norms=(1.0,) * 100)), Config())
     for figure in (layer_figures.bars(shown), layer_figures.heatmap(shown)):
         axis = figure.layout["yaxis"]
-        assert axis["ticktext"][0] == "model.layers.…q_proj.weight …" and len(axis["ticktext"]) == 25
+        assert axis["ticktext"][0] == "0.self_attn.q_proj.weight …" and len(axis["ticktext"]) == 25
+        assert len(set(axis["ticktext"])) == 25, "a name that is told of several rows tells none"
         assert set(axis["tickvals"]) <= set(shown.rows) and figure.traces[0]["categories"] == list(shown.rows)
+
+
+def test_names_that_differ_in_their_middle_are_told_apart() -> None:
+    script = Script().start()
+    names = tuple(
+        f"encoder.stages_of_the_encoder.{i // 25}.residual_blocks_of_this_stage.{i % 25}.attention_projection.weight"
+        for i in range(250)
+    )
+    script.rows[0] = script.rows[0].__class__(
+        1, script.time, 1, msgspec.structs.replace(script.rows[0].record, layers=names)
+    )
+    shown = health_layers.view(seen(script.steps(2, layer_grad_norms=(1.0,) * 250)), Config())
+    told = layer_figures.bars(shown).layout["yaxis"]["ticktext"]
+    assert len(set(told)) == len(told) and max(map(len, told)) <= layer_figures.LONGEST
+
+
+def test_a_run_that_tells_no_norms_by_layer_shows_the_norm_of_all_where_gradients_vanish() -> None:
+    script = Script().start().steps(30, grad_norm=0.02)
+    figure = vanishing(seen(script), Look(Window()), Config())
+    assert figure.title == "Gradient norm" and figure.caption == "of all layers; none is told by itself"
+    assert set(figure.columns["weakest"].columns["y"]) == {0.02}
+    assert figure.layout["annotations"][0]["y"] == pytest.approx(-1), "the limit of the whole norm"
+    nothing = vanishing(seen(Script().start()), Look(Window()), Config())
+    assert nothing.caption == "no backward pass yet"
 
 
 def test_a_layer_s_nan_is_marked_and_what_was_not_measured_is_a_gap() -> None:

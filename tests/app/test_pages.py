@@ -48,6 +48,16 @@ def test_an_unknown_run_in_the_address_is_said(
     assert "There is no run called gone" in shown.warning[0].value
 
 
+def test_a_directory_that_does_not_exist_is_said_to_be_missing(runs_dir: Path) -> None:
+    def said() -> str:
+        return str(AppTest.from_file(str(MAIN), default_timeout=20).run().markdown[0].value)
+
+    runs_dir.rmdir() if runs_dir.exists() else None
+    assert said().startswith(f"There is no directory `{runs_dir}` yet.")
+    runs_dir.mkdir()
+    assert said().startswith(f"Nothing in `{runs_dir}` has a journal.")
+
+
 ODD = "lr__1e-3, <b>x [a](b) %41&x=1#漢字"
 """A run's name may be anything that a folder's may."""
 

@@ -3,9 +3,11 @@
 import msgspec
 
 from app.store import Snapshot, Store
+from app.views.lifecycle import lifecycle
 from app.views.phases_machine import locked, machine, reasons, standing
 from app.views.phases_why import Why, why
 from app.views.settings import present_config
+from app.views.symptoms import little_saved
 from tests.app.rows import Script, cycled
 from tests.app.test_own_loops import own_loop
 from tests.app.test_views import seen
@@ -143,7 +145,10 @@ def test_a_plain_run_is_locked_until_somebody_unlocks_it() -> None:
     assert isinstance(started, RunStarted)
     script.rows[0] = Row(1, script.rows[0].time, 1, msgspec.structs.replace(started, plain=True))
     assert head(script).answer == "Prediction is locked: a plain run, to compare others with."
-    assert next(line for line in head(script).lines if "locked" in line.text).holds is False
+    line = next(line for line in head(script).lines if "locked" in line.text)
+    assert line.holds is False and line.detail == "locked from the start: a plain run"
+    assert lifecycle(seen(script)).verdicts == "A plain run, to compare others with: prediction is locked."
+    assert little_saved(seen(script.steps(300)), Config()) == (None, "this run predicts nothing")
     script.command(LockPrediction(locked=False), CommandState.APPLIED)
     assert not locked(seen(script))
 

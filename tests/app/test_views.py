@@ -93,6 +93,8 @@ def test_a_phase_of_no_step_of_its_own_is_drawn_for_the_moment_that_it_is_there(
     script.enter(Phase.FULL, 0)
     node = lifecycle(seen(script)).nodes[Phase.FULL]
     assert (node.active, node.progress, node.left, node.done) == (True, "step 0 of 0", "0 left", 1.0)
+    node = lifecycle(seen(script.steps(1, budget=0))).nodes[Phase.FULL]
+    assert (node.progress, node.tally) == ("step 1", "1 step · 17 %"), "nothing was planned"
 
 
 def test_the_measured_line_breaks_where_steps_were_predicted() -> None:

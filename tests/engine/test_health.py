@@ -294,6 +294,14 @@ def test_a_share_of_full_steps_is_not_counted_while_prediction_is_locked() -> No
     assert health.signals(step(2001), Config(), True)["full_share"] is None
 
 
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_confidence_that_nobody_waits_for_raises_nothing(tmp_path: Path, locked: bool) -> None:
+    rig = Rig(tmp_path, steps=300, confidence_threshold=1.0).begin()
+    rig.engine.locked = locked
+    rig.until_step(290)
+    assert any(alert.rule == "confidence" for alert in rig.of(AlertRaised)) is not locked
+
+
 def test_health_signals_are_all_there_and_their_memory_is_plain_values(tmp_path: Path) -> None:
     health = cycles(20)
     assert set(signals(health, step(900, layer_grad_norms=(0.5, 2.0)))) == set(HEALTH_SIGNALS)

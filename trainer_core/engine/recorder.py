@@ -70,7 +70,8 @@ class Recorder:
     def _judge_health(self, record: StepRecord) -> None:
         config, finite = self._engine.config, self._engine.last.finite
         signals = self.health.signals(record, config, self._engine.locked)
-        self.alarms.check(record, finite, config, signals)
+        judged = {**signals, "confidence": None} if self._engine.locked else signals  # nobody waits for it then
+        self.alarms.check(record, finite, config, judged)
         told = self.health.told(record.step, signals)
         if told is not None:
             self.say(told)
