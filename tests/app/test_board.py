@@ -125,6 +125,16 @@ def test_rows_that_came_after_another_s_glance_are_seen_at_once() -> None:
     assert one.held["rows"] == 6 and other.held["rows"] == 7
 
 
+def test_nobody_is_given_the_glance_again_that_he_has_seen() -> None:
+    script, store = Script().start().steps(5), Store()
+    store.append(script.rows)
+    board = Board(Still(store), Counting().page)
+    first = board.glance(T0)
+    assert board.glance(T0 + SAME_GLANCE_S / 2) is first, "good enough for another"
+    second = board.glance(T0 + SAME_GLANCE_S / 2, first)
+    assert second is not first and board.glance(T0 + SAME_GLANCE_S) is second
+
+
 def test_who_missed_a_glance_is_sent_what_it_said() -> None:
     def binds(moment: Moment) -> Binds:
         return {"rows": moment.snapshot.last_seq, "many": moment.snapshot.last_seq > 6}

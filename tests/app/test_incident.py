@@ -112,6 +112,27 @@ def test_when_it_comes_again_from_the_same_step_it_asks_for_a_person() -> None:
     assert again is not None and again.next.startswith("Nothing to press"), "training had got past it"
 
 
+def test_only_what_the_trainer_set_by_itself_and_only_its_own_attempts_are_told_of() -> None:
+    script = at_the_nan()
+    answer(script, 40)
+    for number, actor in enumerate(("operator", "trainer")):
+        command = SetGradientClip(0.5) if actor == "operator" else ScaleLearningRate(0.5)
+        script.say(CommandChanged(40, script.phase, f"late-{number}", command, CommandState.APPLIED, actor,
+                                  len(script.rows), before="1", after="0.5"))  # fmt: skip
+    found = incident(seen(script))
+    assert found is not None and found.said.endswith("learning rate 0.001 → 0.0001, gradient clip off → 1.")
+    other = at_the_nan()
+    answer(other, 40, clip=("1", "1"))
+    other.say(CommandChanged(40, other.phase, "late", SetGradientClip(0.5), CommandState.APPLIED, "operator", 99,
+                             before="1", after="0.5"))  # fmt: skip
+    found = incident(seen(other))
+    assert found is not None and "clip" not in found.said
+    script.roll_back(40, "rolled back by operator")
+    answer(script, 40)
+    again = incident(seen(script))
+    assert again is not None and again.next.startswith("Nothing to press"), "between them a person went back"
+
+
 @pytest.mark.parametrize(
     ("state", "times", "asked"),
     [
