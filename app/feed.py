@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.store import KINDS, LATEST, Snapshot, Store
+from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
@@ -134,10 +135,16 @@ class Feed:
                 self._follow_until_replaced()
                 failures = 0
             except Exception as error:  # the banner is where it belongs: watching must go on whatever it was
-                self.connection = Connection(f"{type(error).__name__}: {error}", whole=self.connection.whole)
+                self.connection = Connection(self._said(error), whole=self.connection.whole)
                 self._at_present()
                 self._closing.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
+
+    def _said(self, error: Exception) -> str:
+        """What went wrong, for the banner; this project's own errors are sentences."""
+        if not self.run_dir.is_dir():
+            return f"{self.run_dir} is gone: deleted or moved. Shown is what had been read of it."
+        return str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
 
     def _follow_until_replaced(self) -> None:
         """Follow until closed, or until another file has taken the journal's place."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.bench.ticks import Still
-from app.board import SAME_DRAWING_S, SAME_GLANCE_S, Board
+from app.board import MOST_DRAWINGS, SAME_DRAWING_S, SAME_GLANCE_S, Board
 from app.feed import Feed
 from app.figures import loss
 from app.figures.lifecycle import Binds
@@ -17,7 +17,7 @@ from app.screen import Ask, Screen
 from app.screens.page import LivePage, Moment
 from app.screens.registry import PAGES
 from app.store import Store
-from app.views.series import Look
+from app.views.series import Look, Window
 from app.wire import Message
 from tests.app.rows import Script, cycled
 from tests.app.test_figures import points
@@ -152,6 +152,22 @@ def test_who_missed_a_glance_is_sent_what_it_said() -> None:
     assert one.held == other.held and other.held["many"] is True
 
 
+def test_tables_are_worked_out_once_a_second_also_when_nothing_happens() -> None:
+    asked: list[float] = []
+
+    def tables(moment: Moment) -> tuple[Binds, dict[str, Any]]:
+        asked.append(moment.now)
+        return {}, {}
+
+    script, store = Script().start().steps(5), Store()
+    store.append(script.rows)
+    board = Board(Still(store), LivePage("page", str, tables=tables))
+    for tenth in range(25):
+        store.append(script.steps(1).rows if tenth % 2 else [])
+        board.glance(T0 + tenth / 10)
+    assert asked == [T0, T0 + 1.0, T0 + 2.0]
+
+
 def test_a_drawing_is_shared_for_a_moment_and_nobody_is_given_his_own_again() -> None:
     counting, script, store = Counting(), Script().start().steps(5), Store()
     store.append(script.rows)
@@ -183,6 +199,45 @@ def test_another_look_at_the_same_run_is_another_drawing() -> None:
     near.look(T0)
     far.look(T0)
     assert (near.held["loss measured"]["x"][0], far.held["loss measured"]["x"][0]) == (40, 1)
+
+
+def test_only_so_many_drawings_are_kept_and_those_that_were_looked_at_last() -> None:
+    counting, store = Counting(), Store()
+    store.append(Script().start().steps(50).rows)
+    board = Board(Still(store), counting.page)
+    looks = [Look(Window(last=last)) for last in range(1, MOST_DRAWINGS + 2)]
+    drawn = [board.drawing(look, 0, T0) for look in looks]
+    assert board.drawing(looks[-1], 0, T0) is drawn[-1] and board.drawing(looks[1], 0, T0) is drawn[1]
+    assert board.drawing(looks[0], 0, T0) is not drawn[0]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("none"), KeyError("phase"), TypeError("odd"), ValueError("nan")])
+def test_a_figure_that_cannot_be_drawn_says_so_and_the_log_has_it_once(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_moment: Moment, _look: Look) -> Figure:
+        raise error
+
+    store, name = Store(), f"broken_{type(error).__name__}"
+    store.append(Script().start().steps(5).rows)
+    board = Board(Still(store), LivePage("page", str, figures={name: broken}))
+    for last in (1, 2):
+        figure, _ = board.drawing(Look(Window(last=last)), 0, T0).change(name, None)
+        assert figure.caption.startswith(f"cannot be drawn now ({type(error).__name__}: ")
+    assert [record.getMessage() for record in caplog.records] == [f"{name} of bench cannot be drawn"]
+
+
+def test_what_happens_in_a_run_beside_it_is_something_that_happened() -> None:
+    counting, beside, store = Counting(), Store(), Store()
+    script = Script().start().steps(5)
+    for each in (store, beside):
+        each.append(script.rows)
+    board = Board(Still(store), counting.page, (Still(beside),))
+    board.glance(T0)
+    board.glance(T0 + 1)
+    beside.append(script.steps(1).rows)
+    board.glance(T0 + 2)
+    assert counting.asked == ["binds", "binds"]
 
 
 class Heard(Feed):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -87,6 +88,24 @@ def test_an_error_is_shown_and_then_goes_away(watching: Callable[..., Feed]) -> 
     until(lambda: feed.store.last_seq == len(rows), 5, "it goes on")
     until(lambda: feed.connection.error is None, 5, "the error goes away")
     assert journal.opened == [0, 10], "it goes on behind what it has"
+
+
+def test_a_run_that_is_deleted_while_somebody_looks_is_said_to_be_gone_and_stays_on_the_page(
+    written_run: Callable[[str, Script], Path],
+) -> None:
+    run_dir = written_run("run", cycled(2))
+    feed = Feed(run_dir)
+    try:
+        until(lambda: feed.store.last_seq == len(cycled(2).rows), 10, "it has been read")
+        shutil.rmtree(run_dir)
+        until(lambda: feed.connection.error, 10, "it is said")
+        assert feed.connection.error == f"{run_dir} is gone: deleted or moved. Shown is what had been read of it."
+        assert feed.snapshot().steps.length
+        run_dir.mkdir()
+        no_journal = f"{run_dir} is not a run directory: it has no journal.db"
+        until(lambda: feed.connection.error == no_journal, 10, "a directory without a journal is another thing")
+    finally:
+        feed.close()
 
 
 def test_another_journal_replaces_what_was_known(watching: Callable[..., Feed], tmp_path: Path) -> None:
