@@ -1,8 +1,12 @@
-"""Claims about the Dockerfile that need no container: what it copies is there, what it installs exists."""
+"""Claims about the Dockerfile that need no container: what it copies is there, what it installs and starts exists."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
+
+from tests.conftest import Hybrid
+from trainer_core.tasks import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
@@ -33,3 +37,18 @@ def test_each_target_installs_an_extra_that_exists_as_an_own_user() -> None:
     assert installed == ["train", "dashboard"] and set(installed) <= set(extras)
     assert [line.split(" AS ")[1] for line in said("FROM")] == ["base", "trainer", "dashboard"]
     assert said("USER") == ["hybrid", "hybrid"]
+
+
+def test_each_target_starts_a_command_that_exists_in_a_directory_that_its_user_may_write(hybrid: Hybrid) -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert [json.loads(line) for line in said("ENTRYPOINT")] == [["hybrid"], ["hybrid"]] and "hybrid" in scripts
+    train, dashboard = (json.loads(line) for line in said("CMD"))
+    for words in (train, dashboard):
+        shown = hybrid(words[0], "--help")
+        assert shown.returncode == 0 and all(word in shown.stdout for word in words if word.startswith("--"))
+    assert train[1] in BUILT_IN and train[-1].startswith("/runs/") and dashboard[1] == "/runs"
+    assert "mkdir /runs && chown hybrid:hybrid /runs" in said("RUN")[0] and said("VOLUME") == ["/runs"]
+
+
+def test_the_dashboard_s_image_is_not_built_with_torch_in_it() -> None:
+    assert "! python -c 'import torch'" in next(line for line in said("RUN") if "[dashboard]" in line)
