@@ -82,7 +82,7 @@ class Checkpoints:
         temporary, final = self._directory / f".tmp-{name}", self._directory / name
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        done = {"format": FORMAT, "step": step, "attempt": attempt, "good": good, "best": best}
+        done: dict[str, Any] = {"format": FORMAT, "step": step, "attempt": attempt, "good": good, "best": best}
         done["saved"] = self._clock()
         try:
             _write(temporary, model.state_dict(), state, done)
