@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.engine.rig import Rig, batch_of, per_sample
+from trainer_core.engine.buffers import named, put_back
 from trainer_core.engine.predicting import undo
 from trainer_core.spec.errors import CheckpointError, UserError
 from trainer_core.spec.phases import Phase
@@ -56,6 +57,20 @@ def test_an_undone_prediction_puts_back_buffers_of_another_shape(tmp_path: Path,
     assert len(buffers(model)["seen"]) >= 9 and buffers(model)["late"] is not None and "newest" in buffers(model)
     undo(rig.engine, "test")
     assert buffers(model) == before and torch.equal(model.head.weight, weights)
+
+
+def test_a_list_of_buffers_of_an_earlier_version_goes_to_its_places() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3), Remembers(True))
+    model[1].running_mean = model[0].running_mean  # one buffer under two names
+    kept = [buffer.clone() for buffer in model.buffers()]
+    assert kept and all(isinstance(buffer, Tensor) for buffer in kept)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for buffer in model.buffers():
+            buffer.add_(1)
+    put_back(model, named(model, kept), torch.device("cpu"))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert "late" in model[2]._buffers and model[2]._buffers["late"] is None
 
 
 def test_a_rollback_puts_back_buffers_of_another_shape(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A model's buffers, kept and put back also where training changed their shape: a cache, a history. Moves no weight."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,12 @@ Buffers = dict[str, Tensor | None]
 def kept(model: nn.Module, copy: Callable[[Tensor], Tensor]) -> Buffers:
     """Copies of the buffers as they are now."""
     return {name: None if buffer is None else copy(buffer) for name, _, _, buffer in _slots(model)}
+
+
+def named(model: nn.Module, values: Sequence[Tensor]) -> Buffers:
+    """What an earlier version kept as a list, in the order of ``model.buffers()``."""
+    found = {id(buffer): value for buffer, value in zip(model.buffers(), values, strict=False)}
+    return {name: None if buffer is None else found.get(id(buffer)) for name, _, _, buffer in _slots(model)}
 
 
 @torch.no_grad()

@@ -45,11 +45,12 @@ class Snapshot:
         return {"weights": self.weights_P, "buffers": self.buffers, "optimizer": self.optimizer}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device) -> "Snapshot":
+    def from_state(cls, state: dict[str, Any], model: nn.Module, device: torch.device) -> "Snapshot":
         snapshot = cls.__new__(cls)
         snapshot._where = device
         snapshot.weights_P = state["weights"].to(device)
-        snapshot.buffers = {name: None if b is None else b.to(device) for name, b in state["buffers"].items()}
+        held = state["buffers"] if isinstance(state["buffers"], dict) else buffers.named(model, state["buffers"])
+        snapshot.buffers = {name: None if b is None else b.to(device) for name, b in held.items()}
         snapshot.optimizer = state["optimizer"]
         return snapshot
 

@@ -76,7 +76,7 @@ def restore(engine: "Engine", state: dict[str, Any]) -> None:
         getattr(engine, name).load_state_dict(state[name])
     engine.flight = Flight.from_state(state["flight"], device) if state["flight"] else None
     engine.shadow = Flight.from_state(state["shadow"], device) if state["shadow"] else None
-    engine.snapshot = Snapshot.from_state(state["snapshot"], device) if state["snapshot"] else None
+    engine.snapshot = Snapshot.from_state(state["snapshot"], engine.model, device) if state["snapshot"] else None
     for name in _COUNTERS:
         setattr(engine, name, state["counters"][name])
     engine.phase = Phase(state["phase"])
