@@ -24,6 +24,10 @@ from app.views.marks import Mark, Marks, marks
 from app.views.series import Line, Look, Series, line
 from trainer_core.spec.records import RunState
 
+_FLAT = 3.0
+"""What was rolled back may be so many times as high as the living line before the axis leaves it out."""
+_HEADROOM = 1.1
+
 
 @dataclass(frozen=True)
 class LossView:
@@ -40,6 +44,13 @@ class LossView:
     rollbacks: tuple[int, ...]
     ended: bool
     """The run said that it is over."""
+
+    @property
+    def above(self) -> tuple[float, float] | None:
+        """(top of the axis, highest abandoned loss) where what was rolled back would press the living line flat."""
+        living = _top(self.measured.kept, self.predicted.kept)
+        gone = _top(self.measured.abandoned, self.predicted.abandoned)
+        return None if self.log or living is None or gone is None or gone <= _FLAT * living else (living, gone)
 
 
 def view(snapshot: Snapshot, look: Look) -> LossView:
@@ -64,12 +75,15 @@ def view(snapshot: Snapshot, look: Look) -> LossView:
 def figure(loss: LossView) -> Figure:
     """The drawing of a view."""
     measured, predicted = loss.measured, loss.predicted
+    above = loss.above
+    high = f" · abandoned up to {above[1]:.3g}, above the axis (log shows it)" if above else ""
     merged = f" · bands: main phase of every {loss.bands.cell:,.0f} steps" if loss.bands.merged else ""
     scale = {"type": "log" if loss.log else "linear", "title": {"text": "loss", "standoff": 6}, "nticks": 7}
+    scale["autorangeoptions"] = {"clipmax": above[0] * _HEADROOM} if above else {}
     return Figure(
         name="loss",
         title="Loss",
-        caption=f"measured {measured.caption} · predicted {predicted.caption}{merged}",
+        caption=f"measured {measured.caption} · predicted {predicted.caption}{high}{merged}",
         traces=_traces(),
         layout=layout(
             loss.low,
@@ -128,6 +142,12 @@ def _smooth(measured: Line) -> Series:
         return measured.smoothed
     kept = measured.kept
     return Series({"x": kept.columns["x"], "y": kept.columns["loss_ema"]}, seq=kept.seq)
+
+
+def _top(*series: Series) -> float | None:
+    """The highest finite loss that is more than nothing; None without one."""
+    found = [values[np.isfinite(values)].max(initial=0.0) for values in (each.columns["y"] for each in series)]
+    return float(max(found)) or None
 
 
 def _mark_series(found: list[Mark]) -> Series:

@@ -137,6 +137,24 @@ def test_attempts_from_the_same_step_have_one_label() -> None:
     assert [label for label in labels if "attempt" in label] == ["attempt 2", "attempt 5"]
 
 
+def test_what_was_rolled_back_does_not_press_the_living_line_flat() -> None:
+    def drawn(script: Script, log: bool = False) -> tuple[object, str]:
+        figure = loss.figure(loss.view(seen(script), Look(Window(), log=log)))
+        return figure.layout["yaxis"]["autorangeoptions"], figure.caption
+
+    script = Script().start().steps(20, loss=2.0)
+    script.steps(5, loss=1e6)
+    options, caption = drawn(script)
+    assert options == {} and "above" not in caption, "what the run stands on is shown whole"
+    script.roll_back(20)
+    options, caption = drawn(script.steps(20, loss=1.5))
+    assert options == {"clipmax": pytest.approx(2.2)} and "abandoned up to 1e+06, above the axis" in caption
+    assert drawn(script, log=True)[0] == {}, "there it is in nobody's way"
+    near = Script().start().steps(20, loss=2.0)
+    near.roll_back(10)
+    assert drawn(near.steps(20, loss=1.5))[0] == {}
+
+
 def test_what_no_step_measured_is_not_counted_as_points() -> None:
     shown = seen(Script().start().steps(30, confidence=None, grad_norm=None))
     assert confidence.figure(confidence.view(shown, Look(Window()), present_config(shown))).caption == UNMEASURED
