@@ -33,6 +33,7 @@ from trainer_core.surroundings import watch_system
 from trainer_core.telemetry import baselines
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
 from trainer_core.telemetry.reporter import Reporter
+from trainer_core.telemetry.rundir import dated
 from trainer_core.telemetry.system import SystemWatch
 
 
@@ -74,7 +75,7 @@ class HybridTrainer:
     ) -> None:
         refuse_wrapped(model)
         self.config, total_steps = as_config(config), steps_or_none("total_steps", total_steps)
-        self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
+        self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / dated("run")
         self._on_record = on_record
         self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
         self._reporter: Reporter | None = None

@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -19,6 +18,7 @@ from trainer_core.spec.errors import ConfigError, TrainingFailed, UserError, Wro
 from trainer_core.spec.loading import Loaded, Tables, load, read_toml
 from trainer_core.spec.records import Record
 from trainer_core.tasks import Task, make_task, task_defaults
+from trainer_core.telemetry.rundir import dated
 
 OnRecord = Callable[[Record, int], None]
 
@@ -94,9 +94,7 @@ def _train(
     seed_rank(config.training.seed)
     name = getattr(work, "name", task)
     measure = getattr(work, "validate", None)
-    directory = (
-        run_dir if run_dir is not None else Path("runs") / f"{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
+    directory = run_dir if run_dir is not None else Path("runs") / dated(name.replace(":", "-"))
     early: list[str] = []
     with _signals(early.append):  # who dies here leaves a directory that holds a run and no checkpoint
         trainer = HybridTrainer(

@@ -1,7 +1,9 @@
 """One trainer a directory, and an honest word for what a run is doing, with its reason."""
 
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from tests.telemetry.waiting import until
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import RunState
 from trainer_core.telemetry import rundir
-from trainer_core.telemetry.rundir import RunInUse, claim, find_runs
+from trainer_core.telemetry.rundir import RunInUse, claim, dated, find_runs
 
 
 def test_a_second_claim_is_refused_in_one_sentence_and_the_first_goes_on(run_dir: Path) -> None:
@@ -91,3 +93,9 @@ def test_runs_are_directories_with_a_journal_whatever_their_state(tmp_path: Path
     assert (found["a"], found["b"]) == ("finished", "crashed")
     assert "c" not in found and found["d"] == "unreadable"
     assert find_runs(tmp_path / "nowhere") == []
+
+
+def test_runs_that_begin_in_the_same_second_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda form: "20260101-000000")
+    names = {dated("digits") for _ in range(20)}
+    assert len(names) > 15 and all(re.fullmatch(r"digits-20260101-000000-[0-9a-f]{4}", name) for name in names)

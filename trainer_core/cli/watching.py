@@ -106,10 +106,12 @@ def demo(
     """
     need_extra("train", "torch", "numpy", "sklearn", "safetensors")
     need_extra("dashboard", "streamlit", "plotly")
+    from trainer_core.telemetry.rundir import dated
+
     if runs_dir.exists() and not runs_dir.is_dir():
         raise UserError(f"{runs_dir}: is a file; give the directory that the new run goes into")
     chosen = free_port(port)
-    run_dir = runs_dir / time.strftime("demo-%Y%m%d-%H%M%S")
+    run_dir = runs_dir / dated("demo")
     url = f"http://127.0.0.1:{chosen}/?run={run_dir.name}"
     with Told().listening() as told:
         flags = ["--run", run_dir.name, *(["--no-browser"] if no_browser else [])]

@@ -31,6 +31,11 @@ _NETWORK = (
 )  # fmt: skip
 
 
+def dated(prefix: str) -> str:
+    """A name for a new run: when it began, and four letters that tell apart what began in the same second."""
+    return f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
 class RunInUse(RunError):
     """Another process holds the run directory."""
 
