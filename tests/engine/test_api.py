@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import end_agents
 from tests.engine.rig import EAGER, batch_of, network, per_sample
 from trainer_core import HybridTrainer
 from trainer_core.run import train
@@ -81,4 +82,5 @@ def test_a_signal_while_a_run_is_being_made_stops_it_with_a_checkpoint(tmp_path:
     result = train("digits", run_dir=tmp_path / "run", steps=30, overrides=few, on_record=at_once)
     assert (result.state, result.because) == ("stopped", f"stopped by {number.name}") and result.step < 30
     again = train("digits", run_dir=tmp_path / "run", steps=30, resume=True, on_record=at_once)
+    end_agents(tmp_path)
     assert (again.state, again.step) == ("finished", 30)
