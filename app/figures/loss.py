@@ -26,7 +26,8 @@ from trainer_core.spec.records import RunState
 
 _FLAT = 3.0
 """What was rolled back may be so many times as high as the living line before the axis leaves it out."""
-_HEADROOM = 1.1
+_MARGIN = 0.06
+"""Of the axis, above and below what it shows."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def figure(loss: LossView) -> Figure:
     high = f" · abandoned up to {above[1]:.3g}, above the axis (log shows it)" if above else ""
     merged = f" · bands: main phase of every {loss.bands.cell:,.0f} steps" if loss.bands.merged else ""
     scale = {"type": "log" if loss.log else "linear", "title": {"text": "loss", "standoff": 6}, "nticks": 7}
-    scale["autorangeoptions"] = {"clipmax": above[0] * _HEADROOM} if above else {}
+    scale["autorangeoptions"] = _clipped(loss, above[0]) if above else {}
     return Figure(
         name="loss",
         title="Loss",
@@ -142,6 +143,15 @@ def _smooth(measured: Line) -> Series:
         return measured.smoothed
     kept = measured.kept
     return Series({"x": kept.columns["x"], "y": kept.columns["loss_ema"]}, seq=kept.seq)
+
+
+def _clipped(loss: LossView, top: float) -> Json:
+    """The axis around all but what lies above ``top``; plotly's own margin would be a share of that."""
+    lines = (loss.measured.kept, loss.measured.abandoned, loss.predicted.kept, loss.predicted.abandoned)
+    found = [values[np.isfinite(values)].min(initial=top) for values in (each.columns["y"] for each in lines)]
+    low = float(min(found))
+    margin = _MARGIN * ((top - low) or top)
+    return {"clipmin": low - margin, "clipmax": top + margin}
 
 
 def _top(*series: Series) -> float | None:
