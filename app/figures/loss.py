@@ -77,14 +77,14 @@ def figure(loss: LossView) -> Figure:
     """The drawing of a view."""
     measured, predicted = loss.measured, loss.predicted
     above = loss.above
-    high = f" · abandoned up to {above[1]:.3g}, above the axis (log shows it)" if above else ""
+    left_out = f" · abandoned up to {above[1]:.3g}, above the axis (log shows it)" if above else ""
     merged = f" · bands: main phase of every {loss.bands.cell:,.0f} steps" if loss.bands.merged else ""
     scale = {"type": "log" if loss.log else "linear", "title": {"text": "loss", "standoff": 6}, "nticks": 7}
     scale["autorangeoptions"] = _clipped(loss, above[0]) if above else {}
     return Figure(
         name="loss",
         title="Loss",
-        caption=f"measured {measured.caption} · predicted {predicted.caption}{high}{merged}",
+        caption=f"measured {measured.caption} · predicted {predicted.caption}{left_out}{merged}",
         traces=_traces(),
         layout=layout(
             loss.low,

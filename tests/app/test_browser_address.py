@@ -10,6 +10,9 @@ from tests.app.conftest import Dashboard, until
 from tests.app.rows import Script, cycled
 from trainer_core.spec.records import RunState
 
+FIGURE = {"live": "loss", "phases": "warmup_loss", "health": "sign_divergence", "compare": "validation_step"}
+"""One that no other page has."""
+
 
 def place(page: Page) -> SplitResult:
     return urlsplit(page.evaluate("location.href"))
@@ -45,7 +48,8 @@ def test_back_takes_one_press_a_page_and_one_for_what_was_chosen(
         path = "/" if name == "live" else f"/{name}"
         until(lambda path=path: place(page).path == path, 20, f"back on {name}")  # type: ignore[misc]
         until(lambda: asked(page).get("run") == "two", 20, f"{name} says the run")
-        page.wait_for_timeout(300)  # a press while the page before is still being drawn is Streamlit's own affair
+        # a press while the page before is still being drawn is Streamlit's own affair
+        expect(page.locator(f"[data-figure={FIGURE[name]}]")).to_be_attached(timeout=20_000)
         expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning", timeout=20_000)
         if name == "compare":
             until(lambda: asked(page).get("with") == "one", 20, "compare says the runs beside it")
