@@ -335,9 +335,10 @@ def test_a_view_that_is_none_is_left_out_of_account(
     page = ready(open_page(f"{start_dashboard().url}/?run=run&{view}"))
     expect(page.locator(".hy-follow")).to_have_text("following the newest step")
     expect(page.locator(".hy-banner")).to_have_text("")
+    was = page.evaluate(REVISION)
     page.evaluate(f"document.querySelector('[data-figure=loss] .hy-plot').emit('plotly_relayout', {WIDE})")
     expect(page.locator(".hy-follow")).to_contain_text("view held at")
-    redrawn(page, 1)
+    until(lambda: page.evaluate(REVISION) > was, 30, "the charts of the held view")
     expect(page.locator(".hy-banner")).to_have_text("")
 
 
