@@ -10,12 +10,13 @@ import pytest
 
 from tests.cli.conftest import Here
 from tests.conftest import Hybrid
+from trainer_core.bench import race as racing
 from trainer_core.bench.figures import goals, ratio, reached, seconds, speed_beside, speedup, task_figures
 from trainer_core.bench.markdown import document
 from trainer_core.bench.plan import choices, planned
-from trainer_core.bench.race import shrunk
+from trainer_core.bench.race import Tuned, race, shrunk
 from trainer_core.bench.recorded import merged
-from trainer_core.bench.results import Point, Results
+from trainer_core.bench.results import Grid, Point, Results
 from trainer_core.spec.errors import UserError
 
 
@@ -147,6 +148,15 @@ def test_a_quick_race_shrinks_its_budget_to_the_time_that_is_left(
     left: float, validating: float, budget: float
 ) -> None:
     assert shrunk(3.0, left, runs=10, validating=validating) == pytest.approx(budget)
+
+
+@pytest.mark.parametrize(("steps", "budget"), [(None, 3.0), (350, 35.0), (1, 0.5)])
+def test_a_race_of_so_many_steps_has_the_time_they_take_among_rivals(
+    monkeypatch: pytest.MonkeyPatch, steps: int | None, budget: float
+) -> None:
+    monkeypatch.setattr(racing, "tune", lambda *_: Tuned(Grid(0.75, {"0.001": 0.5}, 1e-3), 10.0, 0.1))
+    monkeypatch.setattr(racing, "_one_seed", lambda *_: [])
+    assert race("digits", (0,), 3.0, 6, lambda _: None, steps=steps).budget_seconds == pytest.approx(budget)
 
 
 @pytest.mark.parametrize("tuned", [1e-3, 1e-2])

@@ -84,13 +84,16 @@ def measure(options: Options, command: str) -> Results:
     memory = tuple(measure_memory(task, p, 14) for task in options.tasks for p in predictors)
     tasks = []
     for i, task in enumerate(options.tasks):
-        budget, limit = options.budget, None
-        if budget is None:
-            budget = QUICK[task] if options.quick else seconds_for(task, STEPS[task], seeds[0])
+        budget, limit, steps = options.budget, None, None
+        if budget is None and options.quick:
+            budget = QUICK[task]
+        elif budget is None:
+            steps = STEPS[task]
+            budget = seconds_for(task, steps, seeds[0])
         if options.quick and options.budget is None:
             shares = [QUICK[name] for name in options.tasks[i:]]
             limit = (QUICK_SECONDS - (time.monotonic() - begun)) * shares[0] / sum(shares)
-        tasks.append(race(task, seeds, budget, POINTS[task][options.quick], say, limit))
+        tasks.append(race(task, seeds, budget, POINTS[task][options.quick], say, limit, steps))
     return Results(
         format=FORMAT,
         command=command,

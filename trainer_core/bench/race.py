@@ -49,7 +49,7 @@ class Workload:
 
 
 def seconds_for(name: str, steps: int, seed: int) -> float:
-    """How long the plain arm of a task needs for ``steps`` steps, by what it does in the first two seconds."""
+    """How long the plain arm of a task needs for ``steps`` steps, roughly: by what it does alone in two seconds."""
     work = Workload(name)
     config = work.config(seed, {})
     arm = Plain(work.task(config), config, False, _PACE_SECONDS, 2)
@@ -90,10 +90,8 @@ def tune(work: Workload, seed: int, budget: float, slice_seconds: float, say: Sa
         raise UserError(f"{work.name}: no learning rate of the grid gave a finite loss within {budget:g} s")
     tuned = min(finite, key=finite.__getitem__)
     shown = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
-    best = arms[tuned]
-    return Tuned(
-        Grid(budget, shown, tuned), best.steps / max(best.spent, 1e-9), best.validating / max(len(best.points), 1)
-    )
+    best, steps, spent = arms[tuned], sum(a.steps for a in arms.values()), sum(a.spent for a in arms.values())
+    return Tuned(Grid(budget, shown, tuned), steps / max(spent, 1e-9), best.validating / max(len(best.points), 1))
 
 
 def race(
@@ -103,14 +101,21 @@ def race(
     points: int,
     say: Say,
     limit: float | None = None,
+    steps: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TaskResult:
-    """The whole race of one task; with ``limit``, the budget shrinks so that it ends within so many seconds."""
+    """The whole race of one task, ``budget`` seconds for every arm and seed.
+
+    ``limit``: the budget shrinks so that the race ends within so many seconds. ``steps``: the budget becomes what the
+    plain arm needs for so many steps at its pace among rivals, which the grid shows; alone it is faster.
+    """
     ends = None if limit is None else clock() + limit
     work = Workload(name)
     tuned = tune(work, seeds[0], budget / 4, slice_of(budget), say)
     grid = tuned.grid
     planned, guards = plan.planned(name, grid.tuned)
+    if steps is not None:
+        budget = max(_LEAST_BUDGET, steps / tuned.steps_per_second)
     if ends is not None:
         runs_left = len(planned) * len(seeds)
         budget = shrunk(budget, ends - clock(), runs_left, (points + 1) * tuned.validation_seconds)
