@@ -1,5 +1,6 @@
 """Claims about what hybrid training keeps beside weights, gradients and optimizer state; decision 30."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from trainer_core.learning.coarse import CoarseWeights
 from trainer_core.learning.parameters import Parameters
 from trainer_core.spec.commands import CommandState, ForcePhase
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import PredictionEnded
+from trainer_core.spec.records import PredictionEnded, PredictionProbed
 
 ADAPTIVE: dict[str, Any] = {"policy": "adaptive", "warmup_stability": 10.0, "confidence_threshold": 0.0}
 
@@ -173,6 +174,19 @@ def test_coarse_weights_are_off_by_half_a_step_at_most_and_survive_a_checkpoint(
     coarse.write(parameters)
     for p, w in zip(parameters.tensors, exact, strict=True):
         assert float((p.detach() - w).abs().max()) <= float(w.abs().max()) / 32767 * 0.51
+
+
+def test_the_graph_of_a_look_is_freed_with_it(tmp_path: Path) -> None:
+    """Whether a step uses it or not: a node that holds its own output would keep a look's activations for ever."""
+    with only_new_tensors():
+        rig = Rig(tmp_path, steps=100_000, **ADAPTIVE).begin()
+        for _ in range(120):
+            rig.step()
+        looks = len(rig.of(PredictionProbed))
+        assert rig.engine.shares and looks > 50
+        gc.collect()
+        of_graphs = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn is not None]
+    assert len(of_graphs) <= 2, f"{len(of_graphs)} tensors of graphs after {looks} looks"
 
 
 def test_what_is_kept_does_not_grow_with_the_run() -> None:

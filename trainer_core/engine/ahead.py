@@ -64,11 +64,12 @@ def arrived(engine: "Engine", batch: Batch) -> Arrival:
     if not may_share(engine):
         return Arrival(batch, engine.samples(batch), None, None)
     # The graph outlives a walk back to the departure and a second arrival, which is the first one bit for bit. Tensors
-    # that go through hooks are not checked against having been written to in between.
+    # that go through hooks are not checked against having been written to in between. They must not bring their own
+    # graph with them: a node that holds its output, which holds the node, is freed by nobody.
     with (
         torch.enable_grad(),
         engine.measuring.mode(),
-        torch.autograd.graph.saved_tensors_hooks(_same, _same),
+        torch.autograd.graph.saved_tensors_hooks(torch.Tensor.detach, _same),
         engine.precision.forward(),
     ):
         raw = engine.loss.raw(engine.model, batch)
