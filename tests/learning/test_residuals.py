@@ -81,6 +81,28 @@ def test_memory_is_bounded_and_the_oldest_go_first_with_their_numbers() -> None:
     assert ResidualStore(P, 0.0).capacity == 0
 
 
+def test_of_a_small_model_the_documents_200_are_kept_and_of_a_longer_history_the_newest() -> None:
+    kept, longer = ResidualStore(P, 64.0), ResidualStore(P, 64.0)
+    assert kept.capacity == 200
+    for number in range(300):
+        kept.push(residual(number), towards(number))
+    assert len(kept) == 200 and {w.residual_id for w in kept.select(towards(0.0), -1.0, 999).weights} <= set(
+        range(100, 300)
+    )
+    saved = kept.state_dict()
+    older = torch.zeros(50, P, dtype=torch.bfloat16), [[9.0, 9.0]] * 50
+    longer.load_state_dict(
+        {
+            "next_id": 300,
+            "residuals": torch.cat([older[0], saved["residuals"]]),
+            "states": [*older[1], *saved["states"]],
+        }
+    )
+    for each in (kept, longer):
+        each.push(residual(300), towards(300.0))
+    assert longer.select(towards(7.0), 0.7, 5) == kept.select(towards(7.0), 0.7, 5)
+
+
 def test_what_it_keeps_is_its_own_copy_and_nothing_that_is_not_finite() -> None:
     kept, value_P = ResidualStore(P, 1.0), residual(0).bfloat16()
     kept.push(value_P, towards(0.0))

@@ -134,7 +134,9 @@ class PredictorConfig(Section, frozen=True):
             "Coordinates whose abs(mean)/rms of the gradient is below this take little of Adam's step (0: all of it)."
         ),
     ] = 0.45
-    residual_memory_mb: Annotated[float, number("Memory for residual vectors, oldest out.", 0, 1e6, unit="MiB")] = 64.0
+    residual_memory_mb: Annotated[
+        float, number("Memory for residual vectors, at most 200 of them, oldest out.", 0, 1e6, unit="MiB")
+    ] = 64.0
     predictor_time_share: Annotated[
         float,
         share("MLP, RSSM: training may take this share of the measured time of the steps, and never more."),
