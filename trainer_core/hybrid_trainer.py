@@ -18,8 +18,9 @@ from trainer_core.engine.batches import stream, until_one_ends
 from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.knobs import Knob
-from trainer_core.engine.session import Session, Validate
+from trainer_core.engine.session import Session
 from trainer_core.engine.shared_checkpoints import store
+from trainer_core.engine.validating import Validate
 from trainer_core.learning.loss import Batch, LossFn
 from trainer_core.learning.predictors import Predictor
 from trainer_core.resuming import History, Opened, open_run, unfinished_business
@@ -286,7 +287,7 @@ class HybridTrainer:
         found: list[History | None] = []
 
         def claim_it() -> bytes:
-            self._opened = open_run(self.run_dir, resume, self._goes_on_as, listen)
+            self._opened = open_run(self.run_dir, resume, self._goes_on_as, listen, to_toml(self.config))
             self._reporter, self.run_dir = self._opened.reporter, self._opened.run_dir
             found.append(self._opened.history)
             return msgspec.msgpack.encode(found[0])
@@ -321,8 +322,6 @@ class HybridTrainer:
 
     def _start(self, history: History | None, task: str) -> None:
         engine, session = self.engine, self._session
-        if self._first:
-            (self.run_dir / "config.toml").write_text(to_toml(self.config), encoding="utf-8")
         if history is None:
             self._say(self._run_started(task, None), 0)
             return
@@ -332,11 +331,12 @@ class HybridTrainer:
         except (CheckpointError, RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.run_dir} cannot be resumed: {error}") from error
         engine.backward_passes = max(engine.backward_passes, history.backward_passes)  # over all attempts
-        self._say(self._run_started(task, entry.name), engine.attempt)
+        resumed_from = entry.name if entry is not None else None
+        self._say(self._run_started(task, resumed_from), engine.attempt)
         for alert_id, rule in history.open_alerts:
             if not engine.recorder.alarms.is_open(alert_id):
                 engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))
-        unfinished_business(session.inbox, history, entry.name)
+        unfinished_business(session.inbox, history, resumed_from)
 
     def _start_agent(self, listen: str | None) -> AgentProcess:
         assert self._reporter is not None

@@ -25,7 +25,7 @@ from trainer_core.spec.commands import (
     Resume,
     Stop,
 )
-from trainer_core.spec.errors import WrongRun
+from trainer_core.spec.errors import RunError, WrongRun
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
@@ -82,8 +82,16 @@ class Opened(NamedTuple):
     """Of the earlier processes, when the run is resumed."""
 
 
-def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], listen: str | None = None) -> Opened:
+def open_run(
+    run_dir: Path,
+    resume: bool,
+    check: Callable[[History], None],
+    listen: str | None = None,
+    config: str | None = None,
+) -> Opened:
     """Claim the directory and open the journal; ``check`` raises when its history cannot be gone on with.
+
+    ``config``: the text of config.toml, which is there, whole, before a journal is: whoever is killed can be resumed.
 
     Raises RunError for a directory that holds a run already, or none to resume, or that another process has; UserError
     when the run's agent could not ``listen`` there.
@@ -107,8 +115,12 @@ def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], list
             raise WrongRun(f"{run_dir} already holds a run: resume it, or choose another directory")
         aside = set_damaged_aside(place)
         history = read_history(run_dir) if resume else None
+        if history is not None and not history.last_seq and not any((place / "checkpoints").glob("step-*")):
+            history = None  # the earlier process went away before its first word: nothing was begun
         if history is not None:
             check(history)
+        if config is not None:
+            _write_config(place, config)
         reporter = Reporter(place, lock=lock)
         if aside is not None:
             reporter.report(_commands_lost(aside), history.attempt if history is not None else 0)
@@ -116,6 +128,19 @@ def open_run(run_dir: Path, resume: bool, check: Callable[[History], None], list
     except BaseException:
         lock.close()
         raise
+
+
+def _write_config(run_dir: Path, text: str) -> None:
+    """The whole file or, after a crash in the middle, the one before it. Raises RunError."""
+    temporary = run_dir / ".config.toml.new"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, run_dir / "config.toml")
+    except OSError as error:
+        raise RunError(f"{run_dir}: config.toml cannot be written: {error.strerror}") from None
 
 
 def _named_in_text(run_dir: Path) -> Path:

@@ -7,12 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Hybrid
 from tests.engine.rig import EAGER, batch_of, network, per_sample
 from trainer_core import HybridTrainer
+from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import AttemptStarted, CheckpointSaved, PredictedStretch, Record, StepRecord
 from trainer_core.telemetry.journal import JournalReader
 
@@ -89,3 +91,59 @@ def test_a_checkpoint_is_not_there_before_the_records_of_its_steps_are(runs_dir:
         trainer.run((batch_of(i) for i in range(40)), steps=30)
     assert [saved for saved, _ in known[:9]] == list(range(3, 30, 3))
     assert all(last == saved for saved, last in known)
+
+
+def trained(run_dir: Path, dies_at: str | None = None, resume: bool = False) -> list[torch.Tensor]:
+    """The weights after 30 steps, unless it kills itself as soon as the journal holds a record of that kind.
+
+    ``nothing``: before anything is in the journal.
+    """
+    torch.manual_seed(7)
+    model = network()
+
+    def note(record: Record, attempt: int) -> None:
+        if dies_at == "nothing":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while dies_at == type(record).__name__:
+            rows = JournalReader(run_dir).last_rows(50)
+            if any(type(row.record).__name__ == dies_at for row in rows):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    with HybridTrainer(
+        model, optimizer, per_sample, EAGER, run_dir, serve=False, on_record=note, resume=resume
+    ) as trainer:
+        trainer.run((batch_of(i) for i in range(40)), steps=30)
+    return list(model.parameters())
+
+
+@pytest.mark.parametrize("dies_at", ["nothing", "RunStarted", "RunState", "CheckpointSaved"])
+def test_a_run_that_was_killed_before_its_first_step_can_be_resumed(runs_dir: Path, dies_at: str) -> None:
+    whole, run_dir = trained(runs_dir / "whole"), runs_dir / "run"
+    code = f"import pathlib, tests.engine.test_crash as t; t.trained(pathlib.Path({str(run_dir)!r}), {dies_at!r})"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == -signal.SIGKILL
+    assert (run_dir / "config.toml").exists()
+
+    resumed = trained(run_dir, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+    began = [row.record for row in JournalReader(run_dir).last_rows(5000) if isinstance(row.record, AttemptStarted)]
+    if dies_at == "nothing":
+        assert not began, "nothing was said: no run was begun"
+    else:
+        assert [(r.step, r.attempt, r.abandoned_step) for r in began] == [(0, 1, 0)]
+    if dies_at == "RunStarted":
+        assert began[0].checkpoint is None and "from the beginning" in began[0].because
+
+
+def test_a_configuration_is_written_whole_or_not_at_all(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = runs_dir / "run"
+    trained(run_dir)
+    before = (run_dir / "config.toml").read_text()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer_core.resuming.os.fsync", full)
+    with pytest.raises(RunError, match=r"config\.toml cannot be written: No space left"):
+        trained(run_dir, resume=True)
+    assert (run_dir / "config.toml").read_text() == before

@@ -21,9 +21,9 @@ from trainer_core.engine.inbox import Inbox
 from trainer_core.engine.knobs import Knobs
 from trainer_core.engine.obey import apply
 from trainer_core.engine.remedying import Remedying
+from trainer_core.engine.validating import Validate, measured
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
-from trainer_core.spec.errors import UserError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
@@ -51,9 +51,6 @@ _KEPT_ON_ROLLBACK = (
     "locked",
 )
 """Counters over all attempts, the data position (a batch that broke must not come again), and the operator's lock."""
-
-Validate = Callable[[], tuple[float, float | None] | float]
-"""Held-out (loss, accuracy or None), or the loss alone."""
 
 
 class Session:
@@ -211,7 +208,7 @@ class Session:
         training = [m for m in engine.model.modules() if m.training]
         engine.model.eval()
         try:
-            loss, accuracy = _measured(self.validate())
+            loss, accuracy = measured(self.validate())
         finally:
             for module in training:
                 module.training = True
@@ -321,24 +318,32 @@ class Session:
         self._begin_attempt(parent, left, entry, because, start)
         return entry
 
-    def _begin_attempt(self, parent: int, left: int, entry: Entry, because: str, start: float) -> None:
-        engine = self.engine
+    def _begin_attempt(self, parent: int, left: int, entry: Entry | None, because: str, start: float) -> None:
+        engine, name = self.engine, None
         self.last_attempt = max(self.last_attempt, parent) + 1
         engine.attempt = self.last_attempt
-        self.checkpoints.began(engine.attempt, entry.attempt, entry.step)
+        if entry is not None:
+            name = entry.name
+            self.checkpoints.began(engine.attempt, entry.attempt, entry.step)
         seconds = engine.clock() - start
-        engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, entry.name, because, seconds))
+        engine.record(AttemptStarted(engine.step_count, engine.attempt, parent, left, name, because, seconds))
 
     # -- resume -----------------------------------------------------------------------------------------------------
 
-    def resume(self, parent: int, left: int, because: str, began: Mapping[int, tuple[int, int]] = {}) -> Entry:
+    def resume(self, parent: int, left: int, because: str, began: Mapping[int, tuple[int, int]] = {}) -> Entry | None:
         """Restore the newest whole checkpoint that was not rolled back, in a new process, data position included.
 
         ``parent`` and ``left`` are the last attempt and step the journal has, ``began`` what earlier attempts went on
-        from: (attempt, step) of a checkpoint. Raises CheckpointError.
+        from: (attempt, step) of a checkpoint. A run that took no step and saved nothing begins again: None.
+        Raises CheckpointError.
         """
         engine = self.engine
         start = engine.clock()
+        if left == 0 and not self.checkpoints.names():
+            self._begin_attempt(
+                parent, 0, None, f"{because} from the beginning: it ended before anything was saved", start
+            )
+            return None
         for attempt, source in began.items():
             self.checkpoints.began(attempt, *source)
         entry, weights, state = self.checkpoints.load_newest(engine.parameters.device, good=False)
@@ -385,13 +390,3 @@ class Session:
     def skipped(self, name: str, because: str) -> None:
         """Record a checkpoint that was passed over."""
         self.engine.record(CheckpointSkipped(self.engine.step_count, name, because))
-
-
-def _measured(answer: object) -> tuple[float, float | None]:
-    """What a ``Validate`` answered, as plain numbers. Raises UserError when it is something else."""
-    values = answer if isinstance(answer, tuple) else (answer, None)
-    try:
-        loss, accuracy = values
-        return float(loss), None if accuracy is None else float(accuracy)
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"validate() returned {answer!r:.100}: must be the loss, or (loss, accuracy or None)") from None
