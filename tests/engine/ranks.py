@@ -271,6 +271,19 @@ def poisoned(rank: int, folder: Path) -> Found:
     return play.found(scale=play.trainer.engine.schedule.scale, attempt=play.trainer.engine.attempt)
 
 
+def unlabelled(rank: int, folder: Path) -> Found:
+    """Every third batch has no label on rank 1, every ninth on neither: the mean over them is NaN."""
+    loss = lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])  # noqa: E731
+    play = Play(folder, rank, total_steps=120, loss=loss, policy="adaptive", rank_check_every=1)
+    while not play.trainer.stopped and play.trainer.engine.steps_left > 0:
+        turn = play.trainer.engine.batches
+        x, y = batch_of(turn * 2 + rank)
+        none = turn % 9 == 8 or (turn % 3 == 2 and rank == 1)
+        play.step((x, torch.full_like(y, -100) if none else y))
+    play.trainer.finish("done")
+    return play.found(scale=play.trainer.engine.schedule.scale)
+
+
 _RESUMED = {"total_steps": 40, "checkpoint_every": 7, "predictor": None}
 
 
@@ -527,6 +540,7 @@ ACTS: list[tuple[Callable[[int, Path], Found], int, str]] = [
     (unused, 2, "unused"),
     (commanded, 2, "commanded"),
     (poisoned, 2, "poisoned"),
+    (unlabelled, 2, "unlabelled"),
     (uninterrupted, 2, "uninterrupted"),
     (killed, 2, "killed"),
     (resumed_alone, 1, "killed"),

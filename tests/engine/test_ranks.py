@@ -119,6 +119,16 @@ def test_nan_on_one_rank_rolls_all_of_them_back(stage: Stage) -> None:
     assert all(torch.isfinite(w).all() for w in first["weights"].values())
 
 
+def test_a_batch_without_labels_on_one_rank_takes_the_loss_of_the_others(stage: Stage) -> None:
+    first, second = stage.both("unlabelled")
+    same_course(first, second)
+    assert first["outcome"][0] == "finished" and first["scale"] == 1.0
+    losses = [s["loss"] for s in first["steps"]]
+    assert sum(loss is None for loss in losses) == len(losses) // 9
+    assert all(loss is None or math.isfinite(loss) for loss in losses)
+    assert any(first["kept"])
+
+
 def test_a_killed_rank_ends_the_others_with_a_sentence(stage: Stage) -> None:
     assert stage.ended["killed"] == [0, -9]
     failure = stage.found("killed", 0)["failure"]

@@ -42,12 +42,14 @@ from trainer_core.learning.training_state import TrainingState
 from trainer_core.spec.config import Config
 from trainer_core.spec.errors import TrainingFailed
 from trainer_core.spec.phases import TRAITS, Phase
-from trainer_core.spec.records import PhaseChanged, Record, StepRecord
+from trainer_core.spec.records import Annotated, PhaseChanged, Record, StepRecord
 from trainer_core.spec.signals import Signals
 from trainer_core.spec.transitions import Decision, Effect, decide
 
 _MOST_TRANSITIONS = 8
 _FAR = 10**9
+_MOST_UNLABELLED = 100
+"""Batches without a label in a row that are no accident any more."""
 Sink = Callable[[Record, int], None]
 
 
@@ -313,6 +315,9 @@ class Engine:
         if TRAITS[self.phase].backward:
             self.backward_passes += 1
             self.budget.full_step()
+        if outcome.loss is None:
+            return self._without_label()
+        self._unlabelled = 0
         grad_norm = None if self.precision.overflowed(outcome.loss, outcome.grad_norm) else outcome.grad_norm
         finite = all(math.isfinite(x) for x in (outcome.loss, grad_norm or 0.0, outcome.update_norm))
         error = confidence = None
@@ -335,6 +340,31 @@ class Engine:
         if grad_norm is not None and finite:
             self.grad_baseline.update(grad_norm)
             self.update_baseline.update(outcome.update_norm)
+
+    def _without_label(self) -> None:
+        """A step on a batch without a label measured nothing: the optimizer moved by what it had, or the prediction.
+
+        Raises TrainingFailed when there is nothing but such batches.
+        """
+        self._unlabelled += 1
+        if self._unlabelled > _MOST_UNLABELLED:
+            raise TrainingFailed(
+                f"step {self.step_count}: the loss of {_MOST_UNLABELLED} batches in a row was NaN and their gradient "
+                "exactly 0, as where a batch has no label: look at the labels and at ignore_index"
+            )
+        if not self._told_unlabelled:
+            self._told_unlabelled = True
+            text = (
+                "the batch has no label (its loss is NaN, its gradient exactly 0): nothing is measured, nothing undone"
+            )
+            self.record(Annotated(self.step_count, text, "trainer"))
+        if self.flight is not None and self.phase is Phase.PREDICT:
+            self.flight.taken += 1
+        self.last = msgspec.structs.replace(self.last, loss_deviation=None, grad_norm=None)
+
+    _unlabelled = 0
+    """Batches without a label in a row, the present one last."""
+    _told_unlabelled = False
 
     def record(self, record: Record) -> None:
         """Say something."""

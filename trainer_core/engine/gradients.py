@@ -1,5 +1,8 @@
 """The gradient of one step: of the whole batch, or of micro-batches that add up to it. Moves no weights.
 
+A mean over labels of which the pieces have unequal numbers is weighted by samples, not by labels, as in any loop that
+accumulates; a piece without a label adds nothing to the gradient, and has no loss.
+
 Several ranks average theirs (see averaging), and each of their micro-batches is one of the m below.
 
 With micro-batches of n_i of N samples and their mean gradients g_i, the gradient is g = sum(n_i / N g_i), exactly that
@@ -29,6 +32,8 @@ class Gradients(msgspec.Struct, frozen=True):
 
     loss: Tensor
     """Mean over the batch, of no dimension, on the device."""
+    labelled_loss: Tensor | None
+    """Mean over the micro-batches and ranks whose mean is not NaN; None with a single one."""
     norms: list[Tensor]
     """L2 norm of each parameter's gradient, no dimension."""
     noise: Tensor | None
@@ -79,10 +84,11 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
             p.grad = total
     _check_sparse(engine)
     loss, count = losses[0] if len(losses) == 1 else torch.stack(losses).sum(), len(pieces)
+    labelled = None if len(losses) == 1 else _labelled_mean(losses, [piece.weight for piece in pieces])
     square = torch.stack(squares).sum() if squares else None
     spent = clock() - start
     if engine.ranks is not None and square is not None:
-        loss, square = _averaged(engine, engine.ranks, loss, square, spent)
+        loss, labelled, square = _averaged(engine, engine.ranks, loss, labelled, square, spent)
         count *= engine.ranks.size
     norms = parameters.gradient_norms()
     noise = None if square is None else _noise(square, _square(norms), count)
@@ -91,6 +97,7 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
         norms = parameters.gradient_norms()
     return Gradients(
         loss=loss,
+        labelled_loss=labelled,
         norms=norms,
         noise=noise,
         micro_batches=count,
@@ -99,12 +106,40 @@ def gradients(engine: "Engine", batch: Batch) -> Gradients:
     )
 
 
-def _averaged(engine: "Engine", ranks: "Ranks", loss: Tensor, square: Tensor, spent: float) -> tuple[Tensor, Tensor]:
-    """Average the gradients over the ranks; the means of ``loss`` and ``square``."""
+def without_label(engine: "Engine", batch: Batch) -> bool:
+    """Whether a loss of NaN means that ``batch``, or a micro-batch of it, has no label: its gradient is exactly 0 then.
+
+    Where inputs or weights are broken it is NaN. Costs a backward pass of every micro-batch whose loss is NaN.
+    """
+    for piece in engine.loss.pieces(batch, engine.config.training.accumulate):
+        with torch.enable_grad(), engine.precision.forward():
+            loss = engine.loss.mean(engine.model, piece.batch)
+        if not bool(loss.isnan()):
+            continue
+        found = torch.autograd.grad(loss, engine.parameters.tensors, allow_unused=True)
+        if any(bool((grad != 0).any()) for grad in found if grad is not None):
+            return False
+    return True
+
+
+def _labelled_mean(losses: list[Tensor], weights: list[float]) -> Tensor:
+    """The batch's loss from those micro-batches that have one: a mean over no label is NaN."""
+    losses_M = torch.stack(losses)
+    known = torch.stack([~loss.isnan() * weight for loss, weight in zip(losses, weights, strict=True)])
+    return losses_M.nan_to_num(0.0, torch.inf, -torch.inf).sum() * (sum(weights) / known.sum())
+
+
+def _averaged(
+    engine: "Engine", ranks: "Ranks", loss: Tensor, labelled: Tensor | None, square: Tensor, spent: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Average the gradients over the ranks; the means of ``loss``, of the ``labelled`` ones, of ``square``."""
     ranks.ready_seconds = spent
-    means = ranks.average(engine.parameters.tensors, torch.stack([loss, square]))
+    labelled = loss if labelled is None else labelled
+    known = (~labelled.isnan()).float()
+    told = torch.stack([loss, labelled.nan_to_num(0.0, torch.inf, -torch.inf), known, square])
+    loss, labelled, known, square = ranks.average(engine.parameters.tensors, told).unbind()
     ranks.share_buffers(engine.model)
-    return means[0], means[1]
+    return loss, labelled / known, square
 
 
 def _square(norms: list[Tensor]) -> Tensor:

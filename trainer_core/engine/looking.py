@@ -61,7 +61,7 @@ class _Probe:
 def look(engine: "Engine", batch: Batch) -> None:
     """Probe the predictor's proposal on a batch that no weights have seen.
 
-    Sets ``engine.proposed``, or leaves it None when there is nothing to propose.
+    Sets ``engine.proposed``, or leaves it None when there is nothing to propose, or the batch has no label to test it.
     """
     _settle_shadow(engine, batch)
     engine.progress.check(engine, batch)
@@ -79,6 +79,8 @@ def look(engine: "Engine", batch: Batch) -> None:
         found = probe.test(horizon) if engine.lengths.adaptive else _fixed(engine, probe, horizon)
         probe.leave()
     test = found.test
+    if test.void:
+        return
     confidence = engine.confidence.probed(test.z, proposal.uncertainty)
     base = test.before if engine.lengths.adaptive or engine.curve.ema is None else engine.curve.ema
     engine.proposed = Flight(proposal, found.horizon, test, base, confidence)
@@ -148,6 +150,8 @@ def _settle_shadow(engine: "Engine", batch: Batch) -> None:
     probe = _Probe(engine, shadow.proposal, batch, engine.work_P)
     test = engine.compare(probe.before_N, probe.at(shadow.horizon, share=False))
     probe.leave()
+    if test.void:
+        return
     engine.confidence.resolved(shadow.confidence, pooled_gain(shadow.probe, test) > 0)
     engine.recorder.calibration(every=8)
     _say(engine, shadow, test, True, engine.clock() - start)

@@ -17,7 +17,7 @@ def training_state(engine: "Engine", outcome: "Outcome") -> TrainingState:
         step=engine.step_count,
         phase=engine.phase,
         steps_in_phase=engine.steps_in_phase,
-        loss=outcome.loss,
+        loss=_known(curve.ema if outcome.loss is None else outcome.loss),
         loss_ema=_known(curve.ema),
         loss_sigma=_known(curve.sigma),
         loss_change=_known(curve.relative_change),

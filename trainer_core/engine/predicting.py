@@ -169,6 +169,10 @@ def judge(engine: "Engine", batch: Batch | None, because: str) -> None:
     if _needs_no_test(engine, engine.last.loss_deviation):
         return _close(engine, True, f"{_words(None)}; {because}", None, start)
     test = against_snapshot(engine, batch)
+    if test.void:  # its probe speaks for it, and nothing against it where it ran its course
+        if flight.taken == flight.horizon:
+            return _close(engine, True, f"not measured again: the batch has no label; {because}", None, start)
+        return undo(engine, f"not measured again: the batch has no label; {because}")
     if _harmless(engine, test, engine.last.loss_deviation):
         _close(engine, True, f"{_words(test)}; {because}", test, start)
     else:
@@ -200,7 +204,7 @@ def settle_ahead(engine: "Engine", batch: Batch) -> None:
 def _left_out(engine: "Engine", batch: Batch) -> Paired | None:
     """Snapshot against present weights, which stay, on the samples of ``batch`` that tests do not compare.
 
-    None where those are too few, in any process.
+    None where those are too few, in any process, or have no labels.
     """
     assert engine.snapshot is not None, "nothing to compare with"
     enough = engine.measuring.left_out(batch) >= LEAST
@@ -215,7 +219,8 @@ def _left_out(engine: "Engine", batch: Batch) -> Paired | None:
     engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
     before_N = engine.measuring.rest(batch)
     engine.parameters.write(now_P)
-    return engine.compare(before_N, after_N)
+    test = engine.compare(before_N, after_N)
+    return None if test.void else test
 
 
 def _words(test: Paired | None) -> str:

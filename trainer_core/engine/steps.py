@@ -13,7 +13,7 @@ import msgspec
 import torch
 
 from trainer_core.engine import predicting
-from trainer_core.engine.gradients import gradients
+from trainer_core.engine.gradients import gradients, without_label
 from trainer_core.engine.observing import residual_state
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.parameters import whole_norm
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Outcome(msgspec.Struct, frozen=True):
     """What one measured step did. ``None`` where the phase does not have it."""
 
-    loss: float
+    loss: float | None
+    """None: the batch has no label."""
     learning_rate: float
     update_norm: float
     param_norm: float
@@ -71,22 +72,25 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     measured = [found.loss, torch.linalg.vector_norm(delta_P), *found.norms, *parameters.norms()]
     observation = checked_observation(engine.predictor.observe(delta_P, engine.state), engine.predictor, delta_P)
     confidence = engine.muon.confidence if engine.muon else None
-    perhaps = (observation.relative_error, observation.residual_norm, confidence, found.noise)
+    perhaps = (observation.relative_error, observation.residual_norm, confidence, found.noise, found.labelled_loss)
     # One intended synchronisation a step: the transition table needs these numbers before the next batch.
     numbers = iter(torch.stack([*measured, *(x.float() for x in perhaps if x is not None)]).tolist())
     loss_, update_norm = next(numbers), next(numbers)
     grad_norms, param_norms = (list(islice(numbers, len(found.norms))) for _ in range(2))
-    relative, residual_norm, cosine, noise = (None if x is None else next(numbers) for x in perhaps)
+    relative, residual_norm, cosine, noise, labelled_loss = (None if x is None else next(numbers) for x in perhaps)
     if relative is None and residual_norm is not None:
         relative = residual_norm / update_norm if update_norm else math.nan
     grad_norm = whole_norm(grad_norms)
-    if observation.residual_P is not None:
+    if labelled_loss is not None and math.isnan(loss_) and math.isfinite(grad_norm):
+        loss_ = labelled_loss
+    if observation.residual_P is not None and math.isfinite(loss_):
         engine.residuals.push(observation.residual_P, residual_state(engine, loss_, grad_norm, update_norm))
     if engine.muon and cosine is not None:
         engine.muon.trust(cosine)
     end = clock()
+    labelled = _labelled(loss_, grad_norm, update_norm)
     return Outcome(
-        loss=loss_,
+        loss=loss_ if labelled else None,
         learning_rate=rate,
         update_norm=update_norm,
         param_norm=whole_norm(param_norms),
@@ -96,14 +100,19 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
         layer_grad_norms=parameters.layer_norms(grad_norms),
         relative_error=relative,
         micro_batches=found.micro_batches,
-        micro_grad_variance=None if noise is None else noise * grad_norm**2,
-        micro_grad_snr=None if noise is None else 1.0 / noise if noise else math.inf,
+        micro_grad_variance=noise * grad_norm**2 if noise is not None and labelled else None,
+        micro_grad_snr=(1.0 / noise if noise else math.inf) if noise is not None and labelled else None,
         forward_seconds=found.forward_seconds,
         backward_seconds=backward_done - copied - found.forward_seconds,
         optimizer_seconds=optimizer_done - kept,
         predict_seconds=(end - optimizer_done) + (kept - backward_done) + (copied - start),
         step_seconds=end - start,
     )
+
+
+def _labelled(loss: float, grad_norm: float, update_norm: float) -> bool:
+    """Whether a batch says anything: torch's mean over no labels is NaN, and its gradient is exactly 0."""
+    return not (math.isnan(loss) and grad_norm == 0.0 and math.isfinite(update_norm))
 
 
 def predict_step(engine: "Engine", batch: Batch) -> Outcome:
@@ -122,10 +131,15 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
         engine.ranks.ready_seconds = clock() - start
         loss_ = engine.ranks.mean(loss_)
         engine.ranks.share_buffers(engine.model)
+    measured: float | None = loss_
+    if math.isnan(loss_):
+        known = without_label(engine, batch)
+        known = known if engine.ranks is None else engine.ranks.mean(float(known)) == 1.0
+        measured = None if known else loss_
     end = clock()
     low, expected, high = flight.expect(flight.taken + 1, engine.curve.sigma or 0.0)
     return Outcome(
-        loss=loss_,
+        loss=measured,
         learning_rate=rate,
         update_norm=flight.proposal.norm_at(flight.taken),
         param_norm=whole_norm(param_norms),

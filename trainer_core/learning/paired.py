@@ -3,6 +3,7 @@
     g_i = before_i - after_i        gain = mean(g)        SE = std(g) / sqrt(n)        z = gain / SE, clipped to +-6
 
 Batch noise is common to both sides and cancels; comparing one batch's loss with a running mean would only measure it.
+A sample, or a piece of a batch, whose loss is NaN with both weights has no label: it compares nothing and is left out.
 """
 
 import math
@@ -28,24 +29,41 @@ class Paired(msgspec.Struct, frozen=True):
         """Whether the second set of weights had the lower loss."""
         return self.gain > 0
 
+    @property
+    def void(self) -> bool:
+        """Whether there was nothing to compare: no sample has a loss with either weights."""
+        return math.isnan(self.before) and math.isnan(self.after)
+
+
+_VOID = Paired(math.nan, math.nan, 0.0, math.inf, 0.0)
+
 
 def paired_test(before_N: Tensor, after_N: Tensor) -> Paired:
     """Compare per-sample losses of shape (N,). A non-finite ``after`` is as bad as can be: z = -6.
 
-    One sample has no standard error: z is then the sign of the gain, the evidence of a single coin.
+    One sample has no standard error: z is then the sign of the gain, the evidence of a single coin. Where none has a
+    loss the test is ``void``.
     """
     gains_N = before_N - after_N
     n = gains_N.numel()
     spread = gains_N.std() if n > 1 else torch.zeros((), device=gains_N.device)
     # One intended synchronisation: the decision needs the numbers now.
     before, after, gain, std = torch.stack([before_N.mean(), after_N.mean(), gains_N.mean(), spread]).tolist()
+    if math.isnan(before) and math.isnan(after):
+        known_N = ~(before_N.isnan() & after_N.isnan())
+        known = int(known_N.sum())
+        if known < n:
+            return paired_test(before_N[known_N], after_N[known_N]) if known else _VOID
     return _verdict(n, before, after, gain, std)
 
 
 def moments(before_N: Tensor, after_N: Tensor) -> Tensor:
     """What ``pooled_test`` needs of one part of the samples, shape (5,), float64: their number, mean before, mean
     after, mean gain, and the sum of squared deviations from it."""
-    before_N, after_N = before_N.double(), after_N.double()
+    known_N = ~(before_N.isnan() & after_N.isnan())
+    before_N, after_N = before_N[known_N].double(), after_N[known_N].double()
+    if not before_N.numel():
+        return torch.zeros(5, dtype=torch.float64, device=before_N.device)
     gains_N = before_N - after_N
     gain = gains_N.mean()
     n = torch.tensor(float(gains_N.numel()), dtype=torch.float64, device=gains_N.device)
@@ -55,6 +73,8 @@ def moments(before_N: Tensor, after_N: Tensor) -> Tensor:
 def pooled_test(parts: list[list[float]]) -> Paired:
     """The paired test over samples that are spread over several ``moments`` (Chan, Golub and LeVeque 1979)."""
     n = sum(part[0] for part in parts)
+    if not n:
+        return _VOID
     before, after, gain = (sum(part[0] * part[i] for part in parts) / n for i in (1, 2, 3))
     squares = sum(part[4] + part[0] * (part[3] - gain) ** 2 for part in parts)
     return _verdict(int(n), before, after, gain, math.sqrt(squares / (n - 1)) if n > 1 else 0.0)
