@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.optim import lr_scheduler as torchs
 
+from tests.engine.rig import Rig
 from trainer_core.learning.schedules import Schedule
+from trainer_core.spec.commands import Rollback, ScaleLearningRate
 from trainer_core.spec.config import Config
 from trainer_core.spec.loading import resolve
+from trainer_core.spec.phases import Phase
+from trainer_core.spec.records import AlertRaised, AlertResolved
 
 PEAK = 4e-3
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -133,3 +138,59 @@ def test_a_rate_that_is_a_tensor_is_set_in_place() -> None:
     adam = torch.optim.Adam([parameter], lr=rate)
     Schedule(adam, configured("triangular")).apply(15)
     assert adam.param_groups[0]["lr"] is rate and math.isclose(float(rate), 2e-3, rel_tol=1e-6)
+
+
+def told(rig: Rig) -> list[str]:
+    """What was said of a schedule beside the trainer's."""
+    return [alert.message for alert in rig.of(AlertRaised) if alert.rule == "learning rate schedule"]
+
+
+@pytest.mark.parametrize("rate", [1e-3, torch.tensor(1e-3)], ids=["number", "tensor"])
+def test_a_scheduler_beside_the_trainers_is_told_of_once_and_has_no_effect(
+    tmp_path: Path, rate: float | torch.Tensor
+) -> None:
+    rig = Rig(tmp_path, optimizer=lambda ps: torch.optim.AdamW(ps, rate, foreach=False)).begin()
+    scheduler = torchs.LambdaLR(rig.optimizer, lambda epoch: 0.9**epoch)
+    rig.step()
+    scheduler.step()
+    with pytest.warns(UserWarning, match=r"0\.0009 \(it was 0\.001\), without effect.*learning_rate_schedule"):
+        rig.step()
+    for _ in range(5):
+        scheduler.step()
+        assert rig.step().learning_rate == pytest.approx(1e-3)
+    assert len(told(rig)) == len(rig.of(AlertResolved)) == 1
+
+
+def test_a_scheduler_that_changed_the_rate_before_the_run_is_told_of_at_its_first_step(tmp_path: Path) -> None:
+    def warming(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer = torch.optim.AdamW(parameters, 1e-3)
+        torchs.LinearLR(optimizer, 0.01, 1.0, 1000)
+        return optimizer
+
+    rig = Rig(tmp_path, optimizer=warming).begin()
+    with pytest.warns(
+        UserWarning, match=r"has a torch scheduler, without effect \(it made 1e-05 of the 0\.001 given\)"
+    ):
+        rig.step()
+    rig.step()
+    assert len(told(rig)) == 1
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("rate", [3e-3, torch.tensor(3e-3)], ids=["number", "tensor"])
+def test_what_the_trainer_and_operators_do_to_the_rate_is_nobody_elses_doing(
+    tmp_path: Path, rate: float | torch.Tensor
+) -> None:
+    make = lambda ps: torch.optim.AdamW(ps, rate, foreach=False)  # noqa: E731
+    settings: dict[str, Any] = {"learning_rate_schedule": {**SCHEDULES["triangular"]}, "checkpoint_every": 5}
+    rig = Rig(tmp_path, optimizer=make, scales={30: float("nan"), 33: float("nan")}, **settings).begin()
+    rig.until_phase(Phase.PREDICT, 2)
+    rig.tell(ScaleLearningRate(0.5))
+    rig.until_step(40)
+    rig.tell(Rollback())
+    rig.until_step(45)
+    rig.session.stop("for now")
+    again = Rig(tmp_path, optimizer=make, **settings)
+    again.session.resume(rig.engine.attempt, rig.engine.step_count, "resumed")
+    again.until_step(60)
+    assert not told(rig) and not told(again) and rig.engine.schedule.scale < 0.1

@@ -25,6 +25,7 @@ from trainer_core.engine.observing import training_state
 from trainer_core.engine.pace import Pace
 from trainer_core.engine.precision import Precision
 from trainer_core.engine.progress import ProgressGuard
+from trainer_core.engine.rates import RateWatch
 from trainer_core.engine.recorder import Recorder
 from trainer_core.engine.snapshot import Snapshot
 from trainer_core.engine.state import restore, state_of
@@ -79,7 +80,7 @@ class Engine:
         if config.training.compile:
             compile_model(model)
         self.total_steps = total_steps
-        self.schedule = Schedule(optimizer, config)
+        self.schedule, self.rates = Schedule(optimizer, config), RateWatch()
         self.muon = factored(optimizer)
         """The optimizer that predicts its orthogonaliser, if one does."""
         self.precision = Precision(config.training, self.parameters.device, (p.dtype for p in self.parameters.tensors))
@@ -142,6 +143,7 @@ class Engine:
         start = self.clock()
         self._boundary(batch)
         self.losses.forget()
+        self.rates.look(self)
         between = self.clock() - start
         outcome = STEPS[self.phase](self, batch)
         self.batches += 1
