@@ -22,12 +22,12 @@ from trainer_core.spec.ladders import ladders
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "gradient": ("gradient norm", "gradient explosion", "gradient vanishing"),
-    "layer_heat": ("layer gradient explosion", "layer gradient vanishing"),
+    "layer_heat": ("layer gradient explosion", "dead layers", "layer gradient vanishing"),
     "grad_ratio": ("gradient/parameter ratio high", "gradient/parameter ratio low"),
     "grad_variance": ("gradient variance",),
     "learning_rate": ("learning rate too low",),
     "validation": ("overfitting", "validation gap", "underfitting"),
-    "curve": ("not finite", "loss deviation", "plateau", "oscillation"),
+    "curve": ("not finite", "loss deviation", "loss above its start", "plateau", "oscillation"),
     "sys_memory": ("host memory nearly full",),
     "sys_disk": ("disk nearly full",),
     "sys_heat": ("GPU temperature",),

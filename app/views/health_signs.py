@@ -68,7 +68,7 @@ SIGNS = (
          ("gradient explosion", "gradient norm", "layer gradient explosion"), "grad_growth",
          "{value} times its baseline, limit {limit}"),
     Sign("vanishing", "Vanishing gradient", "The gradient norm is below 0.1, or a layer's below 0.01.",
-         ("gradient vanishing", "layer gradient vanishing"), "layer_norm_low",
+         ("gradient vanishing", "dead layers", "layer gradient vanishing"), "layer_norm_low",
          "smallest layer {value}, limit {limit}"),
     Sign("plateau", "Loss plateau", "The loss has not fallen for more than 500 steps.",
          ("plateau",), "steps_without_gain", "{value} steps without a gain, limit {limit}"),

@@ -23,6 +23,8 @@ LABELS = {
     "layer_norm_low": "Smallest layer norm",
     "grad_param_ratio": "Gradient / parameter norm",
     "grad_variance": "Gradient variance",
+    "dead_layers": "Layers without a gradient",
+    "loss_rise": "Loss above the first",
     "full_share": "Steps in FULL",
     "divergence_rate": "Divergences per 100 predicted steps",
     "divergences_in_a_row": "Divergences in a row",
@@ -41,7 +43,7 @@ UNITS = {
     "loss_deviation": "σ", "grad_growth": "×", "update_ratio": "×", "implied_rate": "×", "disk_free": "GiB",
     "gpu_temperature": "°C", "steps_without_gain": "steps",
 }  # fmt: skip
-PERCENT = ("prediction_error", "full_share", "memory_share")
+PERCENT = ("prediction_error", "dead_layers", "loss_rise", "full_share", "memory_share")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from torch import nn
 
 from tests.engine.rig import Rig, same
 from trainer_core.engine.alarms import Alarms
@@ -35,6 +36,7 @@ from trainer_core.spec.records import (
     Annotated,
     AttemptStarted,
     Checklist,
+    CheckpointSaved,
     CommandChanged,
     HealthMeasured,
     PhaseChanged,
@@ -185,6 +187,53 @@ def validations(*losses: tuple[float, float], **settings: Any) -> list[dict[str,
         number += 1
         seen.append(signals(health, step(number, loss=train), **settings))
     return seen
+
+
+def dying(layers: list[tuple[float, ...]], loss: float = 2.3, phase: Phase = Phase.FULL) -> Health:
+    """A run whose layers had these gradient norms, step by step, at a loss that does not fall."""
+    health = Health()
+    for number, norms in enumerate(layers, 1):
+        signals(health, step(number, phase, loss=loss, layer_grad_norms=norms))
+    return health
+
+
+def test_layers_that_had_a_gradient_and_have_none_are_dead_and_others_are_not() -> None:
+    alive, dead, unused = (0.1, 0.2, 0.3), (0.0, 0.0, 0.3), (0.0, 0.0, 0.1)
+    assert dying([alive] * 5 + [dead] * 30).dead
+    assert dying([alive] * 5 + [dead] * 30, phase=Phase.WARMUP).dead
+    assert not dying([alive] * 5 + [dead] * 8).dead, "a few batches"
+    assert not dying([alive] * 5 + [dead, dead, dead, alive] * 20).dead, "some batches reach them"
+    assert not dying([alive] * 5 + [(0.0, 0.2, 0.3)] * 60).dead, "one of three"
+    assert not dying([unused] * 60).dead, "they never had one"
+    assert not dying([alive] * 5 + [dead] * 30, loss=0.0).dead, "nothing is left to learn"
+    assert not dying([alive] * 5 + [dead] * 30 + [alive] * 30).dead, "they came back"
+    health = dying([alive] * 5)
+    for number in range(6, 60):
+        signals(health, step(number, loss=2.0 * 0.9**number, layer_grad_norms=dead))
+    assert not health.dead, "the loss falls: frozen layers are the user's affair"
+
+
+def test_what_died_is_no_plateau_and_no_reason_for_a_higher_rate() -> None:
+    health = dying([(0.1, 0.2, 0.3)] * 5 + [(0.0, 0.0, 0.05)] * 600)
+    found = signals(health, step(606, loss=2.3, layer_grad_norms=(0.0, 0.0, 0.05), grad_norm=0.05))
+    assert found["steps_without_gain"] == 605 and found["dead_layers"] == pytest.approx(2 / 3)
+    judged = health.judged(found, Config(), locked=False)
+    assert judged["steps_without_gain"] is judged["grad_norm"] is judged["underfitting"] is None
+    assert judged["dead_layers"] == found["dead_layers"]
+    raising = {rule.signal for rule in RULES if rule.remedy in ("raise_learning_rate", "loss_plateau", "underfitting")}
+    assert raising <= {name for name, value in judged.items() if value is None}
+
+
+def test_a_loss_that_stands_still_above_its_start_is_no_plateau() -> None:
+    health = Health()
+    for number in range(1, 700):
+        found = signals(health, step(number, loss=2.0 if number < 5 else 9.0))
+    assert found["loss_rise"] == pytest.approx(3.5, rel=1e-3) and found["steps_without_gain"] == 698
+    assert health.judged(found, Config(), locked=False)["steps_without_gain"] is None
+    for number in range(700, 1400):
+        found = signals(health, step(number, loss=2.1))
+    assert found["loss_rise"] == pytest.approx(0.05, abs=1e-3)
+    assert health.judged(found, Config(), locked=False)["steps_without_gain"] is not None
 
 
 def test_overfitting_needs_validation_to_rise_while_training_falls() -> None:
@@ -343,6 +392,20 @@ def test_a_run_that_does_not_move_is_a_plateau_and_says_what_its_remedy_would_se
     assert [r.rule for r in rig.of(AlertResolved)] == ["plateau"], "counted anew under the new learning rate"
 
 
+def test_a_model_that_died_goes_back_to_before_it_at_a_lower_rate(tmp_path: Path) -> None:
+    """Its loss stands still like that of a plateau, whose remedy doubles the rate."""
+    sink = {"remedies": "auto", "checkpoint_every": 10, "plateau_steps": 100}
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    rig = Rig(tmp_path, policy="adaptive", steps=400, model=model, **QUIET | sink).begin().until_step(30)
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.bias.fill_(-100.0)
+    rig.until(lambda: bool(rig.of(AttemptStarted)))
+    assert [(a.rule, a.remedy) for a in rig.of(AlertRaised)][-1] == ("dead layers", "dead_model")
+    assert not any(r.good for r in rig.of(CheckpointSaved) if r.step >= 60), "a dead model is nothing to go back to"
+    assert rig.of(AttemptStarted)[0].step <= 50 and rig.engine.schedule.scale == pytest.approx(0.1)
+
+
 def test_overfitting_is_told_from_the_validations_of_a_run(tmp_path: Path) -> None:
     rising = iter(range(1, 1000))
     rig = Rig(tmp_path, validate=lambda: (float(next(rising)), None), validate_every=10, **QUIET).begin().until_step(60)
@@ -400,6 +463,7 @@ def settings_of(rig: Rig) -> dict[str, float]:
 CHANGES: dict[str, dict[str, float]] = {
     "nan_loss": {"lr": 0.1, "clip": 1.0, "attempt": 1},
     "extreme_gradient": {"lr": 0.5, "clip": 1.0, "attempt": 1},
+    "dead_model": {"lr": 0.1, "clip": 1.0, "attempt": 1},
     "gradient_explosion": {"lr": 0.5, "clip": 1.0},
     "gradient_spike": {"lr": 0.5, "deviation": 2.0},
     "lower_learning_rate": {"lr": 0.5},

@@ -242,9 +242,14 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """Whether no rollback is due: what is saved now may be gone back to."""
+        """Whether no rollback is due."""
         decision = decide(self.phase, self.signals(), self.config)
         return self.last.finite and (decision is None or decision.transition.effect is not Effect.ROLLBACK)
+
+    @property
+    def good(self) -> bool:
+        """Whether a rollback may go back to what is saved now: healthy, and not a model whose gradients are gone."""
+        return self.healthy and not self.recorder.health.dead
 
     # -- what the step needs ----------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Health of a run from its records: the numbers behind the warning signs. Sees no tensor, raises no alert.
 
 slow <- slow + 0.02 (L - slow)                      what plateau and overfitting call the training loss
+zeros <- zeros + 0.1 (no gradient - zeros)         of each layer that had one; dead above 0.8: twenty steps without any
 implied learning rate / learning rate = 1 + horizon / window     of a kept prediction; 1 of a refused or undone one
 """
 
@@ -27,11 +28,14 @@ from trainer_core.spec.records import (
 )
 
 _SLOW = 0.02
+_ZEROS, _DEAD, _NO_GRADIENT = 0.1, 0.8, 1e-12
 _FULL_SHARE_SPAN = 200
 _PREDICTIONS = 20
 _FEWEST_PREDICTIONS = 5
 _MOST_ATTEMPTS = 1000
 _TELL_EVERY = 20
+_SAID_OF_THE_LIVING = ("steps_without_gain", "underfitting", "grad_param_ratio", "implied_rate")
+"""Signals whose remedies raise the learning rate, which is what did the harm where a model died or its loss rose."""
 _ENDS_WELL = ("horizon_reached", "asked for", "rollback")
 """How the reason of a phase change out of PREDICT begins when nothing was wrong with the prediction."""
 
@@ -40,12 +44,20 @@ class _Memory(msgspec.Struct):
     """Everything remembered, as plain values: it travels in checkpoints as it is."""
 
     slow: float | None = None
+    first: float | None = None
+    """The first loss."""
     best: float | None = None
     """Best smoothed loss, of which ``plateau_improvement`` was gained."""
     best_step: int = 0
     since_gain: int = 0
     baseline: float | None = None
     """Gradient baseline before the present step: a spike must not excuse itself."""
+    all_learn: bool = False
+    """Every layer has had a gradient."""
+    zeros: list[float] = []
+    """By layer: share of the last steps without a gradient, -1 before it had one; empty while all have one."""
+    dead: bool = False
+    """Whether more layers are dead than ``dead_layers_limit``."""
     full_share: float = 0.0
     full_since: int = 0
     """Step from which the present FULL window counts."""
@@ -167,6 +179,8 @@ class Health:
         m.learning_rate = record.learning_rate if record.learning_rate is not None else m.learning_rate
         full = 1.0 if record.phase is Phase.FULL else 0.0
         m.full_share += (full - m.full_share) / _FULL_SHARE_SPAN
+        dead = self._dead(record)
+        m.dead = m.dead if dead is None else dead > config.health.dead_layers_limit
         layers, attempts = record.layer_grad_norms, config.health.implied_rate_attempts
         if self._derived is None or self._derived[0] != attempts:
             self._derived = attempts, self._divergence_rate(), self._in_a_row(), self._implied(attempts)
@@ -175,6 +189,8 @@ class Health:
             "grad_growth": grown,
             "layer_norm_high": max(layers) if layers else None,
             "layer_norm_low": min(layers) if layers else None,
+            "dead_layers": dead,
+            "loss_rise": self._rise(),
             "steps_without_gain": m.since_gain,
             "divergence_rate": rate,
             "divergences_in_a_row": in_a_row,
@@ -193,10 +209,51 @@ class Health:
         m.told_at = step
         return HealthMeasured(step, {name: float(value) for name, value in signals.items() if value is not None})
 
+    @property
+    def dead(self) -> bool:
+        """Whether the model was dead at the last step that could tell: what is saved now is nothing to go back to."""
+        return self._memory.dead
+
+    def judged(self, signals: Mapping[str, float | None], config: Config, locked: bool) -> dict[str, float | None]:
+        """The signals that rules look at: what is so for another reason, which has a rule of its own, is left out."""
+        ignored = ["confidence"] if locked else []
+        risen = (signals["loss_rise"] or 0.0) > config.health.loss_rise_limit
+        ignored += _SAID_OF_THE_LIVING if self.dead or risen else ()
+        ignored += ["grad_norm"] if self.dead else []
+        return {**signals, **dict.fromkeys(ignored)}
+
+    def _dead(self, record: StepRecord) -> float | None:
+        """Share of the layers that had a gradient and have none, while the loss does not fall; None: no evidence."""
+        m, layers = self._memory, record.layer_grad_norms
+        if not layers or record.loss is None:
+            return None
+        if not m.zeros and min(layers) > _NO_GRADIENT:  # nearly always
+            m.all_learn = True
+            return 0.0
+        if len(m.zeros) != len(layers):
+            m.zeros = [0.0 if m.all_learn else -1.0] * len(layers)
+        m.zeros = [
+            (0.0 if norm > _NO_GRADIENT else -1.0) if past < 0 else past + _ZEROS * ((norm <= _NO_GRADIENT) - past)
+            for past, norm in zip(m.zeros, layers, strict=True)
+        ]
+        gains = m.since_gain == 0 and record.phase is not Phase.WARMUP
+        found = 0.0 if gains or record.loss == 0.0 else sum(past > _DEAD for past in m.zeros) / len(layers)
+        if max(m.zeros) < _ZEROS / 10 and min(m.zeros) >= 0:
+            m.zeros = []
+        return found
+
+    def _rise(self) -> float | None:
+        """By what share of the first loss the smoothed one lies above it; 0 where it does not."""
+        m = self._memory
+        if m.slow is None or not m.first:
+            return None
+        return max(0.0, (m.slow - m.first) / abs(m.first))
+
     def _train(self, record: StepRecord, config: Config) -> None:
         m, loss = self._memory, record.loss
         if loss is None or not math.isfinite(loss):
             return
+        m.first = loss if m.first is None and m.best is None else m.first  # older checkpoints have a best alone
         m.slow = loss if m.slow is None else m.slow + _SLOW * (loss - m.slow)
         warming = record.phase is Phase.WARMUP
         if m.best is None or warming or m.slow < m.best - config.health.plateau_improvement * abs(m.best):

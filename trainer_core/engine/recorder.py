@@ -70,8 +70,7 @@ class Recorder:
     def _judge_health(self, record: StepRecord) -> None:
         config, finite = self._engine.config, self._engine.last.finite
         signals = self.health.signals(record, config, self._engine.locked)
-        judged = {**signals, "confidence": None} if self._engine.locked else signals  # nobody waits for it then
-        self.alarms.check(record, finite, config, judged)
+        self.alarms.check(record, finite, config, self.health.judged(signals, config, self._engine.locked))
         told = self.health.told(record.step, signals)
         if told is not None:
             self.say(told)

@@ -254,7 +254,7 @@ class Session:
         begins = engine.step_count == 0  # what is told to a run before it begins is meant for its first step
         with contextlib.nullcontext() if begins else self.inbox.busy("a checkpoint was being saved"):
             entry = self.checkpoints.save(
-                engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.healthy, self._improved
+                engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.good, self._improved
             )
         self._saved_at, self._batches_saved = engine.step_count, engine.batches
         engine.recoveries = 0 if engine.step_count > self._recovered_to else engine.recoveries

@@ -64,6 +64,12 @@ RULES: tuple[AlertRule, ...] = (
         "use_residual = true, normalization = \"LayerNorm\", weight_init = \"xavier_uniform\"", above=False,
     ),
     AlertRule(
+        "dead layers", "dead_layers", _GRADIENT, 10, 10, _CRITICAL,
+        "layers that learned have no gradient left, and the loss does not fall: an explosion or a learning rate too "
+        "high switched their units off, and no step brings them back", "dead_model",
+        "a lower initial or a learning rate warmup (learning_rate_schedule)",
+    ),
+    AlertRule(
         "gradient/parameter ratio high", "grad_param_ratio", _AFTER_WARMUP, 100, 20, _CAUTION,
         "gradients too large for the weights", "lower_learning_rate",
     ),
@@ -103,6 +109,11 @@ RULES: tuple[AlertRule, ...] = (
         "divergence loop", "divergences_in_a_row", _AFTER_WARMUP, 1, 1, _CRITICAL,
         "predictions diverge one after the other: learning rate too high, or too few full steps between them",
         "divergence_loop",
+    ),
+    AlertRule(
+        "loss above its start", "loss_rise", _AFTER_WARMUP, 50, 10, _WARNING,
+        "learning rate too high: what the model knew at the start is gone; a rollback brings it back",
+        "lower_learning_rate", "a lower initial or a learning rate warmup (learning_rate_schedule)",
     ),
     AlertRule(
         "plateau", "steps_without_gain", _AFTER_WARMUP, 1, 1, _WARNING,

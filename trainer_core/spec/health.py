@@ -30,6 +30,14 @@ class HealthConfig(Section, frozen=True):
         float, number("Checklist: a gradient norm within this factor of its baseline is stable.", 1, 1e6, live=True)
     ] = 2.0
     checklist_every: Annotated[int, steps("Steps between two looks at the training checklist.", live=True)] = 100
+    dead_layers_limit: Annotated[
+        float,
+        share("A larger share of layers than this that had a gradient and have none: the model died.", live=True),
+    ] = 0.5
+    loss_rise_limit: Annotated[
+        float,
+        number("The smoothed loss lies a larger share than this above the first.", 0, 1e6, unit="share", live=True),
+    ] = 0.1
     plateau_steps: Annotated[int, steps("More steps than this without improvement are a plateau.", live=True)] = 500
     plateau_improvement: Annotated[
         float, share("The smoothed loss has improved when it fell by more than this share.", live=True)

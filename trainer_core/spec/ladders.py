@@ -19,6 +19,8 @@ HEALTH_SIGNALS = (
     "grad_growth",
     "layer_norm_high",
     "layer_norm_low",
+    "dead_layers",
+    "loss_rise",
     "steps_without_gain",
     "divergence_rate",
     "divergences_in_a_row",
@@ -74,6 +76,8 @@ def _health(config: Config) -> dict[str, Ladder]:
     return {
         "grad_param_ratio": Ladder(caution_above=c.grad_param_ratio_high, caution_below=c.grad_param_ratio_low),
         "grad_variance": Ladder(warning_above=c.gradient_variance_high),
+        "dead_layers": Ladder(critical_above=c.dead_layers_limit),
+        "loss_rise": Ladder(warning_above=c.loss_rise_limit),
         "steps_without_gain": Ladder(warning_above=c.plateau_steps),
         "divergence_rate": Ladder(warning_above=c.divergence_rate_limit),
         "divergences_in_a_row": Ladder(critical_above=c.divergences_in_a_row),

@@ -54,6 +54,11 @@ def extreme_gradient(config: Config) -> tuple[Command, ...]:
     return (Rollback(), *_clipped(config), ScaleLearningRate(0.5))
 
 
+def dead_model(config: Config) -> tuple[Command, ...]:
+    """Back to the last good checkpoint with a tenth of the learning rate and gradients clipped to 1.0."""
+    return (Rollback(), ScaleLearningRate(0.1), *_clipped(config))
+
+
 def gradient_explosion(config: Config) -> tuple[Command, ...]:
     """Clip to 1.0 and halve the learning rate."""
     return (*_clipped(config), ScaleLearningRate(0.5))
@@ -124,6 +129,7 @@ REMEDIES: dict[str, Remedy] = {
     for f in (
         nan_loss,
         extreme_gradient,
+        dead_model,
         gradient_explosion,
         gradient_spike,
         lower_learning_rate,
