@@ -134,6 +134,19 @@ def test_sparse_gradients_train_where_the_optimizer_takes_them(tmp_path: Path, n
         assert torch.allclose(rig.weights(), twin.weights(), atol=1e-3)
 
 
+@pytest.mark.parametrize("predictor", ["Linear", "MLP", "RSSM"])
+@pytest.mark.parametrize("name", TAKES_SPARSE)
+def test_every_predictor_sees_the_momentum_of_a_sparse_embedding(tmp_path: Path, name: str, predictor: str) -> None:
+    settings = {"predictor_config": {"type": predictor, "ensemble_size": 3 if predictor != "Linear" else 1}}
+    rig = Rig(tmp_path, model=Table(), steps=40, optimizer=TAKES_SPARSE[name], **settings).begin().finish()
+    assert rig.session.ended == ("finished", "all 40 steps taken") and rig.engine.predictions_entered
+
+
+def test_an_optimizer_for_sparse_gradients_alone_is_refused_dense_ones_before_a_weight_moves(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, model=Table(), optimizer=lambda ps: torch.optim.SparseAdam(ps, 1e-3)).begin()
+    refused(rig, batch_of(0), "SparseAdam takes sparse gradients alone")
+
+
 @pytest.mark.parametrize("name", NEEDS_DENSE)
 def test_sparse_gradients_are_refused_before_the_run_where_it_does_not(tmp_path: Path, name: str) -> None:
     optimizer, words = NEEDS_DENSE[name]

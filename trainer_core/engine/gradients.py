@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer_core.engine import ahead
 from trainer_core.learning.loss import Batch
-from trainer_core.learning.optimizers import sparse_refusal
+from trainer_core.learning.optimizers import dense_refusal, sparse_refusal
 from trainer_core.spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -181,3 +181,6 @@ def _check_sparse(engine: "Engine") -> None:
         refusal = sparse_refusal(engine.optimizer)
         if refusal is not None:
             raise UserError(refusal)
+    refusal = dense_refusal(engine.optimizer)
+    if refusal is not None and any(p.grad is not None and not p.grad.is_sparse for p in engine.parameters.tensors):
+        raise UserError(refusal)

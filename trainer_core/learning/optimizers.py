@@ -181,3 +181,12 @@ def sparse_refusal(optimizer: torch.optim.Optimizer) -> str | None:
     if not type(optimizer).__module__.startswith(("torch.optim", "trainer_core")):
         return None
     return f"{name} cannot take sparse gradients (of Embedding sparse=True): use SGD, Adagrad or SparseAdam"
+
+
+def dense_refusal(optimizer: torch.optim.Optimizer) -> str | None:
+    """Why ``optimizer`` cannot take gradients that are not sparse, in a sentence; None when it can."""
+    if not isinstance(optimizer, torch.optim.SparseAdam):
+        return None
+    return (
+        "SparseAdam takes sparse gradients alone (of Embedding sparse=True), and a layer has others: use SGD or Adagrad"
+    )

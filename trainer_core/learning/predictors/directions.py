@@ -100,6 +100,7 @@ def momentum_into(out_P: Tensor, parameters: Parameters, optimizer: torch.optim.
         buffer = optimizer.state.get(p, {}).get("momentum_buffer")
         plain = buffer is not None and "dampening" in group  # SGD's: Muon orthogonalises its own before the step
         if plain:
+            buffer = buffer.to_dense() if buffer.is_sparse else buffer  # of an embedding with sparse gradients
             torch.mul(buffer.float(), -_rate(group["lr"]), out=view)
         written.append(plain)
     return written
