@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tests.engine.rig import Rig, batch_of
 from trainer_core.engine import looking
+from trainer_core.spec.phases import Phase
 
 SETTINGS: dict[str, Any] = {"policy": "adaptive", "confidence_threshold": 0.3, "max_predict_steps": 40}
 
@@ -82,3 +83,14 @@ def test_a_look_sets_the_mode_once_and_moves_the_weights_twice(tmp_path: Path, m
     looking.look(engine, batch_of(99))
     assert engine.proposed is not None and calls == ["eval", "write"]
     assert torch.equal(rig.weights(), before) and [m.training for m in model.modules()] == training and all(training)
+
+
+@pytest.mark.parametrize("policy", ["document", "adaptive"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_broken_batch_at_the_first_measurement_ends_no_run(tmp_path: Path, value: float, policy: str) -> None:
+    rig = Rig(tmp_path, policy=policy, steps=60, checkpoint_every=5).begin()
+    rig.until(lambda: rig.engine.phase is Phase.FULL and rig.engine.steps_in_phase >= rig.engine.probe_at)
+    rig.engine.separable = None  # as at the first look, whichever batch that is
+    rig.scales[rig.engine.batches] = value
+    rig.finish()
+    assert rig.engine.separable is True and rig.session.ended == ("finished", "all 60 steps taken")

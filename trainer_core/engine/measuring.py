@@ -35,9 +35,12 @@ class Measuring:
         if engine.separable is None:
             whole_N = self._losses(batch)
             kept = self.kept(batch)
-            if kept < size:
+            known_N = whole_N[whole_N.isfinite()]
+            if kept < size and known_N.numel():  # a broken batch says nothing of the loss
                 one_each = whole_N.numel() == size
-                engine.separable = one_each and self._agrees(engine.loss.first(batch, kept, size), whole_N[:kept])
+                engine.separable = one_each and self._agrees(
+                    engine.loss.first(batch, kept, size), whole_N[:kept], float(known_N.abs().mean())
+                )
             return self.compared(batch, whole_N)
         kept = self.kept(batch)
         if kept < size:
@@ -91,12 +94,12 @@ class Measuring:
         with torch.no_grad(), self.mode(), engine.precision.forward():
             return engine.loss.samples(engine.model, batch, engine.config.training.accumulate)
 
-    def _agrees(self, part: Batch, expected_N: Tensor) -> bool:
+    def _agrees(self, part: Batch, expected_N: Tensor, scale: float) -> bool:
+        """``scale``: how large the losses of the whole batch are."""
         try:
             losses_N = self._losses(part, 0.0)
         except (RuntimeError, IndexError, ValueError, AssertionError, KeyError, TypeError):
             return False
         if losses_N.shape != expected_N.shape:
             return False
-        scale = float(expected_N.abs().mean())
         return bool(torch.allclose(losses_N, expected_N, rtol=1e-2, atol=1e-2 * scale, equal_nan=True))
