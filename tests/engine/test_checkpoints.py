@@ -416,3 +416,16 @@ def test_the_checkpoint_of_the_best_validation_outlasts_newer_ones_and_can_be_go
     entry, weights, _ = rig.session.checkpoints.load("step-000010", CPU)
     assert entry.best
     assert torch.equal(torch.cat([weights[name].flatten().double() for name in rig.model.state_dict()]), best)
+
+
+def test_a_run_whose_journal_was_lost_takes_an_attempt_no_checkpoint_has(tmp_path: Path) -> None:
+    """Its number was that of the checkpoint it went on from: the way back to the first attempt never ended."""
+    rig = Rig(tmp_path, steps=60).begin().until_step(8)
+    rig.session.save_checkpoint("asked for")
+    rig.session.roll_back(None, "asked for")
+    rig.until_step(12)
+    assert rig.session.save_checkpoint("asked for").attempt == 1
+    resumed = Rig(tmp_path, steps=60)
+    resumed.session.resume(0, 0, "resumed")
+    assert resumed.engine.attempt == 2
+    assert resumed.session.save_checkpoint("asked for").name == "step-000012-a2"

@@ -320,7 +320,8 @@ class Session:
 
     def _begin_attempt(self, parent: int, left: int, entry: Entry | None, because: str, start: float) -> None:
         engine, name = self.engine, None
-        self.last_attempt = max(self.last_attempt, parent) + 1
+        known = 0 if entry is None else entry.attempt  # more than a journal knows that was lost and begun anew
+        self.last_attempt = max(self.last_attempt, parent, known) + 1
         engine.attempt = self.last_attempt
         if entry is not None:
             name = entry.name
