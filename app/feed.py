@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from app.listing import Listing
 from app.store import KINDS, LATEST, Snapshot, Store
 from trainer_core.spec.errors import RunError
 from trainer_core.spec.records import (
@@ -23,7 +24,7 @@ from trainer_core.spec.records import (
 from trainer_core.telemetry.follower import Follower
 from trainer_core.telemetry.history import chunks
 from trainer_core.telemetry.journal import FILE, JournalReader
-from trainer_core.telemetry.rundir import RunStatus, RunSummary, find_runs, status
+from trainer_core.telemetry.rundir import RunStatus, RunSummary, status
 
 POLL_S = 0.1
 STATUS_EVERY_S = 1.0
@@ -233,12 +234,13 @@ class Watch:
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
+        self._listing = Listing(runs_dir)
         self._feeds: dict[str, Feed] = {}
         self._lock = threading.Lock()
 
     def runs(self) -> list[RunSummary]:
         """Every run, live or finished, newest first."""
-        return find_runs(self.runs_dir)
+        return self._listing.runs()
 
     def feed(self, name: str) -> Feed | None:
         """The feed of the run called ``name``, started if need be; None when there is no such run."""

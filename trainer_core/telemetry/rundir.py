@@ -10,6 +10,7 @@ import secrets
 import statistics
 import time
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -223,16 +224,24 @@ def _progressing(quiet_s: float, steps: list[object], any_steps: bool, because: 
 
 def find_runs(runs_dir: Path) -> list[RunSummary]:
     """Every run directly under ``runs_dir`` (or ``runs_dir`` itself), newest first."""
-    runs_dir = Path(runs_dir)
-    if (runs_dir / FILE).is_file():
-        return [_summary(runs_dir)]
-    if not runs_dir.is_dir():
-        return []
-    found = [_summary(path.parent) for path in runs_dir.glob(f"*/{FILE}")]
+    return newest_first(summary(path) for path in run_dirs(runs_dir))
+
+
+def newest_first(found: Iterable[RunSummary]) -> list[RunSummary]:
+    """The order of run lists."""
     return sorted(found, key=lambda run: (run.started, run.name), reverse=True)
 
 
-def _summary(path: Path) -> RunSummary:
+def run_dirs(runs_dir: Path) -> list[Path]:
+    """Directories directly under ``runs_dir`` that have a journal; ``runs_dir`` alone where it has one itself."""
+    runs_dir = Path(runs_dir)
+    if (runs_dir / FILE).is_file():
+        return [runs_dir]
+    return [path.parent for path in runs_dir.glob(f"*/{FILE}")] if runs_dir.is_dir() else []
+
+
+def summary(path: Path) -> RunSummary:
+    """The line of one run directory; what is wrong with its journal is said in it."""
     try:
         reader = JournalReader(path)
         try:
