@@ -28,7 +28,8 @@ STRIP = (
 )
 CHART = (
     "[data-figure=loss]",
-    """(() => { const trace = document.querySelector('[data-figure=loss] .hy-plot')?.data?.[3];
+    """(() => { const drawn = document.querySelector('[data-figure=loss] .hy-plot')?.data;
+    const trace = drawn?.find((one) => one.name === 'measured');
     return trace && trace.x.length ? trace.x[trace.x.length - 1] : 0; })()""",
 )
 NAIVE = (

@@ -60,7 +60,7 @@ def phase_shares(runs: Sequence[Compared]) -> Figure:
     """Of all steps of each run, how many were of which phase."""
     found = [shares(run.snapshot) for run in runs]
     names = [run.name for run in runs]
-    shape = layout(0.0, 1.0, {"type": "category", "automargin": True, "autorange": "reversed"})
+    shape = layout(0.0, 1.0, {"type": "category", "autorange": "reversed"})
     shape["xaxis"] |= {"title": {"text": ""}, "tickformat": ".0%", "hoverformat": ".1%"}
     shape |= {"barmode": "stack", "hovermode": "closest", "margin": {"l": 80, "r": 12, "t": 6, "b": 28}}
     return Figure(

@@ -250,7 +250,7 @@ def _blank(name: str, title: str, text: str) -> Figure:
 def _plain(low: float, high: float, y: Json, annotations: list[Json], **more: Any) -> Json:
     """The common layout on an axis of a chart's own."""
     margin = {"l": 52, "r": 14, "t": 8, "b": 40}
-    shape = layout(low, high, {"automargin": True, **y}, margin=margin, annotations=annotations, **more)
+    shape = layout(low, high, y, margin=margin, annotations=annotations, **more)
     shape["xaxis"] |= {"nticks": 6}
     return shape
 

@@ -61,19 +61,21 @@ def layout(low: float, high: float, y: Json, **more: Any) -> Json:
         "linecolor": "$line",
         "tickfont": {"color": "$muted"},
         "zeroline": False,
-        "automargin": True,
         "exponentformat": "e",
+        "ticklabeloverflow": "allow",  # plotly's own way measures every label at every drawing; see chart.js
     }
     return {
         "xaxis": {
             **axis,
+            "type": "linear",
+            "automargin": "height",
             "range": [low, high],
             "title": {"text": "step", "font": {"color": "$muted", "size": 11}, "standoff": 4},
             "tickformat": ",d",
             "nticks": 12,
             "hoverformat": ",d",
         },
-        "yaxis": {**axis, **y},
+        "yaxis": {**axis, "automargin": "width", **y},
         "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

@@ -8,6 +8,8 @@ const CONFIG = {
   toImageButtonOptions: { scale: 2 },
 };
 
+const DIGIT = 6;  // pixels of a digit of a tick's label
+
 let plotlyLoad = null;
 export function loadPlotly(url) {
   plotlyLoad ??= new Promise((done, failed) => {
@@ -94,22 +96,32 @@ export class Chart {
 
   measure() { this.size = [this.div.clientWidth, this.div.clientHeight]; }
 
+  // Traces without a point are left out: plotly takes as long to find that out as to draw a short one.
+  filled({ series, rows, categories }) {
+    const { x = [], y = [], ...more } = this.columns[series] ?? {};
+    return x.length > 0 || y.length > 0 || rows?.some((row) => more[row]?.length) || categories?.length > 0;
+  }
+
   async draw(Plotly, screen) {
     if (!this.layout) return;
-    const data = this.traces.map(({ series, height, categories, rows, outline: filled, ...trace }) => {
-      if (filled) return { ...themed(screen.colours, trace), ...outline(this.columns[series] ?? {}) };
+    const uids = new Map(this.traces.map((trace, i) => [trace, `${i}`]));  // a trace is itself, whatever is left out before it
+    const traces = this.traces.filter((trace) => this.filled(trace));
+    const data = traces.map((given) => {
+      const { series, height, categories, rows, outline: filled, ...trace } = given;
+      const own = { ...themed(screen.colours, trace), uid: uids.get(given), visible: screen.shows(this.section.dataset.figure, series) };
+      if (filled) return { ...own, ...outline(this.columns[series] ?? {}) };
       const { x = [], y, text, ...more } = this.columns[series] ?? {};
       const z = rows?.map((row) => more[row] ?? []);  // a heatmap's rows are columns of log10
       const cells = z && { z, customdata: z.map((row) => row.map((v) => (v === null ? null : 10 ** v))) };
-      return { ...themed(screen.colours, trace), x, y: categories ?? (height === undefined ? y : x.map(() => height)), text, ...cells };
+      return { ...own, x, y: categories ?? (height === undefined ? y : x.map(() => height)), text, ...cells };
     });
-    this.traces.forEach(({ series }, i) => { data[i].visible = screen.shows(this.section.dataset.figure, series); });
     const layout = themed(screen.colours, this.layout);
     layout.shapes = (layout.shapes ?? []).flatMap(({ band, yspan, ...shape }) => {
       if (band === undefined) return [shape];
       const edges = this.columns[band];
       return edges && edges.x.length ? [{ ...shape, path: bandPath(edges, yspan) }] : [];
     });
+    if (!traces.some((trace) => trace.yaxis === "y2")) delete layout.yaxis2;  // that of the marks
     this.tenfold = layout.xaxis.type === "log";
     if (screen.span && this.steps) layout.xaxis.range = screen.span.map((end) => this.tenfold ? Math.log10(Math.max(end, 1)) : end);
     layout.font.family = screen.font;
@@ -120,8 +132,19 @@ export class Chart {
     await Plotly.react(this.div, data, layout, CONFIG);
     this.section.querySelector("h3").textContent = this.title;
     this.section.querySelector("small").textContent = this.caption;
+    this.trim();
     if (!this.drawn) this.listen(screen);
     this.section.dataset.revision = this.revision;
+  }
+
+  // Hides the last number on the x axis where the edge would cut it. Its width is reckoned: to measure it takes a layout of the page.
+  trim() {
+    if (this.trimmed) this.trimmed.style.visibility = "";
+    const last = this.trimmed = [...this.div.querySelectorAll(".xtick text")].at(-1);
+    if (!last) return;
+    const middle = Number(/translate\(([-\d.]+)/.exec(last.getAttribute("transform"))?.[1]);
+    const signs = Math.max(...(last.dataset.unformatted ?? last.textContent).split("<br>").map((line) => line.length));
+    if (middle + (DIGIT * signs) / 2 > this.size[0]) last.style.visibility = "hidden";
   }
 
   listen(screen) {

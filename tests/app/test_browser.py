@@ -193,7 +193,8 @@ def test_rollback_asks_first_and_the_split_is_drawn(
     started = next(r for r in records(run_dir) if isinstance(r, AttemptStarted))
     split = f"from={started.step - 20}&to={started.abandoned_step + 20}"  # held there: training goes on meanwhile
     page = ready(open_page(f"{dashboard.url}/?run=live&{split}"))
-    abandoned = "document.querySelector('[data-figure=loss] .hy-plot').data[0].x.filter(x => x !== null)"
+    data = "document.querySelector('[data-figure=loss] .hy-plot').data"
+    abandoned = f"{data}.find(t => t.name === 'abandoned')?.x.filter(x => x !== null)"
     until(lambda: page.evaluate(abandoned), 20, "the abandoned stretch is drawn")
     measured = [r.step for r in records(run_dir) if isinstance(r, StepRecord) and r.step > started.step]
     assert min(page.evaluate(abandoned)) == measured[0], "the first step that was measured after the checkpoint"
@@ -227,7 +228,7 @@ def test_a_dashboard_started_late_restarted_and_a_trainer_that_died(
     page = ready(open_page(first.url))
     until(lambda: strip_step(page) > 100, 20, "what happened before is there")
     page.get_by_role("button", name="All", exact=True).click()
-    first_step = "document.querySelector('[data-figure=loss] .hy-plot').data[2 + 1].x[0]"
+    first_step = "document.querySelector('[data-figure=loss] .hy-plot').data.find(t => t.name === 'measured')?.x[0]"
     until(lambda: page.evaluate(first_step) == 1, 20, "the chart begins at the first step")
     assert first.end() in (0, -signal.SIGTERM)
     expect(page.locator(".hy-banner")).to_contain_text("Not connected to the dashboard server")

@@ -51,3 +51,65 @@ def test_a_chart_puts_together_what_it_is_sent_in_parts(browser: Browser) -> Non
         held = page.evaluate(TAKE, [(STATIC / "chart.js").read_text(encoding="utf-8"), [first, then]])
     assert held["layout"] == {"xaxis": {"range": [2, 6], "title": "step"}, "margin": {"l": 1}}
     assert held["columns"]["kept"] == {"x": [2, 3, 4, None, 6, 7], "y": [0.2, 0.3, 0.4, None, 0.6, 0.7]}
+
+
+TRIM = """async ([source, places, width]) => {
+  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  const tick = ([x, text]) =>
+    `<g class="xtick"><text transform="translate(${x},0)" data-unformatted="${text}"></text></g>`;
+  document.body.innerHTML = '<div class="hy-plot"><svg></svg></div>';
+  const chart = new module.Chart(document.body);
+  chart.size = [width, 100];
+  return places.map((at) => {
+    const svg = chart.div.firstElementChild;
+    if (at) svg.innerHTML = at.map(tick).join("");
+    chart.trim();
+    return [...svg.querySelectorAll("text")].map((el) => el.style.visibility);
+  });
+}"""
+
+
+def trimmed(browser: Browser, *places: list[tuple[float, str]] | None) -> Any:
+    with browser.new_page() as page:
+        return page.evaluate(TRIM, [(STATIC / "chart.js").read_text(encoding="utf-8"), list(places), 400])
+
+
+def test_the_last_number_of_an_axis_is_hidden_where_the_edge_would_cut_it(browser: Browser) -> None:
+    fits, cut = [(50.0, "0"), (380.0, "1,000")], [(50.0, "0"), (390.0, "1,000")]
+    assert trimmed(browser, fits, cut) == [["", ""], ["", "hidden"]]
+    dated = [(370.0, "12:00:00<br>Nov 30, 2026")]
+    assert trimmed(browser, dated) == [["hidden"]], "the longest line counts"
+    assert trimmed(browser, []) == [[]]
+
+
+DATA = """async ([source, traces, columns]) => {
+  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  document.body.innerHTML = "<section data-figure=f><h3></h3><small></small><div class=hy-plot></div></section>";
+  const chart = new module.Chart(document.querySelector("section"));
+  const drawn = [];
+  const note = (data, layout) => drawn.push([data.map((t) => [t.uid, t.name]), "yaxis2" in layout]);
+  const plotly = { react: async (_div, data, layout) => note(data, layout) };
+  chart.div.on = () => {};
+  const screen = { colours: {}, span: null, shows: () => true };
+  for (const held of columns) {
+    const layout = { xaxis: {}, yaxis2: {}, font: {} };
+    Object.assign(chart, { traces, columns: held, layout, title: "", caption: "" });
+    chart.measure();
+    await chart.draw(plotly, screen);
+  }
+  return drawn;
+}"""
+
+
+def test_series_without_a_point_are_left_out_and_the_others_stay_what_they_were(browser: Browser) -> None:
+    traces = [{"series": "gone", "name": "gone"}, {"series": "loss", "name": "loss"},
+              {"series": "mark", "name": "mark", "yaxis": "y2", "height": 0.9}]  # fmt: skip
+    some = {"x": [1, 2], "y": [3, 4]}
+    held = [{"loss": some}, {"gone": some, "loss": some, "mark": {"x": [1]}}, {"loss": {"x": [], "y": []}}]
+    with browser.new_page() as page:
+        drawn = page.evaluate(DATA, [(STATIC / "chart.js").read_text(encoding="utf-8"), traces, held])
+    assert drawn == [
+        [[["1", "loss"]], False],
+        [[["0", "gone"], ["1", "loss"], ["2", "mark"]], True],
+        [[], False],
+    ]
