@@ -62,14 +62,14 @@ TRIM = """async ([source, places, width]) => {
   chart.size = [width, 100];
   return places.map((at) => {
     const svg = chart.div.firstElementChild;
-    if (at) svg.innerHTML = at.map(tick).join("");
+    svg.innerHTML = at.map(tick).join("");
     chart.trim();
     return [...svg.querySelectorAll("text")].map((el) => el.style.visibility);
   });
 }"""
 
 
-def trimmed(browser: Browser, *places: list[tuple[float, str]] | None) -> Any:
+def trimmed(browser: Browser, *places: list[tuple[float, str]]) -> Any:
     with browser.new_page() as page:
         return page.evaluate(TRIM, [(STATIC / "chart.js").read_text(encoding="utf-8"), list(places), 400])
 

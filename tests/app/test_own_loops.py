@@ -18,9 +18,11 @@ from app.feed import Feed
 from app.parts import component_key
 from app.screen import Ask, Screen
 from app.screens.registry import PAGES
+from app.views import words
 from app.views.bands import bands
 from app.views.knobs import knobs
 from app.views.lifecycle import OWN_LOOP, lifecycle
+from app.views.own_values import own_values
 from app.views.remedy import plan
 from app.views.series import Window, line
 from app.views.settings import live_settings
@@ -35,7 +37,7 @@ from trainer_core.engine.own_loop import OwnLoop
 from trainer_core.spec.commands import CommandState, SetKnob
 from trainer_core.spec.config import Config
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import KnobDeclared, MetricsMeasured, Row, RunStarted, RunState
+from trainer_core.spec.records import KnobDeclared, MetricsMeasured, Row, RunStarted, RunState, ValidationMeasured
 from trainer_core.spec.remedies import REMEDIES
 
 MAIN = Path(app.__file__).with_name("streamlit_app.py")
@@ -96,12 +98,30 @@ def test_a_loop_that_tells_of_every_tenth_step_has_lines_and_its_holes_are_seen(
     np.testing.assert_array_equal(found, [10, 20, 30, 40, np.nan, 240, 250, 260])
 
 
+def test_in_place_of_phases_the_newest_of_what_the_loop_reports_is_shown() -> None:
+    script = own_loop(30)
+    script.say(ValidationMeasured(script.step, 0.5, 0.875, 0.1))
+    script.say(MetricsMeasured(script.step, {f"metric {i}": float(i) for i in range(20)}))
+    script.command(SetKnob("dropout", 0.3), CommandState.APPLIED)
+    snapshot = seen(script)
+    found = {one.name: (one.value, one.step) for one in own_values(snapshot)}
+    assert found["Loss"] == (words.number(snapshot.steps.last("loss")), 30)
+    assert found["Validation loss"] == ("0.5", 30) and found["Validation accuracy"] == ("87.5 %", 30)
+    assert found["accuracy"] == ("0.5", 30) and found["metric 0"] == ("0", 30)
+    assert "and 9 metrics more" in found and "metric 11" not in found
+    assert found["Dropout (share)"] == ("0.3", None)
+    assert "Update norm" not in {one.name for one in own_values(seen(own_loop(0)))}, "what was never said is left out"
+    assert own_values(seen(Script().start().steps(3))) == [], "a run with phases has its diagram"
+
+
 def test_the_live_screen_draws_it(written_run: Callable[[str, Script], Path]) -> None:
     feed = Feed(written_run("own", own_loop()))
     try:
         assert feed.wait(10)
         screen = Screen(Board(feed, PAGES["live"]))
-        assert len(screen.glance(time.time())) == 3
+        told_ = screen.glance(time.time())
+        assert [message.get("name") for message in told_] == [None, "alerts", "happenings", "own.values"]
+        assert told_[0]["set"]["life.own"] is True
         assert len(screen.drawings(Ask(), time.time())) == 3
     finally:
         feed.close()
