@@ -49,7 +49,6 @@ class Screen {
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
     this.watchVisibility();
-    loadPlotly(this.plotlyUrl).catch(() => {});  // while the server looks; who draws asks again
     this.themeTimer = setInterval(() => { if (this.readTheme()) this.redraw(); }, 1000);
   }
 
@@ -145,6 +144,10 @@ class Screen {
   // -- bound values --
   bind(values) {
     this.bound.show(values);
+    if (!this.begun) {  // plotly.js takes the page's thread for a second or more: the first values are seen before that
+      this.begun = true;
+      requestAnimationFrame(() => setTimeout(() => loadPlotly(this.plotlyUrl).catch(() => {}), 0));  // who draws asks again
+    }
     if ("replay.at" in values) this.replay.stands(values["replay.at"]);
     if ("feed.critical" in values) this.toasts.heard(values["feed.critical"]);
     if ("feed.error" in values) this.banner(values["feed.error"] && `Watching is troubled: ${values["feed.error"]}`);

@@ -49,3 +49,20 @@ def test_a_text_that_changes_in_a_card_has_no_chart_painted_anew(
     text = tiles(browser, page, "[data-bind='strip.step']", tmp_path / "strip.json")
     assert tiles(browser, page, ".hy-cause", tmp_path / "cause.json") <= text + 3
     assert tiles(browser, page, "[data-figure=loss] small", tmp_path / "caption.json") <= text + 3
+
+
+FIRST = """document.addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
+  const step = document.querySelector("[data-bind='strip.step']");
+  if (step?.textContent) window.seenBeforeCharts ??= !window.Plotly;
+}).observe(document, { subtree: true, childList: true, characterData: true }));"""
+
+
+def test_the_first_values_are_on_the_page_before_plotly_takes_its_thread(
+    browser: Browser, written_run: Callable[..., Path], start_dashboard: Callable[..., Dashboard]
+) -> None:
+    written_run("run", cycled(3))
+    with browser.new_page() as page:
+        page.add_init_script(FIRST)
+        page.goto(f"{start_dashboard().url}/?run=run")
+        expect(page.locator("[data-figure=loss][data-revision]")).to_be_visible(timeout=60_000)
+        assert page.evaluate("window.seenBeforeCharts") is True
