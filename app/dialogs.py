@@ -69,6 +69,8 @@ def remedy_dialog(feed: Feed, name: str, sent: Callable[[], object]) -> None:
             f"Thrown away: **{found.throws_away}**, and every step taken until the command arrives.",
             icon=":material/warning:",
         )
+    if found.against:
+        st.warning(words.plain(f"Look first: {found.against}."), icon=":material/warning:")
     reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
     _confirm(feed, "Apply all of it", found.command, reason, "confirm_remedy", sent)
 

@@ -279,6 +279,8 @@ def remedy_form(feed: Feed, ask: Callable[[Feed, str, Callable[[], object]], Non
         st.markdown("\n".join(lines) or f"{found.nothing[:1].upper()}{found.nothing[1:]}.")
         if found.throws_away:
             st.caption(f"Throws away {found.throws_away}.")
+        if found.against:
+            st.warning(words.plain(f"Look first: {found.against}."), icon=":material/warning:")
         with st.container(horizontal=True, gap="small"):
             disabled = not found.lines or bool(closed(feed))
             if st.button("Apply all of it…", key="apply_remedy", icon=":material/emergency:", disabled=disabled,

@@ -168,7 +168,8 @@ def _remedy_text(plan: Plan | None) -> str:
     if not plan.lines:
         return f"Remedy {plan.remedy}: {plan.nothing}."
     cost = f" Throws away {plan.throws_away}." if plan.throws_away else ""
-    return f"Remedy {plan.remedy}: {plan.meaning}{cost} "
+    doubt = f" But: {plan.against}." if plan.against else ""
+    return f"Remedy {plan.remedy}: {plan.meaning}{cost}{doubt} "
 
 
 def _ladder(found: rules.Rungs) -> Json:

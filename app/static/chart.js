@@ -8,7 +8,7 @@ const CONFIG = {
   toImageButtonOptions: { scale: 2 },
 };
 
-const DIGIT = 6;  // pixels of a digit of a tick's label
+const DIGIT = 6;  // pixels of a digit of a tick's label; a comma has half of it
 
 let plotlyLoad = null;
 export function loadPlotly(url) {
@@ -143,8 +143,9 @@ export class Chart {
     const last = this.trimmed = [...this.div.querySelectorAll(".xtick text")].at(-1);
     if (!last) return;
     const middle = Number(/translate\(([-\d.]+)/.exec(last.getAttribute("transform"))?.[1]);
-    const signs = Math.max(...(last.dataset.unformatted ?? last.textContent).split("<br>").map((line) => line.length));
-    if (middle + (DIGIT * signs) / 2 > this.size[0]) last.style.visibility = "hidden";
+    const wide = (line) => DIGIT * (line.length - line.replace(/[^,.: ]/g, "").length / 2);
+    const width = Math.max(...(last.dataset.unformatted ?? last.textContent).split("<br>").map(wide));
+    if (middle + width / 2 > this.size[0]) last.style.visibility = "hidden";
   }
 
   listen(screen) {

@@ -8,7 +8,7 @@ from app.store import Snapshot
 from app.views import words
 from app.views.commands import title
 from app.views.measured import shown
-from app.views.remedy import Plan, plan
+from app.views.remedy import Plan, against, plan
 from app.views.rules import BY_NAME
 from trainer_core.spec.alerts import SYSTEM_RULES
 from trainer_core.spec.commands import CommandState
@@ -92,7 +92,7 @@ def _alert(life: Life, snapshot: Snapshot) -> Alert:
         alert_id=raised.alert_id,
         severity=Severity(raised.severity),
         said=_said(raised),
-        detail=_detail(raised),
+        detail=_detail(raised, snapshot),
         step=raised.step,
         resolved_step=life.resolved.step if life.resolved is not None else None,
         went_back=went_back(life, snapshot),
@@ -106,11 +106,12 @@ def _seen(life: Life) -> bool:
     return life.acknowledged is not None and life.acknowledged.state is CommandState.APPLIED
 
 
-def _detail(raised: AlertRaised) -> str:
-    """Why, and what to do."""
+def _detail(raised: AlertRaised, snapshot: Snapshot) -> str:
+    """Why, what to do, and what speaks against that."""
     parts = [f"likely: {raised.causes}"] if raised.causes else []
     if raised.remedy is not None and raised.commands:
         parts.append(f"remedy: {', '.join(title(command).lower() for command in raised.commands)}")
+        parts += [f"but: {doubt}"] if (doubt := against(snapshot, raised.commands)) else []
     return " · ".join(parts)
 
 

@@ -1,6 +1,7 @@
 """What a remedy would change now: its exact commands as before and after. Pure; sends nothing."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.store import Snapshot
@@ -20,6 +21,7 @@ from trainer_core.spec.commands import (
 )
 from trainer_core.spec.config import SETTINGS, Config
 from trainer_core.spec.remedies import REMEDIES
+from trainer_core.spec.severity import Severity
 
 OWN_LOOP = "a training loop of its own cannot carry it out: weights, clipping and phases are not the monitor's"
 
@@ -51,6 +53,8 @@ class Plan:
     """What a rollback in it would cost; empty without one."""
     cannot: str = ""
     """Why this run can never carry it out; empty: it can."""
+    against: str = ""
+    """What in this run speaks against it; empty: nothing that is known."""
 
     @property
     def nothing(self) -> str:
@@ -76,7 +80,30 @@ def plan(snapshot: Snapshot, remedy: str, config: Config | None = None) -> Plan 
     good = next((target for target in targets if target.good), None)
     lines = tuple(_line(command, snapshot, config, good.step if good is not None else None) for command in commands)
     cost = "" if not rolled else good.cost if good is not None else "unknown: no checkpoint is known to be good"
-    return Plan(remedy, meaning, lines, cost)
+    return Plan(remedy, meaning, lines, cost, against=against(snapshot, commands))
+
+
+def against(snapshot: Snapshot, commands: Sequence[Command]) -> str:
+    """What speaks against ``commands`` that raise the learning rate: alerts whose own remedy lowers it.
+
+    Those that are open; without one, the newest that was critical in this run. Empty: nothing, or nothing is raised.
+    """
+    if not any(factor > 1.0 for factor in _factors(commands)):
+        return ""
+    log = snapshot.side.alerts
+    lowering = [life.raised.rule for life in log.open if any(factor < 1.0 for factor in _factors(life.raised.commands))]
+    if lowering:
+        are = "is open and asks" if len(lowering) == 1 else "are open and ask"
+        return f"{' and '.join(sorted(set(lowering)))} {are} for a lower learning rate, not a higher one"
+    for life in reversed(log.resolved):
+        critical = life.raised.severity >= Severity.CRITICAL
+        if critical and any(factor < 1.0 for factor in _factors(life.raised.commands)):
+            return f"{life.raised.rule} was critical at step {life.raised.step:,}, and asked for a lower learning rate"
+    return ""
+
+
+def _factors(commands: Sequence[Command]) -> list[float]:
+    return [command.factor for command in commands if isinstance(command, ScaleLearningRate)]
 
 
 def _for_any_loop(command: Command) -> bool:

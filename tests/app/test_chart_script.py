@@ -75,7 +75,7 @@ def trimmed(browser: Browser, *places: list[tuple[float, str]]) -> Any:
 
 
 def test_the_last_number_of_an_axis_is_hidden_where_the_edge_would_cut_it(browser: Browser) -> None:
-    fits, cut = [(50.0, "0"), (380.0, "1,000")], [(50.0, "0"), (390.0, "1,000")]
+    fits, cut = [(50.0, "0"), (386.0, "1,000")], [(50.0, "0"), (387.0, "1,000")]
     assert trimmed(browser, fits, cut) == [["", ""], ["", "hidden"]]
     dated = [(370.0, "12:00:00<br>Nov 30, 2026")]
     assert trimmed(browser, dated) == [["hidden"]], "the longest line counts"
