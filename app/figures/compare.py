@@ -62,7 +62,7 @@ def phase_shares(runs: Sequence[Compared]) -> Figure:
     names = [run.name for run in runs]
     shape = layout(0.0, 1.0, {"type": "category", "autorange": "reversed"})
     shape["xaxis"] |= {"title": {"text": ""}, "tickformat": ".0%", "hoverformat": ".1%"}
-    shape |= {"barmode": "stack", "hovermode": "closest", "margin": {"l": 80, "r": 12, "t": 6, "b": 28}}
+    shape |= {"barmode": "stack", "hovermode": "closest", "margin": {"l": 80, "r": 18, "t": 6, "b": 28}}
     return Figure(
         name="phase_shares",
         title="Steps by phase",

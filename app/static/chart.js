@@ -8,7 +8,8 @@ const CONFIG = {
   toImageButtonOptions: { scale: 2 },
 };
 
-const DIGIT = 6;  // pixels of a digit of a tick's label; a comma has half of it
+const DIGIT = 6;  // pixels of a digit of a tick's label
+const WIDTHS = { ",": 3, ".": 3, ":": 3, " ": 3, "%": 10 };
 
 let plotlyLoad = null;
 export function loadPlotly(url) {
@@ -143,7 +144,7 @@ export class Chart {
     const last = this.trimmed = [...this.div.querySelectorAll(".xtick text")].at(-1);
     if (!last) return;
     const middle = Number(/translate\(([-\d.]+)/.exec(last.getAttribute("transform"))?.[1]);
-    const wide = (line) => DIGIT * (line.length - line.replace(/[^,.: ]/g, "").length / 2);
+    const wide = (line) => [...line].reduce((sum, sign) => sum + (WIDTHS[sign] ?? DIGIT), 0);
     const width = Math.max(...(last.dataset.unformatted ?? last.textContent).split("<br>").map(wide));
     if (middle + width / 2 > this.size[0]) last.style.visibility = "hidden";
   }
