@@ -102,6 +102,8 @@ class Engine:
         self.step_count = self.steps_in_phase = self.batches = self.cycle = self.attempt = 0
         self.backward_passes = self.probe_at = self.state_rev = self.recoveries = 0
         self.predictions_entered = self.predictions_kept = self.predictions_undone = 0
+        self._unlabelled, self._told_unlabelled = 0, False
+        """Batches without a label in a row, the present one last; whether that was said."""
         self.forwards = 0.0
         """Forward passes over a whole batch that tests took."""
         self.separable: bool | None = None
@@ -368,10 +370,6 @@ class Engine:
         if self.flight is not None and self.phase is Phase.PREDICT:
             self.flight.taken += 1
         self.last = msgspec.structs.replace(self.last, loss_deviation=None, grad_norm=None)
-
-    _unlabelled = 0
-    """Batches without a label in a row, the present one last."""
-    _told_unlabelled = False
 
     def record(self, record: Record) -> None:
         """Say something."""
