@@ -373,7 +373,7 @@ def test_two_runs_are_compared_and_the_account_is_read_from_both_journals(
     page.wait_for_selector("[data-figure=validation_time][data-revision]", timeout=30_000)
     expect(page.locator("[data-list='cmp.runs'] tr")).to_have_count(2)
     traces = "document.querySelector('[data-figure=validation_time] .hy-plot').data.map(t => [t.name, t.x.length])"
-    assert page.evaluate(traces) == [["run", 4], ["plain", 4]]
+    until(lambda: page.evaluate(traces) == [["run", 4], ["plain", 4]], 20, "both runs are read and drawn")
     expect(page.get_by_text("This run reached the baseline's last validation loss")).to_be_visible()
     expect(page.get_by_role("cell", name="Backward passes until validation loss 1")).to_be_visible()
 
