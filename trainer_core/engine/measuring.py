@@ -35,12 +35,11 @@ class Measuring:
         if engine.separable is None:
             whole_N = self._losses(batch)
             kept = self.kept(batch)
-            known_N = whole_N[whole_N.isfinite()]
-            if kept < size and known_N.numel():  # a broken batch says nothing of the loss
+            scale = _scale(whole_N)
+            if kept < size and scale is not None:  # a broken batch says nothing of the loss
                 one_each = whole_N.numel() == size
-                engine.separable = one_each and self._agrees(
-                    engine.loss.first(batch, kept, size), whole_N[:kept], float(known_N.abs().mean())
-                )
+                part = engine.loss.first(batch, kept, size)
+                engine.separable = one_each and self._agrees(part, whole_N[:kept], scale)
             return self.compared(batch, whole_N)
         kept = self.kept(batch)
         if kept < size:
@@ -103,3 +102,9 @@ class Measuring:
         if losses_N.shape != expected_N.shape:
             return False
         return bool(torch.allclose(losses_N, expected_N, rtol=1e-2, atol=1e-2 * scale, equal_nan=True))
+
+
+def _scale(losses_N: Tensor) -> float | None:
+    """How large losses are that are finite; None where none is."""
+    known_N = losses_N[losses_N.isfinite()]
+    return float(known_N.abs().mean()) if known_N.numel() else None
