@@ -16,7 +16,7 @@ from trainer_core.bench.markdown import document
 from trainer_core.bench.plan import choices, planned
 from trainer_core.bench.race import Tuned, race, shrunk
 from trainer_core.bench.recorded import merged
-from trainer_core.bench.results import Grid, Point, Results
+from trainer_core.bench.results import Grid, Point, Results, Run
 from trainer_core.spec.errors import UserError
 
 
@@ -154,8 +154,9 @@ def test_a_quick_race_shrinks_its_budget_to_the_time_that_is_left(
 def test_a_race_of_so_many_steps_has_the_time_they_take_among_rivals(
     monkeypatch: pytest.MonkeyPatch, steps: int | None, budget: float
 ) -> None:
-    monkeypatch.setattr(racing, "tune", lambda *_: Tuned(Grid(0.75, {"0.001": 0.5}, 1e-3), 10.0, 0.1))
-    monkeypatch.setattr(racing, "_one_seed", lambda *_: [])
+    paced = Run(0, (Point(2.0, 20, 20, 60.0, 2.5),), 20, 0, 0, (), None, None)
+    monkeypatch.setattr(racing, "tune", lambda *_: Tuned(Grid(0.75, {"0.001": 0.5}, 1e-3), 99.0, 0.1))
+    monkeypatch.setattr(racing, "_one_seed", lambda work, planned, *_: [(arm.name, paced) for arm in planned])
     assert race("digits", (0,), 3.0, 6, lambda _: None, steps=steps).budget_seconds == pytest.approx(budget)
 
 
