@@ -141,6 +141,23 @@ def test_a_guard_compares_at_ten_losses_on_the_way_and_not_at_the_last_alone() -
     assert speed_beside(plain, path(1.0, 2.0), seconds) is None
 
 
+def test_a_guards_pace_is_what_a_unit_of_cost_takes_whatever_the_loss_does(
+    measured: tuple[dict[str, Any], str],
+) -> None:
+    """Hybrid takes five seconds for the cost that plain pays in four; its losses are better all the same."""
+    task = msgspec.convert(measured[0], Results).tasks[0]
+    guard = task.guards[0]
+    paths = {guard.hybrid: path(4.0, 1.0, 0.5, each=1.25), guard.plain: path(4.0, 3.0, 2.0)}
+
+    def walked(name: str, runs: tuple[Run, ...]) -> tuple[Run, ...]:
+        return tuple(msgspec.structs.replace(run, points=tuple(paths.get(name, run.points))) for run in runs)
+
+    arms = tuple(msgspec.structs.replace(arm, runs=walked(arm.name, arm.runs)) for arm in task.arms)
+    found = task_figures(msgspec.structs.replace(task, arms=arms)).guards[0]
+    assert found.pace_ratios == (pytest.approx(0.8),)
+    assert found.time_ratios[0] is not None and found.time_ratios[0] > 1.0
+
+
 @pytest.mark.parametrize(
     ("left", "validating", "budget"), [(1000.0, 0.1, 3.0), (20.0, 0.1, 1.5), (20.0, 1.0, 0.6), (1.0, 9.0, 0.5)]
 )

@@ -76,6 +76,8 @@ class GuardFigures(msgspec.Struct, frozen=True):
     name: str
     cost_ratios: tuple[float | None, ...]
     time_ratios: tuple[float | None, ...]
+    pace_ratios: tuple[float | None, ...] = ()
+    """Units of cost a second over the whole race, hybrid / plain: what bookkeeping takes, whatever it brings."""
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -124,7 +126,8 @@ def task_figures(result: TaskResult) -> TaskFigures:
     for guard in result.guards:
         pairs = list(zip(by_name[guard.hybrid].runs, by_name[guard.plain].runs, strict=True))
         ratios = [tuple(speed_beside(h.points, p.points, axis) for h, p in pairs) for axis in (cost, seconds)]
-        guards.append(GuardFigures(guard.name, ratios[0], ratios[1]))
+        paces = tuple(_faster(h.points, p.points) for h, p in pairs)
+        guards.append(GuardFigures(guard.name, ratios[0], ratios[1], paces))
     same = [arm for arm in result.arms if "predictor_config.type" in arm.settings]
     return TaskFigures(
         result.task, arms, tuple(guards), tuple(calibration(a) for a in same), _pace(by_name[LOCKED], base)
@@ -138,6 +141,13 @@ def _pace(locked: Arm, plain: Arm) -> float | None:
             a, b = ours.points[-1], theirs.points[-1]
             ratios.append((a.seconds / a.steps) / (b.seconds / b.steps))
     return mean(ratios)
+
+
+def _faster(ours: Sequence[Point], theirs: Sequence[Point]) -> float | None:
+    """Cost paid a second, over theirs."""
+    if not ours or not theirs or not ours[-1].seconds or not theirs[-1].cost:
+        return None
+    return (ours[-1].cost / ours[-1].seconds) * (theirs[-1].seconds / theirs[-1].cost)
 
 
 def _seeds(arm: Arm, base: Arm, tuned: Arm, budget: float) -> tuple[Seed, ...]:
