@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,9 @@ from trainer_core.starting import device_name, run_started
 from trainer_core.surroundings import watch_system
 from trainer_core.telemetry import baselines
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
-from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.rundir import dated
 from trainer_core.telemetry.system import SystemWatch
+from trainer_core.telemetry.voice import Voice
 
 
 class HybridTrainer:
@@ -77,19 +76,17 @@ class HybridTrainer:
         refuse_wrapped(model)
         self.config, total_steps = as_config(config), steps_or_none("total_steps", total_steps)
         self.run_dir = Path(run_dir) if run_dir is not None else Path("runs") / dated("run")
-        self._on_record = on_record
-        self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
-        self._reporter: Reporter | None = None
         self._opened: Opened | None = None
         # Whatever is wrong with what was given is found before anything is written.
         self._ranks = Ranks.joined(model, optimizer, self.config, {
             "total_steps": total_steps, "plain": plain, "resume": resume, "task": task,
         })  # fmt: skip
+        self._voice = Voice(on_record if self._first else None)
         if self._ranks is not None:
-            self._ranks.source = self._take_commands
+            self._ranks.source = self._voice.take_commands
             self.run_dir = Path(self._as_first(lambda: str(self.run_dir)))
         self.engine = Engine(
-            model, optimizer, loss_fn, self.config, self._say, total_steps=total_steps, predictor=predictor,
+            model, optimizer, loss_fn, self.config, self._voice.say, total_steps=total_steps, predictor=predictor,
             ranks=self._ranks,
         )  # fmt: skip
         self.engine.locked = self._plain = plain
@@ -100,10 +97,10 @@ class HybridTrainer:
         self._session = Session(
             self.engine,
             store(ranks, place, self.config.checkpoint, self._skipped),
-            take_commands=ranks.take if ranks else self._take_commands,
+            take_commands=ranks.take if ranks else self._voice.take_commands,
             validate=validate,
-            flush_records=self._flush_records,
-            alert_open=lambda alert_id: self._reporter is not None and alert_id in self._reporter.open_alerts,
+            flush_records=self._voice.flush,
+            alert_open=self._voice.is_open,
             wall_clock=(lambda: ranks.now) if ranks else time.time,
         )
         self._closed = self._begun = False
@@ -288,7 +285,7 @@ class HybridTrainer:
 
         def claim_it() -> bytes:
             self._opened = open_run(self.run_dir, resume, self._goes_on_as, listen, to_toml(self.config))
-            self._reporter, self.run_dir = self._opened.reporter, self._opened.run_dir
+            self._voice.reporter, self.run_dir = self._opened.reporter, self._opened.run_dir
             found.append(self._opened.history)
             return msgspec.msgpack.encode(found[0])
 
@@ -323,7 +320,7 @@ class HybridTrainer:
     def _start(self, history: History | None, task: str) -> None:
         engine, session = self.engine, self._session
         if history is None:
-            self._say(self._run_started(task, None), 0)
+            self._voice.say(self._run_started(task, None), 0)
             return
         engine.state_rev, session.last_attempt, engine.attempt = history.state_rev, history.attempt, history.attempt
         try:
@@ -332,22 +329,22 @@ class HybridTrainer:
             raise CheckpointError(f"{self.run_dir} cannot be resumed: {error}") from error
         engine.backward_passes = max(engine.backward_passes, history.backward_passes)  # over all attempts
         resumed_from = entry.name if entry is not None else None
-        self._say(self._run_started(task, resumed_from), engine.attempt)
+        self._voice.say(self._run_started(task, resumed_from), engine.attempt)
         for alert_id, rule in history.open_alerts:
             if not engine.recorder.alarms.is_open(alert_id):
                 engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))
         unfinished_business(session.inbox, history, resumed_from)
 
     def _start_agent(self, listen: str | None) -> AgentProcess:
-        assert self._reporter is not None
-        reporter, engine = self._reporter, self.engine
-        say, step = (lambda record: self._say_of_machine(record, engine.attempt)), (lambda: engine.step_count)
+        reporter, engine = self._voice.reporter, self.engine
+        assert reporter is not None
+        say, step = (lambda record: self._voice.say_of_machine(record, engine.attempt)), (lambda: engine.step_count)
         return start_agent(self.run_dir, queued=lambda: reporter.queued, listen=listen, say=say, step=step)
 
     def _watch_system(self) -> SystemWatch:
         engine = self.engine
         return watch_system(
-            self.run_dir, self._say_of_machine, engine.recorder.all_alarms, step=lambda: engine.step_count,
+            self.run_dir, self._voice.say_of_machine, engine.recorder.all_alarms, step=lambda: engine.step_count,
             attempt=lambda: engine.attempt, config=lambda: engine.config,
             device=device_name(engine.parameters.device),
         )  # fmt: skip
@@ -366,34 +363,11 @@ class HybridTrainer:
             world_size=self.world_size,
         )  # fmt: skip
 
-    def _say(self, record: Record, attempt: int) -> None:
-        if self._reporter is not None:
-            self._reporter.report(record, attempt)
-        if self._on_record is not None and self._first:
-            while self._from_machine:
-                self._on_record(*self._from_machine.popleft())
-            self._on_record(record, attempt)
-
-    def _say_of_machine(self, record: Record, attempt: int) -> None:
-        """From another thread: into the journal now, to ``on_record`` when the step's thread says something."""
-        if self._reporter is not None:
-            self._reporter.report(record, attempt)
-        if self._on_record is not None:
-            self._from_machine.append((record, attempt))
-
-    def _take_commands(self) -> Iterable[Any]:
-        return self._reporter.take_commands() if self._reporter is not None else ()
-
-    def _flush_records(self) -> None:
-        if self._reporter is not None:
-            self._reporter.flush()
-
     def _skipped(self, name: str, because: str) -> None:
         self._session.skipped(name, because)
 
     def _release(self) -> None:
-        if self._reporter is not None:
-            self._reporter.close()
+        self._voice.close()
         if (agent := getattr(self, "_agent", None)) is not None:
             agent.close()
         if self._opened is not None:

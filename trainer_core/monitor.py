@@ -12,7 +12,6 @@ import hashlib
 import os
 import platform
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,8 +35,8 @@ from trainer_core.spec.records import (
 )
 from trainer_core.surroundings import watch_system
 from trainer_core.telemetry.agent_process import AgentProcess, start_agent
-from trainer_core.telemetry.reporter import Reporter
 from trainer_core.telemetry.system import SystemWatch
+from trainer_core.telemetry.voice import Voice
 
 MEASURED = ("loss", "grad_norm", "param_norm", "update_norm", "learning_rate")
 """Metrics that are fields of a step record: charts and alerts know them. Any other name is a metric of its own."""
@@ -87,9 +86,7 @@ class Monitor:
         listen: str | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
-        self._on_record = on_record
-        self._from_machine: deque[tuple[Record, int]] = deque(maxlen=1000)
-        self._reporter: Reporter | None = None
+        self._voice = Voice(on_record)
         self._closed = False
         step = steps_or_none("step", step, least=0)
         if step is not None and not resume:
@@ -97,13 +94,13 @@ class Monitor:
         total_steps = steps_or_none("total_steps", total_steps)
         self._loop = OwnLoop(
             as_config(config),
-            self._say,
+            self._voice.say,
             optimizer=_checked(optimizer),
             scheduler=scheduler,
             save=self._saving(save) if save is not None else None,
             saved=self._saved,
-            take_commands=self._take_commands,
-            alert_open=lambda alert_id: self._reporter is not None and alert_id in self._reporter.open_alerts,
+            take_commands=self._voice.take_commands,
+            alert_open=self._voice.is_open,
         )
         self._loop.total_steps = total_steps
         self._adopt_weight_decay()
@@ -219,7 +216,7 @@ class Monitor:
     def _open(self, resume: bool, listen: str | None) -> History | None:
         """Claim the directory and open the journal; the history of an earlier process when resuming."""
         opened = open_run(self.run_dir, resume, self._goes_on_as, listen)
-        self.run_dir, self._lock, self._reporter = opened.run_dir, opened.lock, opened.reporter
+        self.run_dir, self._lock, self._voice.reporter = opened.run_dir, opened.lock, opened.reporter
         return opened.history
 
     def _goes_on_as(self, history: History) -> None:
@@ -229,7 +226,7 @@ class Monitor:
     def _start(self, history: History | None, step: int | None, task: str, model: Model | None) -> None:
         loop = self._loop
         if history is None:
-            self._say(self._run_started(task, model, None), 0)
+            self._voice.say(self._run_started(task, model, None), 0)
             loop.record(RunState(0, "running", "training begins"))
             return
         loop.begin_at(history.step if step is None else step)
@@ -238,7 +235,7 @@ class Monitor:
         checkpoint = next(reversed(history.saved_at), None)
         reached = max(history.step, loop.step_count)
         loop.record(AttemptStarted(loop.step_count, loop.attempt, history.attempt, reached, checkpoint, "resumed"))
-        self._say(self._run_started(task, model, checkpoint or "its record"), loop.attempt)
+        self._voice.say(self._run_started(task, model, checkpoint or "its record"), loop.attempt)
         for alert_id, rule in history.open_alerts:
             loop.record(AlertResolved(loop.step_count, alert_id, rule, "the run was resumed from before it"))
         loop.knobs.load_state_dict(_knobs_of(history))
@@ -277,8 +274,7 @@ class Monitor:
     def _saving(self, save: Callable[[int], object]) -> Callable[[int], object]:
         def saving(step: int) -> object:
             """The records of the steps it holds are committed first: going on from it leaves no hole."""
-            if self._reporter is not None:
-                self._reporter.flush()
+            self._voice.flush()
             return save(step)
 
         return saving
@@ -293,41 +289,22 @@ class Monitor:
         return name
 
     def _start_agent(self, listen: str | None) -> AgentProcess:
-        assert self._reporter is not None
-        reporter, loop = self._reporter, self._loop
+        reporter, loop = self._voice.reporter, self._loop
+        assert reporter is not None
         return start_agent(
             self.run_dir, queued=lambda: reporter.queued, listen=listen,
-            say=lambda record: self._say_of_machine(record, loop.attempt), step=lambda: loop.step_count,
+            say=lambda record: self._voice.say_of_machine(record, loop.attempt), step=lambda: loop.step_count,
         )  # fmt: skip
 
     def _watch_system(self) -> SystemWatch:
         loop = self._loop
         return watch_system(
-            self.run_dir, self._say_of_machine, loop.all_alarms, step=lambda: loop.step_count,
+            self.run_dir, self._voice.say_of_machine, loop.all_alarms, step=lambda: loop.step_count,
             attempt=lambda: loop.attempt, config=lambda: loop.config, device=self._device,
         )  # fmt: skip
 
-    def _say(self, record: Record, attempt: int) -> None:
-        if self._reporter is not None:
-            self._reporter.report(record, attempt)
-        if self._on_record is not None:
-            while self._from_machine:
-                self._on_record(*self._from_machine.popleft())
-            self._on_record(record, attempt)
-
-    def _say_of_machine(self, record: Record, attempt: int) -> None:
-        """From the machine's thread: into the journal now, to ``on_record`` when the step's thread says something."""
-        if self._reporter is not None:
-            self._reporter.report(record, attempt)
-        if self._on_record is not None:
-            self._from_machine.append((record, attempt))
-
-    def _take_commands(self) -> Iterable[Any]:
-        return self._reporter.take_commands() if self._reporter is not None else ()
-
     def _release(self) -> None:
-        if self._reporter is not None:
-            self._reporter.close()
+        self._voice.close()
         agent = getattr(self, "_agent", None)
         if agent is not None:
             agent.close()
