@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from trainer_core.engine.agreement import refuse_wrapped
-from trainer_core.engine.batches import stream, until_one_ends
+from trainer_core.engine.batches import NO_MORE, until_one_ends
 from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.knobs import Knob
@@ -133,8 +133,9 @@ class HybridTrainer:
         """Train until ``steps`` nominal steps in all are taken, an operator stops the run, or early stopping does.
 
         ``batches`` is iterated again from its start when it ends (a new epoch); a resumed run skips the batches that
-        were already used. Without ``steps``: the trainer's ``total_steps``, or one pass over ``batches``. Returns the
-        nominal step reached. Raises RunError when the run had ended before; one that was stopped stays where it is.
+        were used, in the order they had, and an empty one is passed over with an alert. Without ``steps``: the
+        trainer's ``total_steps``, or one pass over ``batches``. Returns the nominal step reached. Raises RunError
+        when the run had ended before; one that was stopped stays where it is.
         """
         if self.state == "stopped" and not self._closed:
             return self.engine.step_count
@@ -142,13 +143,12 @@ class HybridTrainer:
             self.engine.total_steps = steps_or_none("steps", steps)
         self._begin()
         one_pass = self.engine.total_steps is None
-        source = stream(batches, self.engine.batches, one_pass)
+        source = self.engine.data.stream(batches, self.engine.batches, one_pass)
         if self._ranks is not None and one_pass:
             source = until_one_ends(source, self._ranks)
-        for batch in source:
-            if self.stopped or self.engine.steps_left <= 0:
-                break
-            self.step(batch)
+        while not self.stopped and self.engine.steps_left > 0 and (batch := next(source, NO_MORE)) is not NO_MORE:
+            if self._ranks is not None or not self.engine.data.passes_over(self.engine, batch):
+                self.step(batch)
         if not self.stopped:
             self._session.end("finished", "the batches are used up" if one_pass else "all steps taken")
         return self.engine.step_count

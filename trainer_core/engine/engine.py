@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainer_core.engine import fitting, looking, predicting
 from trainer_core.engine.batch_losses import BatchLosses
+from trainer_core.engine.batches import Data
 from trainer_core.engine.budget import Budget
 from trainer_core.engine.compiling import compile_model
 from trainer_core.engine.distributed import Ranks
@@ -72,7 +73,7 @@ class Engine:
     ) -> None:
         """``ranks``: the processes that train it together, with equal weights from here on; None: this one alone."""
         self.model, self.optimizer, self.config, self.clock = model, optimizer, config, clock
-        self.loss, self.ranks = BatchLoss(loss_fn), ranks
+        self.loss, self.ranks, self.data = BatchLoss(loss_fn), ranks, Data()
         check_optimizer(optimizer, model)
         self.parameters = Parameters(model, (p for group in optimizer.param_groups for p in group["params"]))
         if ranks is not None:

@@ -377,6 +377,8 @@ class Session:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave, changed settings included. Raises ConfigError when they do not fit."""
         self.engine.load_state_dict(state["engine"])
+        if "data" in state["engine"]["random"]:  # older checkpoints do not say it; a rollback reads on
+            self.engine.data.load_state_dict(state["engine"]["random"]["data"])
         self._best_validation, self._validations_without_gain = state["validation"]
         self._saved_at, self._batches_saved = here = self.engine.step_count, self.engine.batches
         self._validated_at, self._batches_validated = state.get("validated", here)  # older checkpoints do not say it

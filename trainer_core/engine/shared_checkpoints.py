@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from trainer_core.engine.checkpoints import Checkpoints, Entry
 from trainer_core.engine.distributed import Ranks
-from trainer_core.engine.randomness import random_state
 from trainer_core.spec.config import CheckpointConfig
 from trainer_core.spec.errors import CheckpointError
 
@@ -45,7 +44,7 @@ class SharedCheckpoints(Checkpoints):
         self, model: nn.Module, state: dict[str, Any], step: int, attempt: int, good: bool, best: bool = False
     ) -> Entry:
         """Rank 0 writes one; the others wait for it."""
-        random = self._ranks.collect(_encoded(random_state()))
+        random = self._ranks.collect(_encoded(state["engine"]["random"]))
         state = state | {"ranks": [torch.frombuffer(bytearray(each), dtype=torch.uint8) for each in random]}
         told = self._ranks.as_first(lambda: _plain(self._files.save(model, state, step, attempt, good, best)))
         return _entry(told)

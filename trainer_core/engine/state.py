@@ -63,7 +63,7 @@ def state_of(engine: "Engine") -> dict[str, Any]:
         "state": msgspec.to_builtins(engine.state),
         "made": engine.made,
         "recorder": engine.recorder.state_dict(),
-        "random": random_state(),
+        "random": random_state() | {"data": engine.data.state_dict()},
         "ragged": engine.ranks.averaging.ragged if engine.ranks else None,
     }
 
