@@ -3,7 +3,8 @@
 A look measures the losses where a prediction would end. If it is made and runs its course, CORRECT begins there, with
 the same weights and the same batch: what is left of its first step is the backward pass. Whether sharing changes
 nothing is not assumed but seen: the first such step computes its own forward pass as well, and only a loss that is
-equal to the last bit lets later ones share theirs. Decides nothing about predictions.
+equal to the last bit, of a pass that wrote to no buffer and drew no random number, lets later ones share theirs.
+Decides nothing about predictions.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainer_core.engine.randomness import drawn
 from trainer_core.learning.loss import Batch
 
 if TYPE_CHECKING:
@@ -36,17 +38,18 @@ def may_share(engine: "Engine") -> bool:
     """Whether a forward pass in evaluation mode may be what a training step would have computed.
 
     Not with micro-batches, a loss scale, several ranks or a compiled model, which have passes of their own; nor with
-    layers that train differently; nor where the losses were seen to differ.
+    layers that train differently or a loss that draws random numbers; nor where the losses were seen to differ.
     """
     training = engine.config.training
     return (
         engine.shares is not False
+        and not engine.draws
         and engine.loss.per_sample
         and training.accumulate == 1
         and not training.compile
         and not engine.precision.scales
         and engine.ranks is None
-        and not any(_differs(module) for module in engine.model.modules())
+        and not any(_differs(module) or _compiled(module) for module in engine.model.modules())
     )
 
 
@@ -57,6 +60,11 @@ def _differs(module: nn.Module) -> bool:
         return True
     dropout = vars(module).get("dropout")  # attention and recurrent layers have it as a number
     return isinstance(dropout, float) and dropout > 0
+
+
+def _compiled(module: nn.Module) -> bool:
+    """Whether the user compiled it: in place, or as a module around it."""
+    return vars(module).get("_compiled_call_impl") is not None or "_orig_mod" in module._modules
 
 
 def arrived(engine: "Engine", batch: Batch) -> Arrival:
@@ -94,7 +102,7 @@ def shared(engine: "Engine", batch: Batch) -> Tensor | None:
     if arrival.loss is None or arrival.batch is not batch:
         return None
     if engine.shares is None:
-        engine.shared_loss = arrival.loss.detach()
+        engine.shared_loss = arrival.loss.detach(), _beside(engine)
         return None
     engine.forwards -= 1.0  # it is the step's own now
     engine.budget.looked(-1)
@@ -102,7 +110,13 @@ def shared(engine: "Engine", batch: Batch) -> Tensor | None:
 
 
 def compare(engine: "Engine", loss: Tensor) -> None:
-    """A step has computed a forward pass of its own: was it the look's, to the last bit?"""
+    """A step has computed a forward pass of its own: was it the look's, to the last bit, and nothing else?"""
     expected, engine.shared_loss = engine.shared_loss, None
     if expected is not None:
-        engine.shares = bool(torch.equal(expected, loss.detach()))
+        engine.shares = bool(torch.equal(expected[0], loss.detach())) and expected[1] == _beside(engine)
+
+
+def _beside(engine: "Engine") -> tuple[object, ...]:
+    """What a forward pass may change beside its loss: statistics of the model's own, and random numbers."""
+    buffers = [(buffer.data_ptr(), buffer._version) for buffer in engine.model.buffers()]
+    return buffers, drawn(engine.parameters.device)

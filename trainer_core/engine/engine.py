@@ -109,6 +109,8 @@ class Engine:
         """Forward passes over a whole batch that tests took."""
         self.separable: bool | None = None
         """Whether the losses of a part of a batch are those of its samples (see measuring); None: not seen yet."""
+        self.draws: bool | None = None
+        """Whether the loss draws random numbers in evaluation mode (see measuring); None: not seen yet."""
         self.last_divergence: int | None = None
         self.locked = self.corrected = False
         self.last = Signals()
@@ -127,8 +129,8 @@ class Engine:
         self.losses = BatchLosses(self.parameters, self.samples)
         self.shares: bool | None = None
         """Whether a look's forward pass may be a step's (see ahead); None: not seen yet."""
-        self.shared_loss: Tensor | None = None
-        """A look's loss, to be compared with the coming step's own."""
+        self.shared_loss: tuple[Tensor, object] | None = None
+        """A look's loss, to be compared with the coming step's own, and what else that must leave alone."""
         self.roll_back: Callable[[str], None] | None = None
         """Restores the last good checkpoint, more careful settings with it; set by whoever owns the files."""
         self.made = fitting.made(self, own=predictor is not None)

@@ -3,6 +3,9 @@
 A test needs the losses of some samples, not of all: ``probe_share`` of the batch, its first samples, at least 8. That
 the losses of a part are those of its samples in the whole is not assumed but seen, at the first measurement: a loss
 that compares samples with each other, or a batch that cannot be cut, keeps its batches whole.
+
+Both sides of a test draw the same random numbers, where a loss draws any in evaluation mode (a noise level, a mask):
+those of the batch's number. What training draws is not moved by a test. That, too, is seen at the first measurement.
 """
 
 import math
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainer_core.engine.randomness import drawn, random_state, set_random_state, the_same
 from trainer_core.learning.loss import Batch, batch_size
 
 if TYPE_CHECKING:
@@ -88,8 +92,23 @@ class Measuring:
                 module.training = True
 
     def _losses(self, batch: Batch, share: float = 1.0) -> Tensor:
-        engine = self._engine
+        engine, device = self._engine, self._engine.parameters.device
         engine.forwards += share
+        if engine.draws:
+            with the_same(engine.batches, device):
+                return self._measured(batch)
+        if engine.draws is not None:
+            return self._measured(batch)
+        before, state = drawn(device), random_state()
+        losses_N = self._measured(batch)
+        engine.draws = drawn(device) != before
+        if not engine.draws:
+            return losses_N
+        set_random_state(state)
+        return self._losses(batch, share)
+
+    def _measured(self, batch: Batch) -> Tensor:
+        engine = self._engine
         with torch.no_grad(), self.mode(), engine.precision.forward():
             return engine.loss.samples(engine.model, batch, engine.config.training.accumulate)
 

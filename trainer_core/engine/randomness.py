@@ -1,6 +1,8 @@
 """The random numbers of torch (CPU and CUDA), Python and numpy as one state. Knows nothing of what draws them."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -16,6 +18,22 @@ def random_state() -> dict[str, Any]:
         "python": list(random.getstate()[1]),
         "numpy": [str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
     }
+
+
+def drawn(device: torch.device) -> bytes:
+    """Something that changes whenever torch draws a random number on the host or on ``device``. Waits for nothing."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return b"".join(state.numpy().tobytes() for state in states)
+
+
+@contextmanager
+def the_same(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch draws the numbers of ``seed``; outside, its random numbers go on as if nothing had been."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def set_random_state(state: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ _COUNTERS = (
     "forwards",
     "shares",
     "separable",
+    "draws",
     "probe_at",
     "predictions_entered",
     "predictions_kept",
@@ -78,7 +79,7 @@ def restore(engine: "Engine", state: dict[str, Any]) -> None:
     engine.shadow = Flight.from_state(state["shadow"], device) if state["shadow"] else None
     engine.snapshot = Snapshot.from_state(state["snapshot"], engine.model, device) if state["snapshot"] else None
     for name in _COUNTERS:
-        setattr(engine, name, state["counters"][name])
+        setattr(engine, name, state["counters"].get(name))  # an earlier version had not all of them
     engine.phase = Phase(state["phase"])
     engine.last = msgspec.convert(state["last"], Signals)
     engine.last_state = list(state["last_state"])
