@@ -236,6 +236,24 @@ def test_a_loss_that_stands_still_above_its_start_is_no_plateau() -> None:
     assert health.judged(found, Config(), locked=False)["steps_without_gain"] is not None
 
 
+def fitted(first: float, loss: float, grad_norm: float, steps: int = 600) -> dict[str, float | None]:
+    health = Health()
+    for number in range(1, steps):
+        small = {"grad_norm": grad_norm, "grad_param_ratio": 1e-5, "layer_grad_norms": (grad_norm,)}
+        found = signals(health, step(number, loss=first if number < 5 else loss, **small))
+    return health.judged(found, Config(), locked=False)
+
+
+def test_small_gradients_of_a_fitted_model_are_no_fault() -> None:
+    small = {"grad_norm", "grad_param_ratio", "layer_norm_low", "steps_without_gain"}
+    ignored = {name for name, value in fitted(2.3, 0.01, 0.02).items() if value is None}
+    assert small <= ignored
+    judged = fitted(2.3, 1.9, 0.02)
+    assert "grad_norm" not in judged and judged["layer_norm_low"] == 0.02, "nothing was learned yet"
+    judged = fitted(2.3, 0.01, 30.0)
+    assert "grad_norm" not in judged and judged["steps_without_gain"] is None, "large ones are no sign of that"
+
+
 def test_overfitting_needs_validation_to_rise_while_training_falls() -> None:
     both = validations((1.0, 1.0), (0.8, 1.1), (0.6, 1.2), (0.4, 1.3))
     assert [s["overfitting"] for s in both] == [0, 1, 2, 3]
@@ -586,6 +604,20 @@ def test_automatic_remedies_wait_for_their_cooldown_and_end_at_their_limit(tmp_p
     assert settings_of(limited)["lr"] == 0.25
     notes = [n.text for n in limited.of(Annotated)]
     assert notes and "max_remedies" in notes[0]
+
+
+def test_a_critical_alert_does_not_wait_because_a_lesser_one_had_a_remedy(tmp_path: Path) -> None:
+    rig = stuck(tmp_path, remedies="auto", remedy_cooldown=100).until_step(6)
+    assert {c.actor for c in by_itself(rig)} == {"remedy:gradient norm"} and settings_of(rig)["attempt"] == 0
+    rig.tell(SaveCheckpoint())
+    rig.tell(SetThreshold("gradient_norm_high", 1e-7))
+    rig.tell(SetThreshold("gradient_norm_extreme_high", 1e-6))
+    rig.until(lambda: bool(rig.of(AttemptStarted)), 6)
+    assert settings_of(rig) | {"wd": 0, "full": 0, "predict": 0, "deviation": 0, "patience": 0} == {
+        "lr": 0.25, "clip": 1.0, "attempt": 1, "wd": 0, "full": 0, "predict": 0, "deviation": 0, "patience": 0,
+    }  # fmt: skip
+    rig.until(lambda: rig.engine.batches >= 60)
+    assert len(rig.of(AttemptStarted)) == 1, "once, and the next critical one waits"
 
 
 def test_an_automatic_remedy_does_not_come_on_top_of_the_automatic_rollback(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class OpenAlert(msgspec.Struct, frozen=True):
     alert_id: str
     rule: str
     remedy: str | None
+    level: Severity
 
 
 _HEALTHY = Severity.HEALTHY
@@ -191,7 +192,7 @@ class Alarms:
     def open_alerts(self) -> list[OpenAlert]:
         """Every open alert, in the order of the rules."""
         return [
-            OpenAlert(watch.open, rule.name, self._suggest(rule, watch.open_level))
+            OpenAlert(watch.open, rule.name, self._suggest(rule, watch.open_level), watch.open_level)
             for rule in (*self._rules, NOT_FINITE)
             for watch in [self._watches[rule.name]]
             if watch.open is not None

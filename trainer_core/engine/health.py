@@ -36,6 +36,8 @@ _MOST_ATTEMPTS = 1000
 _TELL_EVERY = 20
 _SAID_OF_THE_LIVING = ("steps_without_gain", "underfitting", "grad_param_ratio", "implied_rate")
 """Signals whose remedies raise the learning rate, which is what did the harm where a model died or its loss rose."""
+_FITTED = 0.05
+"""Share of the first loss at which there is next to nothing left to learn: gradients are small there, and no fault."""
 _ENDS_WELL = ("horizon_reached", "asked for", "rollback")
 """How the reason of a phase change out of PREDICT begins when nothing was wrong with the prediction."""
 
@@ -97,6 +99,8 @@ class Health:
         self._memory = _Memory()
         self._derived: tuple[int, float | None, int, float | None] | None = None
         """(attempts, divergence rate, in a row, implied rate) until another prediction ends."""
+        self._fitted: tuple[str, ...] = ()
+        """Signals of the present step that are low because the model is fitted."""
 
     def hear(self, record: Record) -> None:
         """Take in what was said; step records are taken by ``signals``."""
@@ -181,6 +185,7 @@ class Health:
         m.full_share += (full - m.full_share) / _FULL_SHARE_SPAN
         dead = self._dead(record)
         m.dead = m.dead if dead is None else dead > config.health.dead_layers_limit
+        self._fitted = self._small_when_fitted(record, config)
         layers, attempts = record.layer_grad_norms, config.health.implied_rate_attempts
         if self._derived is None or self._derived[0] != attempts:
             self._derived = attempts, self._divergence_rate(), self._in_a_row(), self._implied(attempts)
@@ -219,8 +224,19 @@ class Health:
         ignored = ["confidence"] if locked else []
         risen = (signals["loss_rise"] or 0.0) > config.health.loss_rise_limit
         ignored += _SAID_OF_THE_LIVING if self.dead or risen else ()
-        ignored += ["grad_norm"] if self.dead else []
+        ignored += ["grad_norm"] if self.dead else self._fitted
         return {**signals, **dict.fromkeys(ignored)}
+
+    def _small_when_fitted(self, record: StepRecord, config: Config) -> tuple[str, ...]:
+        """What is small, or stands still, where the loss has next to nothing left of what it was at first."""
+        m, limits = self._memory, config.divergence_config
+        if record.loss is None or not m.first or not 0.0 <= record.loss <= _FITTED * m.first:
+            return ()
+        small = ["layer_norm_low"]
+        small += ["grad_norm"] if (record.grad_norm or 0.0) < limits.gradient_norm_low else []
+        small += ["grad_param_ratio"] if (record.grad_param_ratio or 0.0) < config.health.grad_param_ratio_low else []
+        small += ["steps_without_gain"] if m.slow is not None and m.slow <= _FITTED * m.first else []
+        return tuple(small)
 
     def _dead(self, record: StepRecord) -> float | None:
         """Share of the layers that had a gradient and have none, while the loss does not fall; None: no evidence."""

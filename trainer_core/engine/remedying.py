@@ -6,6 +6,7 @@ from trainer_core.engine.obey import all_or_nothing
 from trainer_core.spec.alerts import NOT_FINITE
 from trainer_core.spec.records import Annotated
 from trainer_core.spec.remedies import REMEDIES
+from trainer_core.spec.severity import Severity
 
 if TYPE_CHECKING:
     from trainer_core.engine.alarms import OpenAlert
@@ -13,14 +14,19 @@ if TYPE_CHECKING:
 
 
 class Remedying:
-    """Once for each alert, with ``remedy_cooldown`` steps between two of them and ``max_remedies`` in all."""
+    """Once for each alert, with ``remedy_cooldown`` steps between two of them and ``max_remedies`` in all.
+
+    A critical alert does not wait because a lesser one had a remedy, and one that becomes critical has that of its own.
+    """
 
     def __init__(self, session: "Session") -> None:
         self._session = session
         self._applied = 0
         self._last_step: int | None = None
+        self._last_level = Severity.HEALTHY
+        """Of the alert whose remedy was the last."""
         self._treated: set[str] = set()
-        """Alerts that had their remedy, were past the limit, or have none that would change anything."""
+        """Alerts, each with a remedy, that had it, were past the limit, or of which it would change nothing."""
 
     def apply_due(self) -> None:
         """Apply the remedy of an open alert that had none yet; at most one at each boundary.
@@ -28,21 +34,24 @@ class Remedying:
         While a rollback is due the transition table acts by itself, with its own learning rate and clip.
         """
         engine = self._session.engine
-        if engine.config.health.remedies != "auto" or self._cooling:
+        if engine.config.health.remedies != "auto":
             return
         waiting = [a for a in engine.recorder.alarms.open_alerts() if self._waits(a)]
         if not waiting or not engine.healthy:
             return
         for alert in waiting:
-            self._treated.add(alert.alert_id)
+            self._treated.add(_treatment(alert))
             if self._treat(alert):
                 return
 
     def _waits(self, alert: "OpenAlert") -> bool:
-        return alert.remedy is not None and alert.alert_id not in self._treated and alert.rule != NOT_FINITE.name
+        if alert.remedy is None or alert.rule == NOT_FINITE.name or self._cooling(alert.level):
+            return False
+        return not self._treated & {_treatment(alert), alert.alert_id}  # older checkpoints have the alert alone
 
-    @property
-    def _cooling(self) -> bool:
+    def _cooling(self, level: Severity) -> bool:
+        if level is Severity.CRITICAL and self._last_level is not Severity.CRITICAL:
+            return False
         since = None if self._last_step is None else self._session.engine.step_count - self._last_step
         return since is not None and since < self._session.engine.config.health.remedy_cooldown
 
@@ -59,18 +68,29 @@ class Remedying:
             text = f"{remedy} would change nothing: what it sets is at its bound already"
             engine.record(Annotated(engine.step_count, text, actor))
             return False
-        named = {f"remedy-{alert.alert_id}-{number}": command for number, command in enumerate(commands)}
+        named = {f"remedy-{_treatment(alert)}-{number}": command for number, command in enumerate(commands)}
         if not self._session.inbox.carry_out_together(
             named, lambda them: all_or_nothing(them, self._session, actor), f"remedy {remedy}", actor
         ):
             return False  # as the records of its commands say
         self._applied += 1
+        self._last_level = alert.level
         self._last_step = engine.step_count  # after a rollback: where it went back to
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"applied": self._applied, "last_step": self._last_step, "treated": sorted(self._treated)}
+        return {
+            "applied": self._applied,
+            "last_step": self._last_step,
+            "last_level": int(self._last_level),
+            "treated": sorted(self._treated),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._applied, self._last_step = state["applied"], state["last_step"]
+        self._last_level = Severity(state.get("last_level", Severity.CRITICAL))
         self._treated = set(state["treated"])
+
+
+def _treatment(alert: "OpenAlert") -> str:
+    return f"{alert.alert_id}-{alert.remedy}"
