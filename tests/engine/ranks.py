@@ -173,6 +173,17 @@ def adaptive(rank: int, folder: Path) -> Found:
     return play.found(units=play.trainer.engine.predictor.units)  # type: ignore[attr-defined]
 
 
+def unequal_batches(rank: int, folder: Path) -> Found:
+    """Many samples on rank 0 and few on rank 1, which its tests measure whole."""
+    play = Play(folder, rank, total_steps=150, policy="adaptive", min_predict_steps=2, rank_check_every=1,
+                confidence_threshold=0.5, model=plain_network(), optimizer=lambda ps: torch.optim.AdamW(ps, 3e-4))  # fmt: skip
+    while play.trainer.engine.steps_left > 0:
+        x, y = batch_of(play.trainer.engine.batches * 2 + rank)
+        size = 32 if rank == 0 else 3 + play.trainer.engine.batches % 9
+        play.step((x[:size], y[:size]))
+    return play.found()
+
+
 def halves(rank: int, folder: Path) -> Found:
     """Plain SGD, each rank on its half of a batch; clipped, so that the norm counts too."""
     return _plain_sgd(rank, folder, 2)
@@ -535,6 +546,7 @@ def _timed(do: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
 ACTS: list[tuple[Callable[[int, Path], Found], int, str]] = [
     (training, 2, "training"),
     (adaptive, 2, "adaptive"),
+    (unequal_batches, 2, "unequal"),
     (halves, 2, "halves"),
     (whole, 1, "whole"),
     (unused, 2, "unused"),

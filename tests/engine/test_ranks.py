@@ -70,6 +70,12 @@ def test_weights_are_equal_after_every_step_of_every_phase(stage: Stage) -> None
     assert set(first["kept"]) == {True, False}, "predictions kept and predictions undone"
 
 
+def test_ranks_with_batches_of_other_sizes_decide_alike(stage: Stage) -> None:
+    first, second = stage.both("unequal_batches")
+    same_course(first, second)
+    assert first["kept"].count(True) > 3
+
+
 def test_what_a_predictor_learns_by_the_clock_it_learns_on_all_ranks(stage: Stage) -> None:
     first, second = stage.both("adaptive")
     same_course(first, second)

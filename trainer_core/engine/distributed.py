@@ -237,9 +237,13 @@ class Ranks:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def paired(self, before_N: Tensor, after_N: Tensor) -> Paired:
-        """The paired test over the samples of all ranks; each gives the losses (N,) of its own."""
-        return pooled_test(self.gather(moments(before_N, after_N).tolist()))
+    def paired(self, before_N: Tensor, after_N: Tensor, forwards: float) -> tuple[Paired, float]:
+        """The paired test over the samples of all ranks, and the mean of the forward passes that tests took so far.
+
+        Each rank gives the losses (N,) of its own; a small batch is measured whole, so that it costs more passes.
+        """
+        rows = self.gather([*moments(before_N, after_N).tolist(), forwards])
+        return pooled_test([row[:-1] for row in rows]), sum(row[-1] for row in rows) / self.size
 
     @torch.no_grad()
     def share_buffers(self, model: nn.Module) -> None:

@@ -289,7 +289,10 @@ class Engine:
 
     def compare(self, before_N: Tensor, after_N: Tensor) -> Paired:
         """The paired test of per-sample losses (N,) that ``samples`` gave: over the samples of all ranks."""
-        return paired_test(before_N, after_N) if self.ranks is None else self.ranks.paired(before_N, after_N)
+        if self.ranks is None:
+            return paired_test(before_N, after_N)
+        test, self.forwards = self.ranks.paired(before_N, after_N, self.forwards)
+        return test
 
     def implied_rate(self, flight: Flight) -> float:
         """The learning rate that a prediction amounts to: rate * (1 + steps predicted / full steps before them)."""
