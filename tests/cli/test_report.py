@@ -2,9 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 
 from tests.cli.rows import changed, measured, numbered, one_cycle, started
+from trainer_core.cli.statistics import final_statistics
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import PredictionEnded
@@ -100,3 +102,30 @@ def test_json_says_nan_and_not_measured_apart() -> None:
         "none": None,
         "x": 1.5,
     }
+
+
+def test_a_plain_run_is_compared_with_no_estimate_of_itself() -> None:
+    said = report(one_cycle())
+    text = "\n".join(final_statistics(msgspec.structs.replace(said, plain=True)))
+    assert "Plain baseline" in text and "Backward passes: 7\n" in text
+    assert not any(word in text for word in ("Speedup", "Time saved", "Loss gap", "Predictions:"))
+    assert "Speedup" in "\n".join(final_statistics(said))
+
+
+def test_costs_below_zero_are_said_in_words() -> None:
+    said = report(one_cycle())
+    assert said.ledger.saved is not None
+    saved = msgspec.structs.replace(said.ledger.saved, gross_seconds=0.0, costs_seconds=-0.59, net_seconds=0.59)
+    ledger = msgspec.structs.replace(said.ledger, saved=saved)
+    text = "\n".join(final_statistics(msgspec.structs.replace(said, ledger=ledger)))
+    assert "0.00 s of skipped backward passes + 0.59 s by which the other steps were faster" in text
+
+
+def test_a_validation_of_an_earlier_step_says_which() -> None:
+    said = report(one_cycle()[:18])
+    assert said.validation_loss == 1.7 and said.validated_at is not None
+    later = msgspec.structs.replace(said, steps=said.validated_at + 640)
+    text = next(line for line in final_statistics(later) if line.startswith("Validation loss: 1.700"))
+    assert text.endswith(f" (of step {said.validated_at})")
+    same = msgspec.structs.replace(said, steps=said.validated_at)
+    assert "(of step" not in "\n".join(final_statistics(same))

@@ -23,18 +23,21 @@ def final_statistics(report: Report) -> Sequence[str]:
         said.append("Plain baseline: prediction was locked from the start")
     if report.own_loop:
         said.append("A training loop of its own, watched by a Monitor: nothing was predicted")
+    elif report.plain:
+        said += [f"Time in steps: {report.training_seconds:.1f} s", f"Backward passes: {report.backward_passes:,}"]
     else:
         said += _against_a_plain_loop(report)
     said.append("Final loss: " + ("not measured" if report.final_loss is None else f"{report.final_loss:.3f}"))
     if report.validation_loss is not None:
         accuracy = "" if report.validation_accuracy is None else f" | Accuracy: {report.validation_accuracy:.1%}"
-        said.append(f"Validation loss: {report.validation_loss:.3f}{accuracy}")
-    if c is not None or not report.own_loop:
+        at = "" if report.validated_at in (None, report.steps) else f" (of step {report.validated_at:,})"
+        said.append(f"Validation loss: {report.validation_loss:.3f}{accuracy}{at}")
+    if c is not None or not (report.own_loop or report.plain):
         said += ["Loss gap: not measured (no baseline run)"] if c is None else _compared(c)
     said.append(f"Attempts: {report.attempts} | Alerts: {len(report.alerts)} | Commands: {len(report.commands)}")
     said.append(f"State: {report.state or 'unknown (the trainer said nothing)'}")
     if report.steps and not report.own_loop:
-        said += ["", *_account(report.ledger)]
+        said += ["", *_account(report.ledger, saves=not report.plain)]
     return said
 
 
@@ -90,7 +93,8 @@ def _paid(cost: Cost) -> str:
     return f"{cost.backward_passes:,} backward passes, {cost.seconds:.1f} s"
 
 
-def _account(ledger: Ledger) -> Iterator[str]:
+def _account(ledger: Ledger, saves: bool) -> Iterator[str]:
+    """``saves``: it is a run that could."""
     heading = f"Ledger ({ledger.charged_seconds:.2f} s charged):"
     yield heading
     yield "─" * len(heading)
@@ -111,11 +115,14 @@ def _account(ledger: Ledger) -> Iterator[str]:
     u, a = ledger.undone, ledger.abandoned
     yield f"Of it undone: {u.predictions} predictions, {u.steps:,} steps, {u.seconds:.2f} s"
     yield f"Of it abandoned: {a.steps:,} steps, {a.backward_passes:,} backward passes, {a.seconds:.2f} s"
-    if ledger.saved is not None:
+    if ledger.saved is not None and saves:
         s = ledger.saved
+        costs = f"- {s.costs_seconds:.2f} s of costs"
+        if s.costs_seconds < 0:
+            costs = f"+ {-s.costs_seconds:.2f} s by which the other steps were faster than the baseline's"
         yield (
             f"Time saved: {s.net_seconds:.2f} s net ({_BASIS[s.basis]}) = {s.gross_seconds:.2f} s of skipped backward"
-            f" passes - {s.costs_seconds:.2f} s of costs"
+            f" passes {costs}"
         )
     yield f"Not charged: validation {ledger.validation_seconds:.2f} s, checkpoints {ledger.checkpoint_seconds:.2f} s"
 

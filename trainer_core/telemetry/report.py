@@ -126,6 +126,8 @@ class Report(msgspec.Struct, frozen=True):
     """With a paired baseline run; None: none was given."""
     own_loop: bool = False
     """A loop of the user's own: nothing was predicted, and nothing is compared with a plain loop."""
+    validated_at: int | None = None
+    """Step of the last validation."""
 
 
 def report(rows: Iterable[Row], base: Told | None = None, name: str = "the run") -> Report:
@@ -278,6 +280,7 @@ class _Tally:
             final_loss=self.final_loss,
             validation_loss=self.validation.loss if self.validation else None,
             validation_accuracy=self.validation.accuracy if self.validation else None,
+            validated_at=self.validation.step if self.validation else None,
             attempts=len(self.attempts),
             phase_changes=tuple(self.changes),
             alerts=tuple(self.alerts),
