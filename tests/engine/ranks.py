@@ -175,8 +175,10 @@ def adaptive(rank: int, folder: Path) -> Found:
 
 def unequal_batches(rank: int, folder: Path) -> Found:
     """Many samples on rank 0 and few on rank 1, which its tests measure whole."""
-    play = Play(folder, rank, total_steps=150, policy="adaptive", min_predict_steps=2, rank_check_every=1,
-                confidence_threshold=0.5, model=plain_network(), optimizer=lambda ps: torch.optim.AdamW(ps, 3e-4))  # fmt: skip
+    play = Play(
+        folder, rank, total_steps=150, policy="adaptive", min_predict_steps=2, rank_check_every=1,
+        confidence_threshold=0.5, model=plain_network(), optimizer=lambda ps: torch.optim.AdamW(ps, 3e-4),
+    )  # fmt: skip
     while play.trainer.engine.steps_left > 0:
         x, y = batch_of(play.trainer.engine.batches * 2 + rank)
         size = 32 if rank == 0 else 3 + play.trainer.engine.batches % 9
