@@ -170,6 +170,12 @@ class Twice(torch.optim.SGD):
         return super().step(closure)
 
 
+@pytest.mark.parametrize("setting", ["capturable", "differentiable"])
+def test_settings_that_torch_refuses_at_the_first_step_are_refused_before_the_run(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(UserError, match=f"AdamW with {setting} = True"):
+        Rig(tmp_path, optimizer=lambda ps: torch.optim.AdamW(ps, 1e-3, **{setting: True}))
+
+
 def test_an_optimizer_that_needs_a_closure_is_refused_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Twice\.step needs closure: use an optimizer that steps by the gradients"):
         Rig(tmp_path, optimizer=lambda ps: Twice(ps, 0.1))

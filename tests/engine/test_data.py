@@ -121,6 +121,15 @@ def test_an_iterator_is_read_once_and_no_batch_of_it_is_lost(tmp_path: Path) -> 
     assert given == list(range(15))
 
 
+def test_an_iterator_that_ends_too_soon_loses_nothing_of_what_was_learned(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="used up after 12 and cannot be iterated again"), trainer(tmp_path) as t:
+        t.run(batch_of(index) for index in range(12))
+    with trainer(tmp_path, resume=True) as again:
+        assert again.engine.batches == 12 and torch.equal(weights(again.engine.model), weights(t.engine.model))
+        again.run(batch_of(index) for index in range(100))
+    assert again.outcome[0] == "finished"
+
+
 def test_an_empty_batch_is_passed_over_with_an_alert_and_not_met_again(tmp_path: Path) -> None:
     def batch(index: int) -> Pair:
         x, y = batch_of(index)

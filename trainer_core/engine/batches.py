@@ -5,7 +5,7 @@ and saved: a run that goes on in the middle of an epoch skips what it was traine
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +38,8 @@ class Data:
         self._iterator: Iterator[Batch] | None = None
         """One of the caller's own, which is where it is and cannot begin again."""
         self._empty = 0
+        self.keep: Callable[[str], object] = lambda because: None
+        """Saves a checkpoint, where one process can; set by whoever owns the files."""
 
     def stream(self, batches: Iterable[Batch], skip: int, one_pass: bool) -> Iterator[Batch]:
         """The batches, over and over, without the first ``skip`` of the stream. Raises UserError when there are none.
@@ -64,10 +66,19 @@ class Data:
                 elif seen == skip and now is not None:
                     set_random_state(now)
             if seen == before:
-                empty = "there are no batches: the data is empty"
-                raise UserError(empty if seen == 0 else "the batches are used up and cannot be iterated again")
+                raise UserError(self._used_up(seen))
             if one_pass:
                 return
+
+    def _used_up(self, seen: int) -> str:
+        """The sentence about data that ends too soon; what was learned from it is saved."""
+        if seen == 0:
+            return "there are no batches: the data is empty"
+        self.keep("the batches are used up")
+        return (
+            f"the batches are used up after {seen:,} and cannot be iterated again: give a list or a DataLoader instead "
+            "of an iterator, or fewer steps"
+        )
 
     def _begin(self, batches: Iterable[Batch], number: int, seen: int, skip: int) -> None:
         """An epoch begins after ``seen`` batches: as it did, if it is the one the run was in; else note how."""

@@ -92,6 +92,8 @@ class Session:
         """Whether the validation of this boundary was the best so far."""
         self._configured = engine.config
         engine.roll_back = lambda because: self._automatic_rollback(because)
+        if engine.ranks is None:
+            engine.data.keep = lambda because: self._save_if_possible(because)
 
     # -- the boundary -----------------------------------------------------------------------------------------------
 

@@ -154,11 +154,22 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
             "alert here: have loss_fn return the negative, and leave maximize out"
         )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    _check_where(optimizer, model)
     sparse = [m for m in model.modules() if getattr(m, "sparse", False) is True]
     if any(id(p) in held and p.requires_grad for m in sparse for p in m.parameters(recurse=False)):
         refusal = sparse_refusal(optimizer)
         if refusal is not None:
             raise UserError(refusal)
+
+
+def _check_where(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Raises UserError for what torch refuses at the first step only."""
+    name = type(optimizer).__name__
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        raise UserError(f"{name} with differentiable = True is for a loss that holds its step: leave it out")
+    on_host = any(p.device.type == "cpu" for p in model.parameters())
+    if on_host and any(group.get("capturable") for group in optimizer.param_groups):
+        raise UserError(f"{name} with capturable = True is for CUDA graphs, and the model is on the CPU: leave it out")
 
 
 def _must_be_given(parameter: inspect.Parameter) -> bool:
