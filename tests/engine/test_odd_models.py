@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.engine.rig import Rig, batch_of, per_sample
+from tests.engine.rig import Rig, batch_of, network, per_sample
 from trainer_core.engine.buffers import named, put_back
 from trainer_core.engine.predicting import undo
 from trainer_core.spec.errors import CheckpointError, UserError
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import AttemptStarted
+from trainer_core.spec.records import AttemptStarted, RunState
 
 
 class Remembers(nn.Module):
@@ -123,3 +123,18 @@ def test_a_state_that_no_checkpoint_can_be_read_with_is_refused_before_the_run(t
     with pytest.raises(UserError, match="state _extra_state holds a PosixPath: a checkpoint keeps tensors, numbers"):
         rig.begin()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_parameter_that_was_replaced_in_the_run_is_not_saved_as_if_it_had_been_trained(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, model=(model := network())).begin().until_step(4)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    rig.session.save_checkpoint("test")
+    model.load_state_dict(state)  # copies values: nothing is wrong with that
+    rig.session.save_checkpoint("test")
+    model.load_state_dict(state, assign=True)
+    with pytest.raises(UserError, match=r"0\.weight is no longer the tensor that is trained \(4 were replaced"):
+        rig.session.save_checkpoint("test")
+    assert rig.session.checkpoints.entries()[-1].step == 4
+    rig.session.end("finished", "test")
+    rig.session.close()
+    assert rig.of(RunState)[-1].state == "failed" and "0.weight is no longer" in rig.of(RunState)[-1].because

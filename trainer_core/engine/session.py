@@ -24,6 +24,7 @@ from trainer_core.engine.remedying import Remedying
 from trainer_core.engine.validating import Validate, measured
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
+from trainer_core.spec.errors import UserError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
@@ -185,7 +186,10 @@ class Session:
         state, because = self.ended or ("stopped", "the training loop ended")
         if state == "finished":
             self.settle()
-            self._save_if_possible("end")
+            try:
+                self._save_if_possible("end")
+            except UserError as error:
+                state, because = "failed", str(error)
         if state == "finished" and self._validated_at != self.engine.step_count:
             self.measure_validation()
         ranks = self.engine.ranks
@@ -245,13 +249,14 @@ class Session:
             self.engine.record(AlertResolved(step, alert.alert_id, alert.rule, f"{on} without it"))
 
     def save_checkpoint(self, because: str) -> Entry:
-        """Save now, whatever the phase. Raises OSError when the disk refuses; the run goes on with the older ones.
+        """Save now, whatever the phase, once the records of its steps are committed: a run that is killed right after
+        it and resumed from it has no hole in its journal.
 
-        The records of the steps it holds are committed first: a run that is killed right after it and resumed from it
-        has no hole in its journal.
+        Raises OSError when the disk refuses (the run goes on with the older ones), UserError for replaced parameters.
         """
         engine = self.engine
         start = engine.clock()
+        engine.parameters.check_models(engine.model)
         self._flush_records()
         begins = engine.step_count == 0  # what is told to a run before it begins is meant for its first step
         with contextlib.nullcontext() if begins else self.inbox.busy("a checkpoint was being saved"):

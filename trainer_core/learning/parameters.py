@@ -65,6 +65,16 @@ class Parameters:
                 "trainer is made, and make a new one for each stage"
             )
 
+    def check_models(self, model: nn.Module) -> None:
+        """Raises UserError when some are no longer the model's: what is trained is then not what it computes with."""
+        present = {id(p) for p in model.parameters()}
+        lost = [name for name, p in zip(self.names, self.tensors, strict=True) if id(p) not in present]
+        if lost:
+            raise UserError(
+                f"{lost[0]} is no longer the tensor that is trained ({len(lost)} were replaced in the run): copy values "
+                "into a parameter, or replace it before the optimizer and the trainer are made"
+            )
+
     def empty(self) -> Tensor:
         """A vector of P zeros on the parameters' device."""
         return torch.zeros(self.count, dtype=torch.float32, device=self.device)
