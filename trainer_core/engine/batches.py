@@ -112,8 +112,10 @@ class Data:
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._epoch, "first": self._first, "then": self._then}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._epoch, self._first, self._then = state["epoch"], state["first"], state["then"]
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """None: of a checkpoint of before this was kept."""
+        if state is not None:
+            self._epoch, self._first, self._then = state["epoch"], state["first"], state["then"]
 
 
 def until_one_ends(batches: Iterator[Batch], ranks: "Ranks") -> Iterator[Batch]:

@@ -93,8 +93,7 @@ class Session:
         """Whether the validation of this boundary was the best so far."""
         self._configured = engine.config
         engine.roll_back = lambda because: self._automatic_rollback(because)
-        if engine.ranks is None:
-            engine.data.keep = lambda because: self._save_if_possible(because)
+        engine.data.keep = (lambda because: None) if engine.ranks else self._save_if_possible
 
     # -- the boundary -----------------------------------------------------------------------------------------------
 
@@ -189,7 +188,7 @@ class Session:
             try:
                 self._save_if_possible("end")
             except UserError as error:
-                state, because = "failed", str(error)
+                state, because = self.ended = "failed", str(error)
         if state == "finished" and self._validated_at != self.engine.step_count:
             self.measure_validation()
         ranks = self.engine.ranks
@@ -384,8 +383,7 @@ class Session:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave, changed settings included. Raises ConfigError when they do not fit."""
         self.engine.load_state_dict(state["engine"])
-        if "data" in state["engine"]["random"]:  # older checkpoints do not say it; a rollback reads on
-            self.engine.data.load_state_dict(state["engine"]["random"]["data"])
+        self.engine.data.load_state_dict(state["engine"]["random"].get("data"))  # a rollback reads on instead
         self._best_validation, self._validations_without_gain = state["validation"]
         self._saved_at, self._batches_saved = here = self.engine.step_count, self.engine.batches
         self._validated_at, self._batches_validated = state.get("validated", here)  # older checkpoints do not say it

@@ -71,8 +71,8 @@ class Parameters:
         lost = [name for name, p in zip(self.names, self.tensors, strict=True) if id(p) not in present]
         if lost:
             raise UserError(
-                f"{lost[0]} is no longer the tensor that is trained ({len(lost)} were replaced in the run): copy values "
-                "into a parameter, or replace it before the optimizer and the trainer are made"
+                f"{lost[0]} is no longer the tensor that is trained ({len(lost)} were replaced in the run): copy "
+                "values into a parameter, or replace it before the optimizer and the trainer are made"
             )
 
     def empty(self) -> Tensor:
