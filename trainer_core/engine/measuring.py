@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainer_core.engine.randomness import drawn, random_state, set_random_state, the_same
+from trainer_core.engine.randomness import draw_again, drawn, the_same
 from trainer_core.learning.loss import Batch, batch_size
 
 if TYPE_CHECKING:
@@ -99,12 +99,12 @@ class Measuring:
                 return self._measured(batch)
         if engine.draws is not None:
             return self._measured(batch)
-        before, state = drawn(device), random_state()
+        before = drawn(device)
         losses_N = self._measured(batch)
         engine.draws = drawn(device) != before
         if not engine.draws:
             return losses_N
-        set_random_state(state)
+        draw_again(device, before)
         return self._losses(batch, share)
 
     def _measured(self, batch: Batch) -> Tensor:

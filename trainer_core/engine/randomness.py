@@ -20,12 +20,20 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def drawn(device: torch.device) -> bytes:
-    """Something that changes whenever torch draws a random number on the host or on ``device``. Waits for nothing."""
+def drawn(device: torch.device) -> tuple[bytes, ...]:
+    """What changes whenever torch draws a random number on the host or on ``device``. Waits for nothing."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
-    return b"".join(state.numpy().tobytes() for state in states)
+    return tuple(state.numpy().tobytes() for state in states)
+
+
+def draw_again(device: torch.device, states: tuple[bytes, ...]) -> None:
+    """Let torch go on from what ``drawn`` gave."""
+    host, *others = (torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in states)
+    torch.set_rng_state(host)
+    for state in others:
+        torch.cuda.set_rng_state(state, device)
 
 
 @contextmanager
