@@ -205,3 +205,14 @@ def test_a_failure_is_in_the_document_and_misses_its_goal(measured: tuple[dict[s
     assert "failed: the loss of step 3 is nan" in document(broken)
     first = goals(broken, [task_figures(t) for t in broken.tasks])[0]
     assert (first.measured, first.met) == ("never reached", False)
+
+
+def test_a_goal_missed_by_less_than_its_rounding_shows_by_how_much(measured: tuple[dict[str, Any], str]) -> None:
+    results = msgspec.convert(measured[0], Results)
+    said = []
+    for models in (3.029, 2.999, 3.4):
+        memory = tuple(msgspec.structs.replace(m, models=models, failed=None) for m in results.memory)
+        changed = msgspec.structs.replace(results, memory=memory)
+        found = goals(changed, [task_figures(task) for task in changed.tasks])
+        said.append(next((g.goal, g.measured, g.met) for g in found if "memory" in g.figure))
+    assert said == [("<= 3.0", "3.0 (3.029)", False), ("<= 3.0", "3.0", True), ("<= 3.0", "3.4", False)]

@@ -295,10 +295,16 @@ def _least(figure: str, values: Sequence[float | None], least: float, form: str,
         return Goal(figure, goal, "never reached" if values else "not measured", False if values else None)
     value = min(known) if worst else statistics.fmean(known)
     missing = len(values) - len(known)
-    said = form.format(value) + (f" ({missing} of {len(values)} seeds never)" if missing else "")
+    said = _said(value, least, form, value >= least) + (f" ({missing} of {len(values)} seeds never)" if missing else "")
     return Goal(figure, goal, said, value >= least and not missing)
 
 
 def _most(figure: str, value: float | None, most: float, form: str) -> Goal:
-    said = "not measured" if value is None else form.format(value)
+    said = "not measured" if value is None else _said(value, most, form, value <= most)
     return Goal(figure, f"<= {form.format(most)}", said, None if value is None else value <= most)
+
+
+def _said(value: float, bound: float, form: str, met: bool) -> str:
+    """A figure, with more digits where rounding would hide that it misses its goal."""
+    said = form.format(value)
+    return said if met or said != form.format(bound) else f"{said} ({value:.4g})"
