@@ -46,7 +46,7 @@ MOST_COMPARED = 7
 """Runs beside the page's own; fewer than feeds are kept, so that no screen takes another's away."""
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = sorted(STATIC.glob("*.js"))
-MODULES = ("live", "bound", "chart", "lists", "press", "replay", "toasts")
+MODULES = ("live", "bound", "chart", "lists", "press", "replay", "toasts", "view")
 """The script of a live page and those that it imports."""
 PLOTLY = f"/live/asset/{plotly.__version__}/plotly.js"
 

@@ -6,8 +6,8 @@ import { fill } from "./lists.js";
 import { filter, pressed, wireFilters } from "./press.js";
 import { Replay } from "./replay.js";
 import { Toasts } from "./toasts.js";
+import { View } from "./view.js";
 
-const ENDS = [-1e9, 1e14];  // of any view: the server takes no span beyond them (app/screen.py)
 const RETRY_MS = [500, 1000, 2000, 5000];
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -24,12 +24,6 @@ class Screen {
     this.others = data.others;
     this.tokens = data.tokens;
     this.plotlyUrl = data.plotly;
-    this.last = data.last;
-    this.span = null;
-    this.log = false;
-    this.logX = false;
-    this.smooth = 0;
-    this.x = "step";
     this.uirevision = 0;
     this.failures = 0;
     this.charts = {};
@@ -38,8 +32,9 @@ class Screen {
     }
     this.visible = new Set(Object.keys(this.charts));
     this.readTheme();
-    this.readAddress();
-    this.wireTools();
+    this.view = new View(this.root, data.last, () => this.changed(), () => this.follow());
+    for (const el of this.root.querySelectorAll(".hy-keys")) el.onclick = () => this.showKeys();
+    for (const el of this.root.querySelectorAll(".hy-goto")) el.onclick = () => this.goto(el.dataset.goto);
     this.toasts = new Toasts(this.root);
     wireFilters(this.root);
     this.root.addEventListener("click", (event) => pressed(event, this.send));
@@ -56,12 +51,12 @@ class Screen {
   watch(run, others, first) {
     if (run === this.run && others === this.others && first === this.first) return;
     [this.others, this.first] = [others, first];
-    if (this.run !== undefined) this.span = null;  // the span in the address is that of the first run shown
+    if (this.run !== undefined) this.view.span = null;  // the span in the address is that of the first run shown
     this.run = run;
     this.replay?.leave();
     this.toasts.forget();
     this.uirevision += 1;
-    this.showFollow();
+    this.show();
     this.connect();
   }
 
@@ -97,8 +92,7 @@ class Screen {
     if (this.socket?.readyState !== WebSocket.OPEN) return;
     const visible = document.hidden ? [] : [...this.visible];
     this.socket.send(JSON.stringify({
-      last: this.span || !this.last ? null : this.last, span: this.span, log: this.log, log_x: this.logX, x: this.x,
-      smooth: this.smooth, zone: -new Date().getTimezoneOffset(), replay: this.replay.wish, visible, drawn: this.drawnNumber,
+      ...this.view.asked, zone: -new Date().getTimezoneOffset(), replay: this.replay.wish, visible, drawn: this.drawnNumber,
     }));
   }
 
@@ -182,48 +176,24 @@ class Screen {
     el.classList.toggle("on", Boolean(text));
   }
 
-  // -- range, zoom and axes --
-  wireTools() {
-    const on = (query, act) => { for (const el of this.root.querySelectorAll(query)) el.onclick = () => act(el); };
-    on(".hy-tools [data-last]", (button) => { this.last = Number(button.dataset.last); this.follow(); });
-    on(".hy-tools [data-x]", (button) => this.setAxis(button.dataset.x));
-    on(".hy-log", () => { this.log = !this.log; this.changed(); });
-    on(".hy-log-x", () => { this.logX = !this.logX; this.changed(); });
-    on(".hy-refollow", () => this.follow());
-    on(".hy-keys", () => this.showKeys());
-    on(".hy-goto", (button) => this.goto(button.dataset.goto));
-    for (const el of this.root.querySelectorAll(".hy-smooth input")) el.oninput = () => this.setSmooth(Number(el.value));
-  }
-
-  setAxis(x) {
-    if (!this.root.querySelector(".hy-tools [data-x]")) return;
-    this.x = x;
-    this.span = null;  // it was in the units of the other axis
-    this.changed();
-  }
-
-  setSmooth(weight) {
-    this.smooth = Math.round(Math.max(0, Math.min(0.99, weight)) * 100) / 100;
-    this.changed();
-  }
-
+  // -- what the reader wants to see --
   // A wish of the reader's: show it, keep it in the address, ask for it.
   changed() {
     this.uirevision += 1;
-    this.showFollow();
+    this.show();
     this.ask();
+  }
+
+  show() {
+    this.view.show();
+    this.offerData();
   }
 
   key(event) {
     const typing = event.composedPath()[0].closest?.("input:not([type=range]), textarea, select, [contenteditable], [role=dialog]");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const axes = ["step", "relative", "wall"];
+    if (this.view.key(event.key)) return;
     switch (event.key) {
-      case "f": return this.follow();
-      case "l": this.log = !this.log; return this.changed();
-      case "x": return this.setAxis(axes[(axes.indexOf(this.x) + 1) % axes.length]);
-      case "s": return this.setSmooth(this.smooth === 0 ? 0.5 : 1 - (1 - this.smooth) / 1.5);
-      case "S": return this.setSmooth(this.smooth <= 0.5 ? 0 : 1 - (1 - this.smooth) * 1.5);
       case "a": return this.acknowledge();
       case "?": return this.showKeys();
       case "Escape": return this.root.querySelector(".hy-help:not([hidden])") && this.showKeys();
@@ -249,16 +219,17 @@ class Screen {
     this.root.querySelector(".hy-keys").ariaExpanded = !help.hidden;
   }
 
+  get span() { return this.view.span; }
+
   zoom(span) {
-    const [low, high] = span.map((end) => Math.min(Math.max(end, ENDS[0]), ENDS[1]));
-    if (!(low < high)) return;
-    this.span = [low, high];
-    this.showFollow();
+    if (!this.view.zoom(span)) return;
+    this.show();
     this.redraw().then(() => this.ask());
   }
 
+  // The newest step, from now on.
   follow() {
-    this.span = null;
+    this.view.span = null;
     this.changed();
     this.redraw();
   }
@@ -268,60 +239,6 @@ class Screen {
     for (const [name, chart] of Object.entries(this.charts)) {
       if (chart !== from && this.visible.has(name)) chart.follow(Plotly, x);
     }
-  }
-
-  showFollow() {
-    const zoomed = this.span !== null;
-    this.root.dataset.following = !zoomed;
-    this.writeAddress();
-    this.offerData();
-    const each = (query, act) => this.root.querySelectorAll(query).forEach(act);
-    const press = (query, pressed) => each(query, (el) => { el.ariaPressed = pressed(el); });
-    each(".hy-follow", (el) => { el.textContent = zoomed ? `view held at ${this.said(this.span)}` : "following the newest step"; });
-    each(".hy-refollow", (el) => { el.hidden = !zoomed; });
-    press(".hy-tools [data-last]", (el) => !zoomed && Number(el.dataset.last) === this.last);
-    press(".hy-tools [data-x]", (el) => el.dataset.x === this.x);
-    press(".hy-log", () => this.log);
-    press(".hy-log-x", () => this.logX && this.x === "step");
-    each(".hy-log-x", (el) => { el.disabled = this.x !== "step"; });
-    each(".hy-smooth input", (el) => { el.value = this.smooth; });
-    each(".hy-smooth output", (el) => { el.textContent = this.smooth; });
-  }
-
-  said([low, high]) {
-    if (this.x === "wall") {
-      return [low, high].map((ms) => new Date(ms).toISOString().slice(0, 19).replace("T", " ")).join(" to ");
-    }
-    const number = (value) => (this.x === "step" ? Math.round(value) : value).toLocaleString("en-US", { maximumFractionDigits: 2 });
-    return `${this.x === "step" ? "steps" : "time"} ${number(low)} to ${number(high)}`;
-  }
-
-  // The view is part of the address, so that a link shows what its sender saw.
-  writeAddress() {
-    const url = new URL(location.href);
-    const view = {
-      last: this.last === this.usual ? null : this.last, x: this.x === "step" ? null : this.x, log: this.log ? 1 : null,
-      logx: this.logX ? 1 : null, smooth: this.smooth || null, from: this.span?.[0] ?? null, to: this.span?.[1] ?? null,
-    };
-    for (const [key, value] of Object.entries(view)) {
-      if (value === null) url.searchParams.delete(key);
-      else url.searchParams.set(key, value);
-    }
-    if (url.href !== location.href) history.replaceState(history.state, "", url);
-  }
-
-  readAddress() {
-    const asked = new URL(location.href).searchParams;
-    this.usual = this.last;
-    const number = (key) => (asked.get(key) === null || asked.get(key) === "" || !Number.isFinite(Number(asked.get(key))) ? null : Number(asked.get(key)));
-    const last = number("last");
-    if (last !== null && last >= 0 && last <= 1e7) this.last = Math.round(last);
-    if (["relative", "wall"].includes(asked.get("x"))) this.x = asked.get("x");
-    this.log = asked.get("log") === "1";
-    this.logX = asked.get("logx") === "1";
-    this.smooth = Math.max(0, Math.min(0.99, number("smooth") ?? 0));
-    const [from, to] = [number("from"), number("to")];
-    if (from !== null && to !== null && ENDS[0] <= from && from < to && to <= ENDS[1]) this.span = [from, to];
   }
 
   // What a chart shows, as a file at full resolution.
@@ -334,12 +251,13 @@ class Screen {
       const url = new URL("/live/range", location.href);
       url.searchParams.set("run", this.run);
       url.searchParams.set("signals", signals.join(","));
-      if (this.span && this.x === "step") {
-        url.searchParams.set("from", Math.floor(this.span[0]));
-        url.searchParams.set("to", Math.ceil(this.span[1]));
+      const span = this.view.steps;
+      if (span) {
+        url.searchParams.set("from", Math.floor(span[0]));
+        url.searchParams.set("to", Math.ceil(span[1]));
       }
       link.href = url;
-      link.title = this.span && this.x === "step" ? "Every measured step in view" : "Every measured step";
+      link.title = span ? "Every measured step in view" : "Every measured step";
     }
   }
 
@@ -405,7 +323,7 @@ export default function live({ parentElement, data, setTriggerValue }) {
   const screen = parentElement.hybridScreen ??= new Screen(parentElement, data);
   clearTimeout(screen.ending);
   screen.send = setTriggerValue;
-  if (fresh) screen.showFollow();
+  if (fresh) screen.show();
   screen.watch(data.run, data.others, data.first);
   return () => {
     screen.ending = setTimeout(() => {
