@@ -44,6 +44,7 @@ SEEN_REV = "seen_rev"
 REASON, AT_STEP, TTL = "how_reason", "how_at", "how_ttl"
 ASKED = "remedy"
 """Key of the address: the remedy that is filled in."""
+NO_RATE = "The loop tells no learning rate. One that gave its Monitor no optimizer refuses these."
 EMERGENCY = ("nan_loss", "gradient_explosion", "divergence_loop", "low_confidence", "overfitting")
 """The document's emergency actions, in its order; other remedies follow."""
 
@@ -214,8 +215,12 @@ def optimizer_forms(feed: Feed, phases: bool) -> None:
             ScaleLearningRate,
         )  # fmt: skip
         decay = config.optimizer.weight_decay if config else 0.0
-        shown = Field(f"Weight decay (now {decay:g})", decay, (0.0, 10.0))
+        untold = snapshot.own_loop and rate_now(snapshot) is None
+        said = "not told" if untold else f"now {decay:g}"
+        shown = Field(f"Weight decay ({said})", decay, (0.0, 10.0))
         value_form(feed, "decay", shown, SetWeightDecay, last_change(snapshot, "weight_decay"))
+    if untold:
+        st.caption(NO_RATE)
 
 
 def length_form(feed: Feed) -> None:

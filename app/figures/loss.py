@@ -45,6 +45,8 @@ class LossView:
     rollbacks: tuple[int, ...]
     ended: bool
     """The run said that it is over."""
+    foretold: bool
+    """Anything was ever predicted."""
 
     @property
     def above(self) -> tuple[float, float] | None:
@@ -70,6 +72,7 @@ def view(snapshot: Snapshot, look: Look) -> LossView:
         log=look.log,
         rollbacks=tuple(mark.step for mark in found.attempts),
         ended=over is not None and over.state not in ("running", "paused"),
+        foretold=snapshot.path.length > 0,
     )
 
 
@@ -78,13 +81,14 @@ def figure(loss: LossView) -> Figure:
     measured, predicted = loss.measured, loss.predicted
     above = loss.above
     left_out = f" · abandoned up to {above[1]:.3g}, above the axis (log shows it)" if above else ""
+    foretold = f" · predicted {predicted.caption}" if loss.foretold else ""
     merged = f" · bands: main phase of every {loss.bands.cell:,.0f} steps" if loss.bands.merged else ""
     scale = {"type": "log" if loss.log else "linear", "title": {"text": "loss", "standoff": 6}, "nticks": 7}
     scale["autorangeoptions"] = _clipped(loss, above[0]) if above else {}
     return Figure(
         name="loss",
         title="Loss",
-        caption=f"measured {measured.caption} · predicted {predicted.caption}{left_out}{merged}",
+        caption=f"measured {measured.caption}{foretold}{left_out}{merged}",
         traces=_traces(),
         layout=layout(
             loss.low,

@@ -8,7 +8,7 @@ from app.views.words import ABSENT
 
 
 def html(seen: Strip, mode: str) -> str:
-    """State, phase, step, confidence and alerts; ``mode`` is light or dark."""
+    """State, phase, step, confidence and alerts, what is known of them; ``mode`` is light or dark."""
     colours = TOKENS[mode]
     tone = colours[seen.tone]
     edge = colours[seen.worst_tone] if seen.worst else tone
@@ -18,10 +18,10 @@ def html(seen: Strip, mode: str) -> str:
         if seen.phase
         else ""
     )
-    speed = [seen.rate] if seen.rate != ABSENT else []
-    facts = " · ".join(
-        [f"step {seen.step} of {seen.total}", *speed, f"confidence {seen.confidence}", f"alerts: {seen.alerts}"]
-    )
+    known = {"": seen.rate, "confidence ": ABSENT if seen.own_loop else seen.confidence}
+    said = [f"{what}{value}" for what, value in known.items() if value != ABSENT]
+    of = f" of {seen.total}" if seen.total != ABSENT else ""
+    facts = " · ".join([f"step {seen.step}{of}", *said, f"alerts: {seen.alerts}"])
     typed = f' <code style="font-size:13px">{escape(seen.command)}</code>' if seen.command else ""
     advice = f'<span style="flex-basis:100%;font-size:13px">{escape(seen.advice)}{typed}</span>' if seen.advice else ""
     worst = (

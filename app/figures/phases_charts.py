@@ -24,6 +24,7 @@ SYMBOLS = {Phase.WARMUP: "diamond", Phase.FULL: "circle", Phase.PREDICT: "square
 SIGNS = {Phase.WARMUP: "◆", Phase.FULL: "●", Phase.PREDICT: "■", Phase.CORRECT: "▲"}
 """The symbols as letters, for legends."""
 LEAST_AROUND = 6
+NOTHING = "nothing measured yet"
 
 
 def warmup_loss(snapshot: Snapshot, found: Warmup) -> Figure:
@@ -38,7 +39,11 @@ def warmup_loss(snapshot: Snapshot, found: Warmup) -> Figure:
             _line("measured", "loss", "$measured@0.45", 1.2),
             _line("average", "average (EMA)", "$phase_warmup", 2.2),
         ],
-        layout=_plain(*_ends(x), {"nticks": 5, "title": {"text": "loss", "standoff": 4}}, _nothing(len(rows))),
+        layout=_plain(
+            *_ends(x),
+            {"nticks": 5, "title": {"text": "loss", "standoff": 4}},
+            _nothing(len(rows), found.gone or NOTHING),
+        ),
         columns={
             "measured": Series({"x": x, "y": steps["loss"][rows]}),
             "average": Series({"x": x, "y": steps["loss_ema"][rows]}),
@@ -70,7 +75,7 @@ def warmup_gradient(snapshot: Snapshot, found: Warmup) -> Figure:
         layout=_plain(
             *_ends(steps["step"][rows]),
             {"nticks": 5, "rangemode": "tozero", "title": {"text": "norm", "standoff": 4}},
-            _nothing(len(rows)),
+            _nothing(len(rows), found.gone or NOTHING),
         ),
         columns={
             "norms": Series({"x": x, "y": norm}),
@@ -257,7 +262,7 @@ def _plain(low: float, high: float, y: Json, annotations: list[Json], **more: An
 
 def _ends(x: F64) -> tuple[float, float]:
     """The axis over some steps, with room for the bars at both ends."""
-    return (float(x[0]) - 0.6, float(x[-1]) + 0.6) if len(x) else (0.0, 1.0)
+    return (float(x[0]) - 0.6, float(x[-1]) + 0.6) if len(x) else (0.0, 10.0)
 
 
 def _around(found: Flight) -> tuple[float, float]:
@@ -272,7 +277,7 @@ def _flight_caption(found: Flight, banded: bool) -> str:
 
 def _of_warmup(found: Warmup) -> str:
     if not len(found.rows):
-        return "no step yet"
+        return found.gone or "no step yet"
     return f"{len(found.rows):,} steps" + ("" if found.whole else ", the newest of them")
 
 
@@ -292,7 +297,7 @@ def _line(series: str, name: str, colour: str, width: float, dash: str = "solid"
     return {"series": series, "name": name, "type": "scatter", "mode": "lines", **reads, "line": pen}
 
 
-def _nothing(found: int, text: str = "nothing measured yet") -> list[Json]:
+def _nothing(found: int, text: str = NOTHING) -> list[Json]:
     if found:
         return []
     middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}

@@ -13,13 +13,15 @@ CELLS = (
     ("Backward saved", "strip.saved", ""),
     ("Attempt", "strip.attempt", ""),
 )
+OF_PHASES = ("strip.confidence", "strip.saved")
+"""What a loop without phases does not have: not shown there."""
 
 
 def html() -> str:
     """The strip without values."""
     cells = "".join(_cell(*cell) for cell in CELLS)
     return (
-        '<div class="hy-strip" data-tone="strip.tone">'
+        '<div class="hy-strip" data-tone="strip.tone" data-on="strip.own">'
         '<div class="hy-state"><span class="hy-dot"></span><b data-bind="strip.state"></b>'
         '<span class="hy-phase" data-phase-of="strip.phase" data-bind="strip.phase"></span>'
         '<span class="hy-lock" data-on="strip.locked">🔒 prediction locked</span>'
@@ -29,7 +31,7 @@ def html() -> str:
         f'<div class="hy-cells">{cells}'
         '<div class="hy-cell hy-alerts" data-tone="strip.alerts_tone"><span>Alerts</span>'
         '<b data-bind="strip.alerts"></b></div></div>'
-        '<div class="hy-bar"><i data-scale="strip.progress"></i></div>'
+        '<div class="hy-bar" data-on="strip.bounded"><i data-scale="strip.progress"></i></div>'
         '<div class="hy-advice"><span data-bind="strip.advice"></span> <code data-bind="strip.command"></code></div>'
         '<div class="hy-worst" data-tone="strip.worst_tone"><b data-bind="strip.worst"></b>'
         '<button type="button" class="hy-main" data-press="control" data-which-of="strip.remedy">'
@@ -42,6 +44,8 @@ def binds(seen: Strip) -> Binds:
     """The values of the strip."""
     return {
         "strip.tone": seen.tone,
+        "strip.own": seen.own_loop,
+        "strip.bounded": seen.total != words.ABSENT,
         "strip.state": seen.state,
         "strip.because": seen.because,
         "strip.advice": seen.advice,
@@ -67,6 +71,7 @@ def binds(seen: Strip) -> Binds:
 
 def _cell(label: str, key: str, extra: str) -> str:
     if not extra:
-        return f'<div class="hy-cell"><span>{label}</span><b data-bind="{key}"></b></div>'
+        css = "hy-cell hy-phases-only" if key in OF_PHASES else "hy-cell"
+        return f'<div class="{css}"><span>{label}</span><b data-bind="{key}"></b></div>'
     value = f'<b data-bind="{key}"></b> <small data-bind="{extra}"></small>'
     return f'<div class="hy-cell hy-wide"><span>{label}</span><div>{value}</div></div>'

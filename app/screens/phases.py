@@ -105,7 +105,7 @@ def _full() -> str:
         ("Residuals", "full.residuals"), ("Refusals", "full.refusals"),
     )  # fmt: skip
     clock = blocks.bound("full.clock", "p", "hy-note")
-    bars = blocks.listing("full.compute", "No FULL step has been measured yet.", kind="bars")
+    bars = blocks.listing("full.compute", "No step of FULL has been measured.", kind="bars")
     return _section(
         Phase.FULL,
         blocks.columns(
@@ -121,7 +121,7 @@ def _full() -> str:
 
 
 def _predict() -> str:
-    bars = blocks.listing("predict.cost", "No FULL step has been measured yet.", kind="bars")
+    bars = blocks.listing("predict.cost", "No step of FULL has been measured.", kind="bars")
     facts = blocks.facts(
         ("Kept", "predict.kept"), ("Undone", "predict.undone"), ("Kept share", "predict.kept_share"),
         ("Mean length", "predict.length"), ("Of all steps", "predict.share"),

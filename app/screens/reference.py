@@ -18,6 +18,7 @@ from app.views.words import ABSENT
 from trainer_core.spec.document import EMERGENCIES
 
 UNKNOWN = "The run has not told its settings yet."
+LIMITS = "those that act on a loop of its own: the limits of its alerts"
 NO_PHASES = "A loop watched by a Monitor has no phases."
 SETTING_HEAD = ("Setting", "In force", "At the start", "Nearest preset", "Default", "Unit", "Meaning")
 
@@ -121,7 +122,10 @@ def _emergencies() -> str:
 def _binds(moment: Moment) -> Binds:
     """What each emergency action would change, and which preset is nearest."""
     found = configuration.resolved(moment.snapshot, moment.config)
-    near = f"nearest preset: {found.preset} ({found.agree} of {found.of} settings agree)" if found else UNKNOWN
+    near = UNKNOWN
+    if found:
+        near = f"nearest preset: {found.preset} ({found.agree} of {found.of} settings agree)"
+        near = LIMITS if moment.snapshot.own_loop else near
     values: Binds = {"reference.preset": near}
     for row in EMERGENCIES:
         would = plan(moment.snapshot, row.remedy, moment.config)
@@ -139,6 +143,7 @@ def _lists(moment: Moment) -> Lists:
     found = configuration.resolved(snapshot, config)
     lines = found.lines if found is not None else ()
     known = config is not None
+    own = config if not snapshot.own_loop else None  # what a Monitor's loop does is not in its settings
     phased = not snapshot.own_loop and known
     return {
         "phases": _rows(reference.phases(snapshot)) if phased else [],
@@ -146,9 +151,9 @@ def _lists(moment: Moment) -> Lists:
         "thresholds": _rows(reference.thresholds(snapshot, config)) if config is not None else [],
         "zones": _rows(reference.zones(snapshot, config)) if config is not None else [],
         "triggers": _rows(reference.triggers(snapshot, config)) if config is not None else [],
-        "hyperparameters": _rows(reference.hyperparameters(config)) if config is not None else [],
-        "aspects": _rows(reference.specialist_generalist(config)) if config is not None else [],
-        "schedules": _rows(reference.schedules(config)) if config is not None else [],
+        "hyperparameters": _rows(reference.hyperparameters(own)) if known else [],
+        "aspects": _rows(reference.specialist_generalist(own)) if known else [],
+        "schedules": _rows(reference.schedules(own)) if known else [],
         "expected": _rows(reference.expected(snapshot)) if known else [],
         "differing": [_setting(line) for line in lines if line.differs],
         "settings": [_setting(line) for line in lines],

@@ -1,11 +1,12 @@
 """The resolved configuration of a run: in force, at its start, by default, in the preset nearest to it. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import msgspec
 
 from app.store import Snapshot
+from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.config import ALL_SETTINGS, Config, Setting
 from trainer_core.spec.presets import PRESETS
 from trainer_core.spec.records import RunStarted
@@ -71,7 +72,10 @@ def resolved(snapshot: Snapshot, config: Config | None) -> Resolved | None:
         began = msgspec.convert(started.config, Config)
     except msgspec.ValidationError:
         return None
-    return _resolved(config, began)
+    found = _resolved(config, began)
+    if snapshot.own_loop:  # the others are about phases and a trainer, and it has neither
+        return replace(found, lines=tuple(line for line in found.lines if line.setting.section in LIMIT_SECTIONS))
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -71,7 +71,10 @@ def _said(record: Record) -> tuple[str, str]:
             )
             return "▼", f"{title(record.command)}: {sentence(outcome)}"
         case CheckpointSaved():
-            return "⛁", f"checkpoint {record.name} saved{'' if record.good else ', not known to be good'}"
+            return (
+                "⛁",
+                f"checkpoint {record.name} saved: {record.because}{'' if record.good else ', not known to be good'}",
+            )
         case ValidationMeasured():
             accuracy = f", accuracy {100 * record.accuracy:.1f} %" if record.accuracy is not None else ""
             return "≈", f"validation loss {words.number(record.loss)}{accuracy}"

@@ -49,8 +49,11 @@ def facts(snapshot: Snapshot) -> dict[str, str]:
     memory = f"{words.share(used, total)} of {total / GIB:.1f} GiB" if used is not None and total else words.ABSENT
     own = f", this process {m.rss / GIB:.2f} GiB" if m.rss is not None else ""
     disk = words.ABSENT if m.disk_free is None else f"{m.disk_free / GIB:,.1f} GiB free"
-    whole = "" if m.cpu_machine is None else f", machine {100 * m.cpu_machine:.0f} %"
-    cpu = words.ABSENT if m.cpu is None and m.cpu_machine is None else f"{words.number(m.cpu)} cores{whole}"
+    read = (
+        "" if m.cpu is None else f"{words.number(m.cpu)} cores",
+        "" if m.cpu_machine is None else f"machine {100 * m.cpu_machine:.0f} %",
+    )
+    cpu = ", ".join(part for part in read if part) or words.ABSENT
     return {"cpu": cpu, "memory": f"{memory}{own}", "disk": disk, "gpu": _gpus(m.gpus)}
 
 

@@ -66,7 +66,8 @@ def lifecycle(snapshot: Snapshot) -> Lifecycle:
 
 def _node(snapshot: Snapshot, phase: Phase, newest: PhaseChanged | None, total: int) -> Node:
     tally = snapshot.tallies[phase]
-    said = f"{words.several(tally.steps, 'step')} · {words.share(tally.steps, total)}" if tally.steps else "not yet"
+    share = f"{words.several(tally.steps, 'step')} · {words.share(tally.steps, total)}"
+    said = share if tally.steps else "no step of its own" if tally.entered else "not yet"
     times = tally.entered or -1
     if snapshot.phase is not phase:
         return Node(

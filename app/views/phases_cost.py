@@ -46,6 +46,8 @@ class Cost:
         """The ratios in words."""
         if not self.kept:
             return "No prediction has been kept lately: nothing to compare."
+        if not self.full:
+            return "Without one there is nothing to compare a predicted step with."
         parts = []
         if self.jumps:
             parts.append(f"A jump takes no pass at all (document: a forward pass at every step, {DOCUMENT_SPEEDUP}x).")
@@ -62,7 +64,7 @@ def cost_of(snapshot: Snapshot) -> Cost:
     """Over the newest predictions and the measured steps around them."""
     full_rows, steps = rows_of(snapshot, Phase.FULL), snapshot.steps
     if not len(full_rows):
-        return Cost([], [], False, None, None, 0)
+        return Cost([], [], False, None, None, sum(end.kept for end in snapshot.newest(PredictionEnded, PREDICTIONS)))
     seconds = {name: mean(steps[f"{name}_seconds"][full_rows]) or 0.0 for name in ("forward", "backward", "optimizer")}
     whole = sum(seconds.values())
     full = [Part(name, value, _ratio(value, whole) or 0.0) for name, value in seconds.items()]

@@ -20,6 +20,7 @@ LOOK_BACK = 2000
 LOOKS = 6
 GPU_CLOCK = "By the host's clock: what a GPU is given in one part is waited for in another."
 NONE_YET = "not begun yet: it follows WARMUP"
+NONE_OWN = "entered {}, each time without a step of its own: the step of CORRECT was enough"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def full(snapshot: Snapshot) -> Full:
     left = None if needed is None or last is None or locked(snapshot) else max(0, needed - last.step_in_phase)
     return Full(
         compute=compute(snapshot, rows),
-        compute_of=f"mean of the newest {words.count(len(rows))} FULL steps" if len(rows) else "no FULL step yet",
+        compute_of=f"mean of the newest {words.count(len(rows))} FULL steps" if len(rows) else "no FULL step",
         clock="" if host_clock(snapshot) else GPU_CLOCK,
         facts={
             "residuals": words.count(residuals),
@@ -78,11 +79,13 @@ def full(snapshot: Snapshot) -> Full:
             "refusals": words.count(_newest(snapshot, "refusals")),
         },
         looks=[_look(probe, probe.step + 1 in begun) for probe in reversed(snapshot.newest(PredictionProbed, LOOKS))],
-        said=_said(last, needed, bool(len(rows))),
+        said=_said(last, needed, bool(len(rows)), snapshot.tallies[Phase.FULL].entered),
     )
 
 
-def _said(last: StepRecord | None, needed: int | None, begun: bool) -> str:
+def _said(last: StepRecord | None, needed: int | None, begun: bool, entered: int) -> str:
+    if not begun and entered:
+        return NONE_OWN.format(f"{entered:,}×")
     if last is None or needed is None:
         return "" if begun else NONE_YET
     return f"step {last.step_in_phase:,} of {needed:,}" if last.step_in_phase <= needed else ""

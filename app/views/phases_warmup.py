@@ -38,6 +38,8 @@ class Warmup:
     """Of ``snapshot.steps``."""
     whole: bool
     """Whether ``rows`` are all steps of the warmup."""
+    gone: str
+    """Where its steps are when none is left; empty: there were none yet."""
     progress: str
     checks: list[Line]
     facts: dict[str, str]
@@ -64,13 +66,23 @@ def warmup(snapshot: Snapshot, config: Config | None) -> Warmup:
     """The warmup of a snapshot."""
     rows, whole = rows_of_warmup(snapshot)
     return Warmup(
-        rows, whole, _progress(snapshot, rows, config), _checks(snapshot, rows, config), _facts(snapshot, rows)
+        rows,
+        whole,
+        _gone(snapshot),
+        _progress(snapshot, rows, config),
+        _checks(snapshot, rows, config),
+        _facts(snapshot, rows),
     )
+
+
+def _gone(snapshot: Snapshot) -> str:
+    taken = 0 if snapshot.own_loop else snapshot.tallies[Phase.WARMUP].steps
+    return f"rolled back: {words.several(taken, 'step')}" if taken else ""
 
 
 def _progress(snapshot: Snapshot, rows: I64, config: Config | None) -> str:
     if not len(rows):
-        return "no step of WARMUP yet"
+        return _gone(snapshot) or "no step of WARMUP yet"
     last = int(snapshot.steps["step"][rows[-1]])
     budget = f" of {words.count(config.hybrid_trainer_config.warmup_steps)} asked for" if config else ""
     if snapshot.phase is Phase.WARMUP:

@@ -84,12 +84,15 @@ def _trigger(trigger: Trigger, snapshot: Snapshot, config: Config) -> Row:
     )
 
 
-def hyperparameters(config: Config) -> list[Row]:
-    """The presets beside the run's own values; which of them it agrees with is said in words."""
+def hyperparameters(config: Config | None) -> list[Row]:
+    """The presets beside the run's own values; which of them it agrees with is said in words. None: it has no such."""
     rows = []
     for key in REFERENCE:
         section, name = key.split(".")
         theirs = [preset_value(size, section, name) for size in SIZES]
+        if config is None:
+            rows.append(Row((_named(section, name), *map(toml, theirs), words.ABSENT, "")))
+            continue
         own = getattr(getattr(config, section), name)
         same = [size for size, value in zip(SIZES, theirs, strict=True) if value == own]
         verdict = f"= {', '.join(same)}" if same else "own optimizer's" if own is None else "none of them"
@@ -107,7 +110,7 @@ def preset_value(preset: str, section: str, name: str) -> object:
     return PRESETS[preset].get(section, {}).get(name, SETTINGS[f"{section}.{name}"].default)
 
 
-def specialist_generalist(config: Config) -> list[Row]:
+def specialist_generalist(config: Config | None) -> list[Row]:
     """The comparison table with the run's own value where it is a setting."""
     return [
         Row((row.aspect, row.specialist, row.generalist, _own(row.setting, config) if row.setting else words.ABSENT))
@@ -115,15 +118,17 @@ def specialist_generalist(config: Config) -> list[Row]:
     ]
 
 
-def _own(setting: str, config: Config) -> str:
+def _own(setting: str, config: Config | None) -> str:
+    if config is None:
+        return words.ABSENT
     section, name = setting.split(".")
     value = getattr(getattr(config, section), name)
     return words.ABSENT if value is None else toml(value)
 
 
-def schedules(config: Config) -> list[Row]:
+def schedules(config: Config | None) -> list[Row]:
     """The schedule guide; rows of the run's own schedule are marked."""
-    own = config.learning_rate_schedule.type
+    own = config.learning_rate_schedule.type if config is not None else None
     return [
         Row((row.training, row.schedule, row.reason, "● this run's" if row.type == own else ""),
             "healthy" if row.type == own else "")
@@ -228,9 +233,9 @@ def expected(snapshot: Snapshot) -> list[Row]:
     rows: Iterable[Row] = (
         Row((e.preset, e.speedup, e.loss_gap, e.backward_reduction or words.ABSENT)) for e in EXPECTED
     )
+    if snapshot.own_loop:
+        return list(rows)
     last = snapshot.last
-    saved = (
-        1 - snapshot.backward_passes / last.step if last is not None and last.step and not snapshot.own_loop else None
-    )
+    saved = 1 - snapshot.backward_passes / last.step if last is not None and last.step else None
     own = words.ABSENT if saved is None else f"{saved:.0%} measured"
     return [*rows, Row(("this run", "account below", "account below", own), "healthy" if saved else "")]

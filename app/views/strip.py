@@ -63,6 +63,8 @@ class Strip:
     rate: str
     eta: str
     last_step: str
+    own_loop: bool
+    """A loop without phases: it has no confidence, and saves no backward pass."""
     confidence: str
     saved: str
     alerts: str
@@ -105,8 +107,9 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         rate=f"{words.number(rate)} steps/s" if rate else words.ABSENT,
         eta=words.duration((total - step) / rate) if rate and total else words.ABSENT,
         last_step=words.age(now - snapshot.last_time) if snapshot.last_time is not None else words.ABSENT,
+        own_loop=snapshot.own_loop,
         confidence=words.number(last_confidence(snapshot)),
-        saved=words.share(step - snapshot.backward_passes, step) if step > snapshot.backward_passes else words.ABSENT,
+        saved=words.share(max(0, step - snapshot.backward_passes), step) if step else words.ABSENT,
         alerts=f"{len(alerts)} open" if alerts else "none open",
         alerts_tone=severity.name.lower(),
         attempt=words.count(snapshot.steps.last("attempt") if snapshot.steps.length else None),

@@ -24,6 +24,7 @@ from app.theme import tokens
 from app.views import health_checks, health_curve, health_layers, health_rate
 from app.views.alerts import alerts
 from app.views.health_flags import flag, lives
+from app.views.health_machine import facts
 from app.views.health_signs import SIGNS, signs
 from app.views.series import Look, Window
 from app.views.settings import present_config
@@ -84,6 +85,14 @@ def everything() -> Script:
         RunEnvironment(0, ("hybrid", "train"), "/w", "host", "Linux", "3.11", "cpu", {"torch": "2"}, 2, "ab" * 20)
     )
     return script
+
+
+def test_what_was_not_read_of_the_processor_is_not_said() -> None:
+    script = Script().start().steps(1)
+    script.say(SystemMeasured(1, cpu_machine=0.25))
+    assert facts(seen(script))["cpu"] == "machine 25 %"
+    script.say(SystemMeasured(1, cpu=1.5, cpu_machine=0.25))
+    assert facts(seen(script))["cpu"] == "1.5 cores, machine 25 %"
 
 
 def plain(value: Any) -> Any:

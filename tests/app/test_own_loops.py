@@ -1,5 +1,6 @@
 """Runs of a Monitor on the dashboard: no phases, no commands that need them, and every knob a form of its own."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,13 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app.board import Board
-from app.feed import Feed
+from app.feed import Connection, Feed
+from app.figures import loss
+from app.figures import now as now_figure
+from app.figures import strip as strip_figure
 from app.parts import component_key
 from app.screen import Ask, Screen
+from app.screens.page import Moment
 from app.screens.registry import PAGES
 from app.views import words
 from app.views.bands import bands
@@ -24,12 +29,12 @@ from app.views.knobs import knobs
 from app.views.lifecycle import OWN_LOOP, lifecycle
 from app.views.own_values import own_values
 from app.views.remedy import plan
-from app.views.series import Window, line
+from app.views.series import Look, Window, line
 from app.views.settings import live_settings
 from app.views.strip import strip
 from app.watching import RUNS_DIR, watch
 from tests.app.conftest import told, until
-from tests.app.rows import Script
+from tests.app.rows import Script, cycled
 from tests.app.test_views import Status, seen
 from trainer_core import Monitor
 from trainer_core.engine.own_commands import supported
@@ -39,6 +44,7 @@ from trainer_core.spec.config import Config
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import KnobDeclared, MetricsMeasured, Row, RunStarted, RunState, ValidationMeasured
 from trainer_core.spec.remedies import REMEDIES
+from trainer_core.telemetry.rundir import RunStatus
 
 MAIN = Path(app.__file__).with_name("streamlit_app.py")
 DROPOUT = KnobDeclared(0, "dropout", 0.0, 0.5, 0.1, "share", "Dropout of the head.")
@@ -112,6 +118,41 @@ def test_in_place_of_phases_the_newest_of_what_the_loop_reports_is_shown() -> No
     assert found["Dropout (share)"] == ("0.3", None)
     assert "Update norm" not in {one.name for one in own_values(seen(own_loop(0)))}, "what was never said is left out"
     assert own_values(seen(Script().start().steps(3))) == [], "a run with phases has its diagram"
+
+
+def test_what_only_phases_have_is_left_out_and_never_said_of_a_loop_without_them() -> None:
+    script = own_loop(30)
+    snapshot = seen(script)
+    shown = strip(snapshot, Status("working", "the trainer says so"), "runs/a", script.time)
+    assert strip_figure.binds(shown)["strip.own"] is True
+    for cell in re.findall(r'<div class="hy-cell[^>]*><span>(?:Confidence|Backward saved)<', strip_figure.html()):
+        assert "hy-phases-only" in cell
+    said = now_figure.html(shown, "light")
+    assert "step 30 of 1,000" in said and "confidence" not in said
+    drawn = loss.figure(loss.view(snapshot, Look(Window())))
+    assert "predicted" not in drawn.caption and drawn.caption.startswith("measured 30 points")
+    assert "predicted" in loss.figure(loss.view(seen(cycled(2)), Look(Window()))).caption
+
+
+def test_a_loop_of_no_known_length_has_no_bar_and_no_end() -> None:
+    script = own_loop(3)
+    (first, *others) = script.rows
+    assert isinstance(first.record, RunStarted)
+    script.rows = [Row(1, first.time, 1, msgspec.structs.replace(first.record, total_steps=None)), *others]
+    shown = strip(seen(script), Status("working", "the trainer says so"), "runs/a", script.time)
+    assert strip_figure.binds(shown)["strip.bounded"] is False
+    assert "step 3 ·" in now_figure.html(shown, "light")
+
+
+def test_the_documents_tables_claim_nothing_of_a_loop_whose_settings_they_are_not() -> None:
+    snapshot = seen(own_loop())
+    moment = Moment(snapshot, RunStatus("working", "it says so"), Connection(), "runs/own", 0.0)
+    _, lists = PAGES["reference"].tables(moment)
+    assert {row["cells"][4] for row in lists["hyperparameters"]} == {words.ABSENT}
+    assert {row["cells"][3] for row in lists["aspects"]} == {words.ABSENT}
+    assert not any("this run" in str(row["cells"]) for row in [*lists["schedules"], *lists["expected"]])
+    sections = {row["cells"][0].split(".")[0] for row in lists["settings"]}
+    assert sections == {"divergence_config", "health"}, "the others are about phases and a trainer"
 
 
 def test_the_live_screen_draws_it(written_run: Callable[[str, Script], Path]) -> None:

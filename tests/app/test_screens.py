@@ -101,7 +101,7 @@ def test_a_figure_that_cannot_be_drawn_says_so_and_harms_no_other() -> None:
     drawn = screen.drawings(Ask(), 1000.0)
     assert [(message["title"], message["caption"]) for message in drawn] == [
         ("Some chart", "cannot be drawn now (ZeroDivisionError: float division by zero)"),
-        ("Loss", "measured 5 points · predicted 0 points"),
+        ("Loss", "measured 5 points"),
     ]
 
 
@@ -120,7 +120,7 @@ def test_while_only_the_newest_rows_are_known_every_chart_says_so() -> None:
     assert all(figure["caption"].endswith(SO_FAR) for figure in screen.drawings(Ask(), 1000.0))
     still.connection = Connection()
     again = {figure["name"]: figure for figure in screen.drawings(Ask(), 1001.0)}
-    assert again["loss"]["caption"] == "measured 5 points · predicted 0 points"
+    assert again["loss"]["caption"] == "measured 5 points"
 
 
 def test_nothing_is_worked_out_again_until_something_happens() -> None:

@@ -92,6 +92,7 @@ def test_a_phase_of_no_step_of_its_own_is_drawn_for_the_moment_that_it_is_there(
     script = Script().start().steps(5)
     script.enter(Phase.FULL, 0)
     node = lifecycle(seen(script)).nodes[Phase.FULL]
+    assert node.tally == "no step of its own", "it was entered: 'not yet' is not true"
     assert (node.active, node.progress, node.left, node.done) == (True, "step 0 of 0", "0 left", 1.0)
     node = lifecycle(seen(script.steps(1, budget=0))).nodes[Phase.FULL]
     assert (node.progress, node.tally) == ("step 1", "1 step · 17 %"), "nothing was planned"
