@@ -87,6 +87,9 @@ def _machine(
     )  # fmt: skip
 
 
+UNSAID = "not reported in these steps"
+
+
 def metric(snapshot: Snapshot, look: Look, slot: int, name: str | None) -> Figure:
     """One metric of the user's own over steps; an empty chart where the slot has none."""
     low, high = look.window.resolve(snapshot)
@@ -108,7 +111,7 @@ def metric(snapshot: Snapshot, look: Look, slot: int, name: str | None) -> Figur
     return Figure(
         name=key,
         title=name,
-        caption=f"{newest}{found.caption}",
+        caption=f"{newest}{found.caption if found.total else UNSAID}",
         traces=line_traces("value", "%{y:.4g}"),
         layout=shape,
         columns={**line_columns(found), "mark_nan": marks},

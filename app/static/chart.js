@@ -8,6 +8,7 @@ const CONFIG = {
   toImageButtonOptions: { scale: 2 },
 };
 
+const LABEL = 64;  // pixels that a number on the x axis takes, and the room beside it
 const DIGIT = 6;  // pixels of a digit of a tick's label
 const WIDTHS = { ",": 3, ".": 3, ":": 3, " ": 3, "%": 10 };
 
@@ -129,6 +130,9 @@ export class Chart {
     layout.uirevision = screen.uirevision;
     layout.datarevision = ++this.revision;
     [layout.width, layout.height] = this.size;
+    const { l = 0, r = 0 } = layout.margin ?? {};
+    const most = Math.max(2, Math.floor((this.size[0] - l - r) / LABEL));  // where they have no room side by side plotly turns them
+    if (layout.xaxis.nticks > most) layout.xaxis.nticks = most;
     this.stale = false;
     await Plotly.react(this.div, data, layout, CONFIG);
     this.section.querySelector("h3").textContent = this.title;

@@ -76,7 +76,7 @@ def _said(record: Record) -> tuple[str, str]:
                 f"checkpoint {record.name} saved: {record.because}{'' if record.good else ', not known to be good'}",
             )
         case ValidationMeasured():
-            accuracy = f", accuracy {100 * record.accuracy:.1f} %" if record.accuracy is not None else ""
+            accuracy = f", accuracy {words.percent(record.accuracy)}" if record.accuracy is not None else ""
             return "≈", f"validation loss {words.number(record.loss)}{accuracy}"
         case PredictionEnded():
             return (

@@ -37,7 +37,7 @@ def own_values(snapshot: Snapshot) -> list[OwnValue]:
     if validation is not None:
         found.append(OwnValue("Validation loss", words.number(validation.loss), validation.step))
         if validation.accuracy is not None:
-            found.append(OwnValue("Validation accuracy", f"{100 * validation.accuracy:.1f} %", validation.step))
+            found.append(OwnValue("Validation accuracy", words.percent(validation.accuracy), validation.step))
     said = [(name, table) for name, table in snapshot.side.metrics.items() if table.length]
     for name, table in said[:MOST_METRICS]:
         found.append(OwnValue(words.short(name, LONGEST), words.number(table.last("value")), int(table.last("step"))))

@@ -72,6 +72,12 @@ def plain(text: str) -> str:
     return _SIGNS.sub(r"\\\1", text)
 
 
+def percent(part: float) -> str:
+    """A share that was measured, in percent: ``98.3 %``; also one that cannot be a share."""
+    value = 100.0 * part
+    return f"{value:.1f} %" if abs(value) < 1e4 else f"{number(value)} %"
+
+
 def reason(because: str) -> str:
     """The first of several reasons, which is what was measured; the state machine shows the guards behind it."""
     return because.split("; ")[0].replace("->", "→")

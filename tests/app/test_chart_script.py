@@ -113,3 +113,24 @@ def test_series_without_a_point_are_left_out_and_the_others_stay_what_they_were(
         [[["0", "gone"], ["1", "loss"], ["2", "mark"]], True],
         [[], False],
     ]
+
+
+TICKS = """async ([source, width]) => {
+  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  document.body.innerHTML = "<section data-figure=f><h3></h3><small></small><div class=hy-plot></div></section>";
+  const chart = new module.Chart(document.querySelector("section"));
+  chart.div.on = () => {};
+  let asked;
+  const plotly = { react: async (_div, _data, layout) => { asked = layout.xaxis.nticks; } };
+  const layout = { xaxis: { nticks: 12 }, font: {}, margin: { l: 52, r: 14 } };
+  Object.assign(chart, { traces: [], columns: {}, layout, title: "", caption: "", size: [width, 100] });
+  await chart.draw(plotly, { colours: {}, span: null, shows: () => true });
+  return [asked, layout.xaxis.nticks];
+}"""
+
+
+def test_a_narrow_chart_has_as_many_numbers_under_it_as_fit_side_by_side(browser: Browser) -> None:
+    source = (STATIC / "chart.js").read_text(encoding="utf-8")
+    with browser.new_page() as page:
+        asked = [page.evaluate(TICKS, [source, width]) for width in (1040, 320, 60)]
+    assert asked == [[12, 12], [3, 12], [2, 12]], "and a wider window has more of them again"

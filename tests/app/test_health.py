@@ -514,6 +514,13 @@ def test_the_machine_and_where_the_run_comes_from_are_told() -> None:
     assert PAGE.figures["sys_disk"](at, Look(Window())).columns["disk_free"].columns["y"].tolist() == [7.0]
 
 
+def test_a_metric_that_is_silent_in_these_steps_says_so() -> None:
+    script = Script().start().steps(3)
+    script.say(MetricsMeasured(3, {"f1": 0.5}))
+    chart = PAGE.figures["metric_0"](moment(seen(script.steps(60))), Look(Window(last=20)))
+    assert chart.caption == "newest 0.5 · not reported in these steps"
+
+
 def test_each_metric_has_a_chart_and_its_nan_is_marked() -> None:
     at = moment(seen(everything()))
     values = binds(at)

@@ -261,6 +261,14 @@ def test_numbers_are_said_as_they_are(value: float | None, said: str) -> None:
     assert words.number(value) == said
 
 
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.9833, "98.3 %"), (float("nan"), "NaN %"), (1e290, "1e+292 %"), (1e308, "∞ %"), (-0.5, "-50.0 %")],
+)
+def test_a_share_that_is_none_is_said_in_a_few_signs(share: float, said: str) -> None:
+    assert words.percent(share) == said
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(3, "3 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (None, "–")])
 def test_durations_are_read_at_a_glance(seconds: float | None, said: str) -> None:
     assert words.duration(seconds) == said
