@@ -37,6 +37,9 @@ FRAME = """<style>
 @media (min-width: 1151px) { [data-testid="stLayoutWrapper"]:has(> .st-key-newest_of_mine) { display: none; } }
 [data-testid="stLayoutWrapper"]:has(> .st-key-newest_of_mine):not(:has([data-testid="stHtml"])) { display: none; }
 [data-testid="stAppDeployButton"] { display: none; }
+[data-testid="stHeader"] a:focus-visible, [data-testid="stSidebarNav"] a:focus-visible {
+  outline: 2px solid currentColor; outline-offset: -2px;
+}
 [data-testid="stLayoutWrapper"]:has(> [class*="st-key-address_"]) { display: none; }
 </style>"""
 MARK = {

@@ -181,8 +181,8 @@ def prediction_confidence(snapshot: Snapshot, seen: Phases) -> Figure:
     known = [] if found.confidence is None else [(found.first - 0.5, found.confidence)]
     entered = np.array(known, dtype=np.float64).reshape(-1, 2)
     mark = {"series": "entered", "name": "entered", "type": "scatter", "mode": "markers+text", "cliponaxis": False,
-            "texttemplate": "entered at %{y:.2f}", "textposition": "top right", "hovertemplate": "%{y:.3f}",
-            "textfont": {"size": 10.5, "color": "$muted"},
+            "texttemplate": "entered at %{y:.2f}", "hovertemplate": "%{y:.3f}",
+            "textposition": _beside(0.0, found.confidence or 0.0), "textfont": {"size": 10.5, "color": "$muted"},
             "marker": {"size": 9, "symbol": "square", "color": "$phase_predict"}}  # fmt: skip
     return replace(
         drawn,
@@ -231,7 +231,8 @@ def reliability(found: Trust) -> Figure:
             _line("honest", "honest", "$muted", 1.2, dash="dash", hover=False),
             _line("interval", "interval", "$phase_predict@0.6", 2, hover=False),
             {"series": "tenths", "name": "outcomes", "type": "scatter", "mode": "markers+text",
-             "textposition": "top right", "textfont": {"size": 10.5, "color": "$muted"}, "cliponaxis": False,
+             "textposition": [_beside(*place) for place in zip(stated, happened, strict=True)],
+             "textfont": {"size": 10.5, "color": "$muted"}, "cliponaxis": False,
              "marker": {"size": 10, "color": "$phase_predict", "line": {"width": 1, "color": "$surface"}},
              "hovertemplate": "stated %{x:.3f}, happened %{y:.3f}: %{text}<extra></extra>"},
         ],
@@ -243,6 +244,11 @@ def reliability(found: Trust) -> Figure:
         },
         steps=False,
     )  # fmt: skip
+
+
+def _beside(x: float, y: float) -> str:
+    """Where a point's words stand so that no edge of a chart from 0 to 1 cuts them."""
+    return f"{'bottom' if y > 0.5 else 'top'} {'left' if x > 0.9 else 'right'}"
 
 
 def _blank(name: str, title: str, text: str) -> Figure:

@@ -26,7 +26,8 @@ EXPORTS: dict[str, Export] = {
     ),
     "steps-csv": Export("Steps, CSV", "the same as text", "csv", "text/csv; charset=utf-8", ("export", "RUN", "OUT")),
     "all-parquet": Export(
-        "Every record, Parquet", "events as JSON beside the steps", "parquet", _BYTES, ("export", "RUN", "OUT", "--all")
+        "Every record, Parquet", "events as JSON beside the steps", "all.parquet", _BYTES,
+        ("export", "RUN", "OUT", "--all"),
     ),
     "log": Export(
         "Training log, text", "phase by phase, as the document's example session", "log.txt", _TEXT,

@@ -396,6 +396,15 @@ def test_reliability_draws_a_point_a_tenth_with_its_counts() -> None:
     assert len(column(drawn, "interval")) == 6
 
 
+def test_words_beside_a_point_are_cut_by_no_edge_of_their_chart() -> None:
+    snapshot = seen(full_cycle())
+    (entered,) = [t for t in charts.prediction_confidence(snapshot, phases(snapshot)).traces if t["name"] == "entered"]
+    assert entered["textposition"] == "bottom right"
+    found = trust(calibrated(ReliabilityBin(4, 4, 0.97)))
+    (counts,) = [t for t in charts.reliability(found).traces if t["name"] == "outcomes"]
+    assert counts["textposition"] == ["bottom left"]
+
+
 def test_the_content_of_a_snapshot_is_computed_once() -> None:
     snapshot: Any = seen(full_cycle())
     assert phases(snapshot) is phases(snapshot)

@@ -229,6 +229,11 @@ def test_steps_come_as_a_file_named_after_the_run_and_nothing_is_left_behind(
     assert not list(tmp_path.glob("hybrid-export-*"))
 
 
+def test_no_two_files_of_a_run_have_one_name() -> None:
+    endings = [export.ending for export in EXPORTS.values()]
+    assert len(set(endings)) == len(endings), "the second would take the place of the first, or be called (1)"
+
+
 def test_the_final_statistics_are_the_end_of_the_report(get: Get) -> None:
     text = get("run a", "statistics").text
     assert text.startswith("Final Statistics (70 steps):\n") and "Backward passes: 46 (vs 70 baseline)" in text
