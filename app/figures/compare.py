@@ -57,7 +57,10 @@ def _trace(run: Compared, dash: str, measured: str, points: int) -> Json:
 
 
 def phase_shares(runs: Sequence[Compared]) -> Figure:
-    """Of all steps of each run, how many were of which phase."""
+    """Of all steps of each run that has phases, how many were of which."""
+    phased = [run for run in runs if not run.snapshot.own_loop]
+    without = "" if len(phased) == len(runs) else " · a loop watched by a Monitor has no phases"
+    runs = phased
     found = [shares(run.snapshot) for run in runs]
     names = [run.name for run in runs]
     shape = layout(0.0, 1.0, {"type": "category", "autorange": "reversed"})
@@ -66,7 +69,7 @@ def phase_shares(runs: Sequence[Compared]) -> Figure:
     return Figure(
         name="phase_shares",
         title="Steps by phase",
-        caption="of all steps taken, rolled back ones too",
+        caption=f"of all steps taken, rolled back ones too{without}",
         traces=[
             {"series": phase.value, "name": phase.value, "type": "bar", "orientation": "h", "categories": names,
              "marker": {"color": f"${phase_token(phase)}"}, "texttemplate": phase.letter, "textposition": "inside",

@@ -12,6 +12,7 @@ from app.table import F64
 from app.views import words
 from app.views.series import Series, Window, line
 from app.views.timeline import at_work
+from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import RunStarted, ValidationMeasured
 
@@ -111,12 +112,19 @@ def row(run: Compared) -> list[str]:
 
 
 def differences(runs: Sequence[Compared]) -> list[tuple[str, list[str]]]:
-    """Settings in which the runs differ: (section.key, the value of each run in their order)."""
+    """Settings in which the runs differ: (section.key, the value of each run in their order).
+
+    What has no effect on a loop of its own is no difference, and a dash there.
+    """
     configs = [started.config if (started := run.snapshot.latest(RunStarted)) else {} for run in runs]
     keys = sorted({(section, key) for config in configs for section, values in config.items() for key in values})
     found = []
     for section, key in keys:
         values = [config.get(section, {}).get(key) for config in configs]
-        if any(value != values[0] for value in values):
-            found.append((f"{section}.{key}", ["" if value is None else f"{value}" for value in values]))
+        acts = [section in LIMIT_SECTIONS or not run.snapshot.own_loop for run in runs]
+        counted = [value for value, does in zip(values, acts, strict=True) if does]
+        if any(value != counted[0] for value in counted):
+            said = ["" if value is None else f"{value}" for value in values]
+            shown = [text if does else words.ABSENT for text, does in zip(said, acts, strict=True)]
+            found.append((f"{section}.{key}", shown))
     return found

@@ -6,6 +6,7 @@ from app.store import Snapshot
 from app.views import words
 from app.views.remedy import Plan, plan
 from app.views.symptoms import CHECKS
+from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.config import SETTINGS, Config
 from trainer_core.spec.render import shown as toml
 from trainer_core.spec.troubleshooting import ISSUES, Change, Issue
@@ -29,7 +30,7 @@ class ChangeLine:
     value: str
     why: str
     when: str
-    """"now, by the remedy" or "in the next run"."""
+    """Now, by the remedy or on Control; in the next run; in the script of a loop whose settings these are not."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,17 @@ def _trouble(issue: Issue, snapshot: Snapshot, config: Config, opened: set[str])
         issue,
         tuple(Line(text, *check(snapshot, config)) for text, check in zip(issue.symptoms, symptoms, strict=True)),
         tuple(Line(text, *check(snapshot, config)) for text, check in zip(issue.validation, mended, strict=True)),
-        tuple(_change(change, config, by_remedy) for change in issue.changes),
+        tuple(_change(change, config, by_remedy, snapshot.own_loop) for change in issue.changes),
         found,
         not opened.isdisjoint(issue.rules),
     )
 
 
-def _change(change: Change, config: Config, by_remedy: set[str]) -> ChangeLine:
+def _change(change: Change, config: Config, by_remedy: set[str], own_loop: bool) -> ChangeLine:
     setting = SETTINGS[change.setting] if change.setting is not None else None
     now = toml(getattr(getattr(config, setting.section), setting.name)) if setting is not None else words.ABSENT
     rate = "learning_rate" if setting is not None and setting.section == "learning_rate" else change.name
+    if own_loop and rate not in by_remedy and (setting is None or setting.section not in LIMIT_SECTIONS):
+        return ChangeLine(change.name, words.ABSENT, change.value, change.why, "in the training script")
     when = "now, by the remedy" if rate in by_remedy else "now, on Control" if setting and setting.live else "next run"
     return ChangeLine(change.name, now, change.value, change.why, when)

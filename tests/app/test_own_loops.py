@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.board import Board
 from app.feed import Connection, Feed
+from app.figures import compare as figures
 from app.figures import loss
 from app.figures import now as now_figure
 from app.figures import strip as strip_figure
@@ -25,6 +26,7 @@ from app.screens.page import Moment
 from app.screens.registry import PAGES
 from app.views import words
 from app.views.bands import bands
+from app.views.compare import compared, differences
 from app.views.knobs import knobs
 from app.views.lifecycle import OWN_LOOP, lifecycle
 from app.views.own_values import own_values
@@ -32,6 +34,7 @@ from app.views.remedy import plan
 from app.views.series import Look, Window, line
 from app.views.settings import live_settings
 from app.views.strip import strip
+from app.views.troubles import troubles
 from app.watching import RUNS_DIR, watch
 from tests.app.conftest import told, until
 from tests.app.rows import Script, cycled
@@ -153,6 +156,34 @@ def test_the_documents_tables_claim_nothing_of_a_loop_whose_settings_they_are_no
     assert not any("this run" in str(row["cells"]) for row in [*lists["schedules"], *lists["expected"]])
     sections = {row["cells"][0].split(".")[0] for row in lists["settings"]}
     assert sections == {"divergence_config", "health"}, "the others are about phases and a trainer"
+
+
+def test_beside_other_runs_a_loop_without_phases_has_none_and_its_settings_are_no_difference() -> None:
+    script = own_loop()
+    first = script.rows[0].record
+    assert isinstance(first, RunStarted)
+    other = {**first.config, "training": {**first.config["training"], "seed": 7}}
+    script.rows[0] = Row(1, script.rows[0].time, 1, msgspec.structs.replace(first, config=other))
+    runs = compared([("own", "working", seen(script)), ("run", "working", seen(cycled(2)))])
+    drawn = figures.phase_shares(runs)
+    assert drawn.columns["FULL"].columns["x"].shape == (1,) and drawn.traces[0]["categories"] == ["run"]
+    assert drawn.caption.endswith("a loop watched by a Monitor has no phases")
+    assert differences(runs) == []
+    limit = {**first.config, "health": {**first.config["health"], "plateau_steps": 7}}
+    script.rows[0] = Row(1, script.rows[0].time, 1, msgspec.structs.replace(first, config=limit))
+    runs = compared([("own", "working", seen(script)), ("run", "working", seen(cycled(2)))])
+    assert differences(runs) == [("health.plateau_steps", ["7", "500"])]
+
+
+def test_the_guide_sends_nobody_to_control_for_what_its_loop_refuses() -> None:
+    found = {
+        line.name: line
+        for one in troubles(seen(own_loop()), Config())
+        for line in one.changes
+        if line.name != "initial"
+    }
+    assert found["full_steps"].when == "in the training script" and found["full_steps"].now == words.ABSENT
+    assert found["nan_check_enabled"].when == "now, on Control"
 
 
 def test_the_live_screen_draws_it(written_run: Callable[[str, Script], Path]) -> None:
