@@ -59,8 +59,11 @@ class Disk(Scratch):
     """One that can be full, and takes little at a time."""
 
     full = False
+    asked = 0
+    """Times that something was to be put into a file."""
 
     def put(self, file: IO[bytes], some: memoryview, at: int) -> int:
+        self.asked += 1
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return super().put(file, some[:10_000], at)
@@ -187,6 +190,53 @@ def test_a_full_disk_costs_memory_and_no_row(tmp_path: Path, caplog: pytest.LogC
     grow(growing, PIECE)
     assert whole(growing), "there is room again"
     assert own_memory_of(growing.columns()["column_0"]) <= len(NAMES) * 8 * (PIECE + 512)
+
+
+def test_a_full_disk_is_asked_once_for_every_piece_and_not_at_every_look(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    growing = Growing(NAMES, disk)
+    grow(growing, 20_000)
+    disk.full, before = True, disk.asked
+    grow(growing, PIECE)
+    for _ in range(5):
+        growing.seal()
+    assert disk.asked == before + 1, "a piece that found no room is not tried again before the next one is whole"
+    grow(growing, PIECE)
+    growing.seal()
+    assert disk.asked == before + 2
+    disk.full = False
+    grow(growing, PIECE)
+    growing.seal()
+    asked = disk.asked
+    growing.seal()
+    assert disk.asked == asked > before + 2, "and what has been put away is not put there again"
+
+
+def test_room_of_an_odd_size_is_given_back_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "ROOM_IN_FILE", PIECE)
+    growing = Growing(NAMES, Scratch(tmp_path))
+    for count in (20_001, 10_000, 9_000):  # the last of them fits into the room there is
+        grow(growing, count)
+    assert whole(growing)
+    assert own_memory_of(growing.columns()["column_0"]) <= len(NAMES) * 8 * (PIECE + 512)
+
+
+def test_a_copy_of_the_first_rows_goes_its_own_way() -> None:
+    growing = Growing(("a",))
+    growing.extend([(1.0,), (2.0,), (3.0,)])
+    copy = growing.upto(2)
+    copy.extend([(9.0,)])
+    assert growing.columns()["a"].tolist() == [1.0, 2.0, 3.0] and copy.columns()["a"].tolist() == [1.0, 2.0, 9.0]
+
+
+def test_rows_that_come_one_by_one_are_seldom_moved() -> None:
+    growing, places = Growing(("a",)), list[object]()
+    for row in range(10_000):
+        growing.extend([(float(row),)])
+        base = growing.columns()["a"].base
+        if not places or places[-1] is not base:
+            places.append(base)
+    assert len(places) <= 5, "room doubles: 1,024 to 16,384 rows"
 
 
 def test_a_disk_that_is_full_when_columns_must_move_costs_no_row(
