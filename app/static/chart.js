@@ -8,7 +8,7 @@ const CONFIG = {
   toImageButtonOptions: { scale: 2 },
 };
 
-const LABEL = 64;  // pixels that a number on the x axis takes, and the room beside it
+const LABEL = 50;  // pixels that a number on the x axis takes, and the room beside it
 const DIGIT = 6;  // pixels of a digit of a tick's label
 const WIDTHS = { ",": 3, ".": 3, ":": 3, " ": 3, "%": 10 };
 

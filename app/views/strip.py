@@ -128,6 +128,8 @@ def _advice(snapshot: Snapshot, state: str, run: str) -> tuple[str, str]:
         return ADVICE.get(state, ""), ""
     typed = resuming.command(snapshot, run)
     by_command, by_script = RESUME[state]
+    if snapshot.own_loop and state == "crashed":  # whether there is a checkpoint is the script's affair
+        by_script = RESUME["stopped"][1]
     return (by_command, typed) if typed is not None else (by_script, resuming.call(snapshot, run))
 
 

@@ -133,4 +133,4 @@ def test_a_narrow_chart_has_as_many_numbers_under_it_as_fit_side_by_side(browser
     source = (STATIC / "chart.js").read_text(encoding="utf-8")
     with browser.new_page() as page:
         asked = [page.evaluate(TICKS, [source, width]) for width in (1040, 320, 60)]
-    assert asked == [[12, 12], [3, 12], [2, 12]], "and a wider window has more of them again"
+    assert asked == [[12, 12], [5, 12], [2, 12]], "and a wider window has more of them again"

@@ -79,6 +79,8 @@ def test_a_loop_without_phases_shows_none() -> None:
     snapshot = seen(own_loop())
     shown = strip(snapshot, Status("stopped", "by an operator"), "runs/a", 0.0)
     assert shown.phase is None and "resume=True" in shown.command
+    crashed = strip(snapshot, Status("crashed", "the trainer is gone"), "runs/a", 0.0)
+    assert crashed.advice == "To go on, start the script again with", "its checkpoints are its own, if it has any"
     diagram = lifecycle(snapshot)
     assert diagram.cause == OWN_LOOP and not any(node.active for node in diagram.nodes.values())
     assert all(len(edges) == 0 for edges in bands(snapshot, 0, 100).edges.values())
