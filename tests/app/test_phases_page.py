@@ -101,21 +101,6 @@ def test_a_warmup_that_was_run_twice_counts_once() -> None:
     assert snapshot.steps["loss"][rows].tolist() == [9.0] * 4 + [1.0] * 6
 
 
-def test_a_warmup_of_which_nothing_is_left_says_where_it_went() -> None:
-    script = Script().start().steps(3)
-    script.roll_back(0, "gradient extreme")
-    script.enter(Phase.FULL, 10)
-    script.steps(5)
-    snapshot = seen(script)
-    found = warmup(snapshot, Config())
-    assert found.progress == "rolled back: 3 steps"
-    assert charts.warmup_loss(snapshot, found).caption == "rolled back: 3 steps"
-    (said,) = charts.warmup_gradient(snapshot, found).layout["annotations"]
-    assert said["text"] == "rolled back: 3 steps"
-    fresh = seen(Script().start())
-    assert charts.warmup_loss(fresh, warmup(fresh, Config())).caption == "no step yet"
-
-
 def test_warmup_checks_are_live_until_the_run_has_said_them_itself() -> None:
     script = Script().start().steps(1, grad_norm_baseline=None)
     assert [line.holds for line in warmup(seen(script), Config()).checks] == [None, False, None]
@@ -198,23 +183,6 @@ def test_verdicts_are_said_in_words_with_a_sign() -> None:
     assert (
         len(shown.exits) == len({guard_name(g) for r in TRANSITIONS if r.source is Phase.PREDICT for g in r.guards}) - 1
     )
-
-
-def test_predictions_that_were_kept_without_a_step_of_full_between_are_not_denied() -> None:
-    script = Script().start().steps(5)
-    for _ in range(3):
-        script.enter(Phase.FULL, 0)
-        script.enter(Phase.PREDICT, 10)
-        script.stretch(10)
-        script.enter(Phase.CORRECT, 1)
-        script.steps(1)
-        script.say(PredictionEnded(script.step, script.cycle, True, 10, "not measured again", None, None, 0.9, None))
-    snapshot = seen(script)
-    shown = predict(snapshot, machine(snapshot, Config()).standings[Phase.PREDICT])
-    assert shown.cost.kept == 3 and "No prediction" not in shown.cost.said
-    assert shown.cost.said == "Without one there is nothing to compare a predicted step with."
-    assert full(snapshot).said.startswith("entered 3×") and full(snapshot).compute_of == "no FULL step"
-    assert lifecycle(snapshot).nodes[Phase.FULL].tally == "no step of its own"
 
 
 def test_without_a_prediction_nothing_is_said_of_one() -> None:
@@ -394,15 +362,6 @@ def test_reliability_draws_a_point_a_tenth_with_its_counts() -> None:
     assert column(drawn, "tenths") == [[0.55, 0.5], [0.9, 0.9]]
     assert drawn.columns["tenths"].texts == ("5 of 10", "9 of 10")
     assert len(column(drawn, "interval")) == 6
-
-
-def test_words_beside_a_point_are_cut_by_no_edge_of_their_chart() -> None:
-    snapshot = seen(full_cycle())
-    (entered,) = [t for t in charts.prediction_confidence(snapshot, phases(snapshot)).traces if t["name"] == "entered"]
-    assert entered["textposition"] == "bottom right"
-    found = trust(calibrated(ReliabilityBin(4, 4, 0.97)))
-    (counts,) = [t for t in charts.reliability(found).traces if t["name"] == "outcomes"]
-    assert counts["textposition"] == ["bottom left"]
 
 
 def test_the_content_of_a_snapshot_is_computed_once() -> None:
