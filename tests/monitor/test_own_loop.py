@@ -138,6 +138,16 @@ def test_every_rule_that_needs_no_phase_is_raised(rule: str, losses: list[float]
     assert rule in watched.alerts()
 
 
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm", "update_norm", "learning_rate"])
+@pytest.mark.parametrize("value", [1.7e308, -1e300, 1e160, 1e-300, 5e-324, math.inf])
+def test_a_number_of_any_size_is_recorded_and_ends_no_loop(name: str, value: float) -> None:
+    watched = Watched(optimizer=None)
+    for step in range(40):
+        odd = {name: value} if step % 2 else {}
+        watched.loop.step(None, {"loss": 1.0, "grad_norm": 1.0, "param_norm": 2.0} | odd, {})
+    assert [getattr(r, name) for r in watched.said if isinstance(r, StepRecord)][1::2] == [value] * 20
+
+
 def test_a_calm_loop_raises_nothing() -> None:
     watched = Watched()
     for step in range(400):

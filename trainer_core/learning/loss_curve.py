@@ -106,7 +106,8 @@ class Baseline:
         if n < 2:
             return None
         mean = sum(self._recent) / n
-        return sum([(x - mean) ** 2 for x in self._recent]) / (n - 1)
+        away = [x - mean for x in self._recent]
+        return sum([d * d for d in away]) / (n - 1)  # a product becomes infinite where a power would raise
 
     def update(self, value: float) -> None:
         """Take one finite value: an arithmetic mean at first, then an exponential one."""
