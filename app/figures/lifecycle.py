@@ -4,36 +4,72 @@ The browser understands four bindings: ``data-bind`` (text), ``data-on`` (class 
 1) and ``data-flash`` (animate when the value changes: a phase that came and went between two looks is seen too).
 """
 
+from dataclasses import dataclass
+
 from app.theme import phase_token
 from app.views.lifecycle import EDGES, Lifecycle
 from trainer_core.spec.phases import Phase
 
-WIDTH, HEIGHT = 720, 272
 NODE_W, NODE_H = 188, 92
-PLACE = {Phase.WARMUP: (4, 40), Phase.FULL: (266, 40), Phase.PREDICT: (528, 40), Phase.CORRECT: (397, 174)}
-PATHS = {
-    (Phase.WARMUP, Phase.FULL): ("M192 86 H262", (227, 78)),
-    (Phase.FULL, Phase.PREDICT): ("M454 86 H524", (489, 78)),
-    (Phase.PREDICT, Phase.CORRECT): ("M622 132 V220 H589", (640, 190)),
-    (Phase.PREDICT, Phase.FULL): ("M622 40 C622 4 360 4 360 36", (491, 26)),
-    (Phase.CORRECT, Phase.FULL): ("M397 220 H360 V136", (342, 190)),
-}
-"""SVG path and the place of the count of each edge."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is."""
+
+    name: str
+    """Class of the drawing; the style sheet shows the one that fits."""
+    size: tuple[int, int]
+    place: dict[Phase, tuple[int, int]]
+    paths: dict[tuple[Phase, Phase], tuple[str, tuple[int, int]]]
+    """SVG path and the place of the count of each edge."""
+
+
+WIDE = Layout(
+    "hy-wide",
+    (720, 272),
+    {Phase.WARMUP: (4, 40), Phase.FULL: (266, 40), Phase.PREDICT: (528, 40), Phase.CORRECT: (397, 174)},
+    {
+        (Phase.WARMUP, Phase.FULL): ("M192 86 H262", (227, 78)),
+        (Phase.FULL, Phase.PREDICT): ("M454 86 H524", (489, 78)),
+        (Phase.PREDICT, Phase.CORRECT): ("M622 132 V220 H589", (640, 190)),
+        (Phase.PREDICT, Phase.FULL): ("M622 40 C622 4 360 4 360 36", (491, 26)),
+        (Phase.CORRECT, Phase.FULL): ("M397 220 H360 V136", (342, 190)),
+    },
+)
+NARROW = Layout(
+    "hy-narrow",
+    (432, 290),
+    {Phase.WARMUP: (4, 10), Phase.FULL: (236, 10), Phase.PREDICT: (236, 188), Phase.CORRECT: (4, 188)},
+    {
+        (Phase.WARMUP, Phase.FULL): ("M192 56 H232", (212, 48)),
+        (Phase.FULL, Phase.PREDICT): ("M310 102 V184", (332, 168)),
+        (Phase.PREDICT, Phase.CORRECT): ("M236 234 H196", (214, 226)),
+        (Phase.PREDICT, Phase.FULL): ("M386 188 V106", (406, 132)),
+        (Phase.CORRECT, Phase.FULL): ("M98 188 V145 H270 V106", (184, 138)),
+    },
+)
+"""For a phone: the cycle is a square."""
 
 Binds = dict[str, str | float | bool]
 
 
 def svg() -> str:
-    """The diagram without values."""
-    edges = "".join(_edge(*edge) for edge in EDGES)
-    nodes = "".join(_node(phase) for phase in Phase)
+    """The diagram without values, once for each layout."""
+    return _drawn(WIDE) + _drawn(NARROW)
+
+
+def _drawn(layout: Layout) -> str:
+    edges = "".join(_edge(*edge, layout) for edge in EDGES)
+    nodes = "".join(_node(phase, layout) for phase in Phase)
     arrow = (
-        '<marker id="hy-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="10" '
+        f'<marker id="{layout.name}-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="10" '
         'markerHeight="10" markerUnits="userSpaceOnUse" orient="auto">'
         '<path d="M0 0 L8 4 L0 8 z" class="hy-head"/></marker>'
     )
+    width, height = layout.size
     return (
-        f'<svg class="hy-life" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Training lifecycle">'
+        f'<svg class="hy-life {layout.name}" viewBox="0 0 {width} {height}" role="img" aria-label="Training lifecycle">'
         f"<defs>{arrow}</defs>{edges}{nodes}</svg>"
     )
 
@@ -60,8 +96,8 @@ def binds(life: Lifecycle) -> Binds:
     return values
 
 
-def _node(phase: Phase) -> str:
-    x, y = PLACE[phase]
+def _node(phase: Phase, layout: Layout) -> str:
+    x, y = layout.place[phase]
     key = f"life.{phase.value}"
     return (
         f'<g class="hy-node" data-on="{key}.on" data-flash="{key}.entered" data-phase="{phase.value}" '
@@ -78,10 +114,11 @@ def _node(phase: Phase) -> str:
     )
 
 
-def _edge(left: Phase, entered: Phase) -> str:
-    path, (x, y) = PATHS[left, entered]
+def _edge(left: Phase, entered: Phase, layout: Layout) -> str:
+    path, (x, y) = layout.paths[left, entered]
     key = f"edge.{left.value}.{entered.value}"
     return (
-        f'<g class="hy-edge" data-on="{key}.on" data-flash="{key}.at"><path d="{path}" marker-end="url(#hy-arrow)"/>'
+        f'<g class="hy-edge" data-on="{key}.on" data-flash="{key}.at">'
+        f'<path d="{path}" marker-end="url(#{layout.name}-arrow)"/>'
         f'<text x="{x}" y="{y}" data-bind="{key}"></text></g>'
     )

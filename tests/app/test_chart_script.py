@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from playwright.sync_api import Browser
+import pytest
+from playwright.sync_api import Browser, ViewportSize
 
+from app.figures import lifecycle
 from app.live import STATIC
 
 RUN = """async ([source, held]) => {
@@ -134,3 +136,23 @@ def test_a_narrow_chart_has_as_many_numbers_under_it_as_fit_side_by_side(browser
     with browser.new_page() as page:
         asked = [page.evaluate(TICKS, [source, width]) for width in (1040, 320, 60)]
     assert asked == [[12, 12], [5, 12], [2, 12]], "and a wider window has more of them again"
+
+
+DRAWING = """() => [...document.querySelectorAll('svg')].filter(svg => svg.checkVisibility()).map(svg => ({
+  names: [...svg.querySelectorAll('.hy-name')].map(text => text.textContent),
+  lines: Math.min(...[...svg.querySelectorAll('text')].map(text => {
+    text.textContent ||= 'entered 9x';
+    return text.getBoundingClientRect().height;
+  })),
+  over: Math.max(...[...svg.querySelectorAll('.hy-node')].map(node => node.getBoundingClientRect().right)),
+}))"""
+
+
+@pytest.mark.parametrize("width", [360, 560, 561, 1440])
+def test_the_lifecycle_is_drawn_once_and_can_be_read_on_a_phone(browser: Browser, width: int) -> None:
+    with browser.new_page(viewport=ViewportSize(width=width, height=800)) as page:
+        page.set_content(f"<style>{(STATIC / 'live.css').read_text(encoding='utf-8')}</style>{lifecycle.svg()}")
+        (drawn,) = page.evaluate(DRAWING)
+    assert drawn["names"] == ["WARMUP", "FULL", "PREDICT", "CORRECT"]
+    assert drawn["lines"] > 9, "pixels high"
+    assert drawn["over"] <= width
