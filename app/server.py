@@ -16,6 +16,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from streamlit.runtime.pages_manager import PagesManager
+from streamlit.web import bootstrap
 from streamlit.web.server.starlette import App
 
 from app.access import Gate, Policy, install
@@ -113,6 +114,8 @@ def build(port: int, gate: Gate, ready: Callable[[], None], link_used: Callable[
         False  # as st.navigation says later; before that, /control would bypass the frame
     )
 
+    # Streamlit looks five times a second whether a config.toml has changed: more than half of what an idle server does.
+    bootstrap._install_config_watchers = lambda flag_options: None
     hosts = gate.policy.hosts if gate.policy is not None else ()
 
     @asynccontextmanager

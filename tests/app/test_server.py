@@ -38,6 +38,26 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(
     )
 
 
+ALONE = """
+import os, sys
+from streamlit.watcher.polling_path_watcher import PollingPathWatcher
+from app.access import Gate
+from app.server import build, config, free_port
+
+def ready():
+    print("polling:", len(PollingPathWatcher._executor._threads), flush=True)
+    os._exit(0)
+
+port = free_port(0)
+build(port, Gate(), ready, lambda: None).run(config=config(port))
+"""
+
+
+def test_no_thread_looks_for_changed_files(runs_dir: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", ALONE], cwd=runs_dir, capture_output=True, text=True, timeout=60)
+    assert told.stdout.strip().splitlines()[-1:] == ["polling: 0"], told.stderr[-1000:]
+
+
 def test_it_ends_quietly(start_dashboard: Callable[..., Dashboard]) -> None:
     dashboard = start_dashboard()
     assert dashboard.end(signal.SIGINT, timeout_s=5) in (0, -signal.SIGINT, 130)
