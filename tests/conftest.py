@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,10 @@ from hypothesis import settings
 
 settings.register_profile("the same every time", derandomize=True, database=None)
 settings.load_profile("the same every time")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell starts what runs in the background; every process of a test would inherit it, and Ctrl-C be nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GRACE_S = 5.0
 """How long a process may take to go away after its test."""
