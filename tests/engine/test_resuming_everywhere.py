@@ -14,6 +14,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "document": {"policy": "document", "full_steps": 3, "max_predict_steps": 4, "min_predict_steps": 4},
     "forward_every": {"policy": "document", "full_steps": 3, "max_predict_steps": 6, "forward_every": 3},
     "adaptive": {"policy": "adaptive", "min_predict_steps": 2, "confidence_threshold": 0.8},
+    "aging": {"policy": "adaptive", "min_predict_steps": 2, "confidence_threshold": 0.5, "moment_aging": 1.0},
     "with FULL": {"policy": "adaptive", "min_predict_steps": 2, "confidence_threshold": 0.5, "min_full_steps": 2},
     "refusing": {"policy": "adaptive", "min_predict_steps": 2, "confidence_threshold": 0.99},
     "MLP": {"policy": "adaptive", "confidence_threshold": 0.5, "predictor_config": {"type": "MLP", **TRAINED}},

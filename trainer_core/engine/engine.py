@@ -102,7 +102,7 @@ class Engine:
         self.recorder, self.phase = Recorder(self, sink), Phase.WARMUP
         self.step_count = self.steps_in_phase = self.batches = self.cycle = self.attempt = 0
         self.backward_passes = self.probe_at = self.state_rev = self.recoveries = 0
-        self.predictions_entered = self.predictions_kept = self.predictions_undone = 0
+        self.predictions_entered = self.predictions_kept = self.predictions_undone = self.unaged = 0
         self._unlabelled, self._told_unlabelled = 0, False
         """Batches without a label in a row, the present one last; whether that was said."""
         self.forwards = 0.0

@@ -279,6 +279,7 @@ def _close(engine: "Engine", kept: bool, because: str, test: Paired | None, star
     if kept:
         engine.lengths.kept(engine.config)
         engine.budget.kept(flight.taken)
+        engine.unaged += round(flight.taken * engine.config.hybrid_trainer_config.moment_aging)
         engine.predictions_kept += 1
     else:
         engine.lengths.undone(engine.config)

@@ -43,6 +43,7 @@ _COUNTERS = (
     "predictions_entered",
     "predictions_kept",
     "predictions_undone",
+    "unaged",
     "last_divergence",
     "locked",
     "corrected",
@@ -79,7 +80,7 @@ def restore(engine: "Engine", state: dict[str, Any]) -> None:
     engine.shadow = Flight.from_state(state["shadow"], device) if state["shadow"] else None
     engine.snapshot = Snapshot.from_state(state["snapshot"], engine.model, device) if state["snapshot"] else None
     for name in _COUNTERS:
-        setattr(engine, name, state["counters"].get(name))  # an earlier version had not all of them
+        setattr(engine, name, state["counters"].get(name, getattr(engine, name)))  # an earlier version had not all
     engine.phase = Phase(state["phase"])
     engine.last = msgspec.convert(state["last"], Signals)
     engine.last_state = list(state["last_state"])

@@ -15,6 +15,7 @@ import torch
 from trainer_core.engine import predicting
 from trainer_core.engine.gradients import gradients, without_label
 from trainer_core.engine.observing import residual_state
+from trainer_core.learning.aging import age_second_moments
 from trainer_core.learning.loss import Batch
 from trainer_core.learning.parameters import whole_norm
 from trainer_core.learning.predictors import checked_observation
@@ -87,8 +88,11 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
         engine.residuals.push(observation.residual_P, residual_state(engine, loss_, grad_norm, update_norm))
     if engine.muon and cosine is not None:
         engine.muon.trust(cosine)
-    end = clock()
     labelled = _labelled(loss_, grad_norm, update_norm)
+    if engine.unaged and labelled and math.isfinite(grad_norm):
+        age_second_moments(optimizer, engine.unaged)
+        engine.unaged = 0
+    end = clock()
     return Outcome(
         loss=loss_ if labelled else None,
         learning_rate=rate,

@@ -112,6 +112,10 @@ class HybridTrainerConfig(Section, frozen=True):
         number("Loss deviations above this end PREDICT.", 0.1, 100, unit="sigma", live=True),
     ] = 3.0
     divergence_window: Annotated[int, steps("No prediction this soon after a divergence.", low=0, live=True)] = 10
+    moment_aging: Annotated[
+        float,
+        share("Share of a kept prediction's steps that Adam's second moments age by; 0: they stay.", live=True),
+    ] = 0.0
     snapshot_device: Annotated[
         Literal["same", "cpu"],
         word("Where the undo snapshot lives: beside the weights, or in host memory."),
