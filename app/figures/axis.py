@@ -138,10 +138,19 @@ def _logarithmic(figure: Figure) -> Figure:
         part if part.get("xref") == "paper" or "x" not in part else {**part, "x": tenfold(part["x"])}
         for part in figure.layout.get("annotations", [])
     ]
+    shapes = [_from_one(part) for part in figure.layout.get("shapes", [])]
     columns = {
         name: replace(series, columns={key: np.maximum(values, 0.5) for key, values in series.columns.items()})
         if name.startswith("band_")
         else series
         for name, series in figure.columns.items()
     }
-    return replace(figure, columns=columns, layout={**figure.layout, "xaxis": xaxis, "annotations": annotations})
+    layout = {**figure.layout, "xaxis": xaxis, "annotations": annotations, "shapes": shapes}
+    return replace(figure, columns=columns, layout=layout)
+
+
+def _from_one(shape: Json) -> Json:
+    """A shape whose ends are steps, which plotly takes as they are on this axis: a rollback to step 0 stands at 1."""
+    if shape.get("xref") == "paper" or "x0" not in shape:
+        return shape
+    return {**shape, **{end: max(float(shape[end]), 1.0) for end in ("x0", "x1")}}

@@ -85,6 +85,14 @@ def test_steps_on_a_logarithmic_axis() -> None:
     assert min(figure.columns["band_WARMUP"].columns["x"]) >= 0.5
 
 
+def test_a_rollback_to_the_start_has_its_line_on_a_logarithmic_axis() -> None:
+    script = Script().start().steps(20)
+    script.roll_back(0)
+    figure = drawn(seen(script.steps(5)), Look(Window(), log_x=True))
+    lines = [part for part in figure.layout["shapes"] if part["type"] == "line"]
+    assert [(part["x0"], part["x1"]) for part in lines] == [(1.0, 1.0)]
+
+
 def test_an_empty_run_has_every_axis() -> None:
     for look in (Look(Window()), Look(Window(), x="relative"), Look(Window(), x="wall"), Look(Window(), log_x=True)):
         assert drawn(Store().snapshot(), look).columns["measured"].length == 0
@@ -116,6 +124,18 @@ def test_a_file_holds_every_step_of_the_range_and_tells_nan_from_nothing() -> No
     assert table["abandoned"].to_list() == [False] * 4 + [True, True, False, False]
     assert math.isnan(table["loss"][2]) and table["loss"].null_count() == 0
     assert table.filter(pl.col("phase") == "PREDICT")["grad_norm"].null_count() == 5
+
+
+def test_what_was_nan_in_one_attempt_was_not_measured_in_another() -> None:
+    script = Script(phase=Phase.FULL).start().steps(5)
+    script.steps(1, grad_norm=math.nan)
+    script.roll_back(4)
+    script.steps(1)
+    script.enter(Phase.PREDICT)
+    script.steps(2)
+    table = rows(seen(script), ["grad_norm"], 6, 6)
+    assert table["abandoned"].to_list() == [True, False]
+    assert math.isnan(table["grad_norm"][0]) and table["grad_norm"][1] is None
 
 
 @pytest.mark.parametrize(
