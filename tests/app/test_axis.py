@@ -78,6 +78,20 @@ def test_bands_and_marks_move_along(  # one per phase change, each where its ste
     assert all(part["yref"] == "paper" for part in times.layout["annotations"])
 
 
+@pytest.mark.parametrize("boundary", [False, True])
+def test_no_phase_lasts_the_night_between_two_processes(boundary: bool) -> None:
+    script = Script(phase=Phase.FULL).start().steps(100)
+    night = script.time
+    script.time += 30_000.0
+    if boundary:
+        script.enter(Phase.CORRECT)
+    script.steps(100)
+    bands = [drawn(seen(script), Look(Window(), x="relative")).columns[f"band_{phase}"].columns for phase in Phase]
+    found = sorted((x, y) for band in bands for x, y in zip(band["x"].tolist(), band["y"].tolist(), strict=True))
+    assert [round(60 * (high - low) * 60) for low, high in found] == [10, 10], "seconds, of hours"
+    assert found[0][1] * 3600 == pytest.approx(night - BEGAN - 0.1) and found[1][0] > 8
+
+
 def test_steps_on_a_logarithmic_axis() -> None:
     figure = drawn(seen(cycled(3)), Look(Window(), log_x=True))
     high = cycled(3).step
