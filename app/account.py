@@ -33,7 +33,7 @@ def account(feed: Feed) -> None:
         return
     try:
         with st.spinner("Reading the journal"):
-            found = _report(str(feed.run_dir), seq)
+            found = _report(str(feed.run_dir), seq, feed.journal_id)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         st.warning(f"The report could not be made: {words.plain(str(error))}")
         return
@@ -43,8 +43,8 @@ def account(feed: Feed) -> None:
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
-def _report(run_dir: str, seq: int) -> dict[str, Any]:
-    """``hybrid report --json``, kept until the journal has grown. Raises ValueError with its last words."""
+def _report(run_dir: str, seq: int, journal: str) -> dict[str, Any]:
+    """``hybrid report --json``, kept until the journal is longer or another. Raises ValueError with its last words."""
     words = [sys.executable, "-m", "trainer_core", "report", str(Path(run_dir)), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST_S, stdin=subprocess.DEVNULL)
     if done.returncode != 0:

@@ -1,16 +1,18 @@
 """What a press on a live page leads to: a command, or a question first. The browser names it, this side decides."""
 
+import time
+
 import streamlit as st
 
-from app.control import mint
+from app import control
 from app.feed import Feed
 from app.figures import commands as commands_figure
 from app.parts import part
 from app.steering import right, unlock_panel
 from app.views.alerts import entry
 from app.views.commands import lives
-from app.widgets import ASKING, submit
-from trainer_core.spec.commands import AcknowledgeAlert, CommandState, SilenceAlert
+from app.widgets import ASKING, only_here, submit
+from trainer_core.spec.commands import AcknowledgeAlert, SilenceAlert
 
 PRESSED = "pressed_on"
 """Session key: what was pressed and is not answered yet."""
@@ -48,8 +50,8 @@ def answer(feed: Feed) -> None:
 
 
 def _send(feed: Feed, command: AcknowledgeAlert | SilenceAlert, reason: str = "") -> None:
-    command_id = mint()
-    submit(feed.run_dir, command_id, command, reason)
+    command_id = control.mint()
+    submit(feed.run_dir, command_id, command, control.How(reason))
     _remember(command_id)
 
 
@@ -83,11 +85,15 @@ def answers(feed: Feed) -> None:
     if not mine:
         return
     known = {life.command_id: life for life in lives(feed.snapshot())}
+    only_here(feed, set(known))
     sent = st.session_state.get("sent", {})
     shown = [known[key] if key in known else sent[key].life for key in reversed(mine)]
     mode = "dark" if st.context.theme.type == "dark" else "light"
     st.html(commands_figure.html(shown, mode))
-    settled = all(life.state is not None and CommandState(life.state).final for life in shown)
+    now = time.monotonic()
+    settled = all(
+        life.state.final if life.state else not control.unsettled(sent[life.command_id], now) for life in shown
+    )
     if settled and st.button("Close", key="close_answers"):
         st.session_state[SENT_HERE] = []
         st.rerun(scope="fragment")

@@ -38,7 +38,7 @@ def compare_page() -> None:
     started = feed.snapshot().latest(RunStarted)
     given = Path(started.baseline).name if started is not None and started.baseline else None
     said = st.query_params.get("with")
-    asked = [name for name in parted(said or "") if name in names]
+    asked = list(dict.fromkeys(name for name in parted(said or "") if name in names))[:MOST_COMPARED]
     usual = [given] if given in names else names[:1]
     key = f"with_{feed.run_dir.name}"
     st.session_state[key] = asked if asked or said == "" else usual  # it follows the address, also "Back"
@@ -129,7 +129,7 @@ def against(feed: Feed, name: str) -> None:
         return
     try:
         with st.spinner("Reading both journals"):
-            found = _compared(str(feed.run_dir), feed.store.last_seq, str(other.run_dir), other.store.last_seq)
+            found = _compared(*_journal(feed), *_journal(other))
     except (UserError, RunError) as error:
         st.warning(words.plain(str(error)))
         return
@@ -139,7 +139,12 @@ def against(feed: Feed, name: str) -> None:
         st.caption(f"▲ {words.plain(note)}")
 
 
+def _journal(feed: Feed) -> tuple[str, int, str]:
+    """Where it is, how far it goes, and which one it is."""
+    return str(feed.run_dir), feed.store.last_seq, feed.journal_id
+
+
 @st.cache_data(show_spinner=False, max_entries=16)
-def _compared(run_dir: str, seq: int, base_dir: str, base_seq: int) -> Comparison:
-    """Kept until either journal has grown."""
+def _compared(run_dir: str, seq: int, journal: str, base_dir: str, base_seq: int, base_journal: str) -> Comparison:
+    """Kept until either journal has grown or is another one."""
     return compare(baselines.read(Path(run_dir)), baselines.read(Path(base_dir)))

@@ -1,14 +1,15 @@
 """The questions asked before something is thrown away, ended or changed at large. Sends only what was confirmed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import streamlit as st
 
 from app import control
 from app.feed import Feed
-from app.forms import press
+from app.forms import REASON, press, told_how, used
 from app.views import words
-from app.views.commands import NOT_RESTORED, RESTORED, Target, title
+from app.views.commands import COMPARED, NOT_RESTORED, RESTORED, Target, expected_rev, state_rev, title
 from app.views.measured import newest
 from app.views.remedy import plan
 from app.widgets import ASKING, submit
@@ -41,8 +42,7 @@ def rollback_dialog(feed: Feed, targets: list[Target]) -> None:
     )
     st.markdown(f"Loss there **{words.number(target.loss)}**, now **{words.number(target.loss_now)}**{change}.")
     st.caption(f"**Goes back:** {RESTORED}.  \n**Stays as it is:** {NOT_RESTORED}.")
-    reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
-    _confirm(feed, f"Roll back to step {target.step:,}", Rollback(target.name), reason, key="confirm_rollback")
+    _confirm(feed, f"Roll back to step {target.step:,}", Rollback(target.name), "confirm_rollback")
 
 
 @st.dialog("Stop the run?", on_dismiss=_dismissed)
@@ -50,8 +50,7 @@ def stop_dialog(feed: Feed) -> None:
     """Say what stopping does, confirm."""
     st.session_state[ASKING] = True
     st.write("The trainer saves a checkpoint and ends. Nothing is lost; the run can be resumed from the command line.")
-    reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
-    _confirm(feed, "Stop the run", Stop(), reason, key="confirm_stop")
+    _confirm(feed, "Stop the run", Stop(), "confirm_stop")
 
 
 @st.dialog("Apply this remedy?", on_dismiss=_dismissed)
@@ -71,8 +70,7 @@ def remedy_dialog(feed: Feed, name: str, sent: Callable[[], object]) -> None:
         )
     if found.against:
         st.warning(words.plain(f"Look first: {found.against}."), icon=":material/warning:")
-    reason = st.text_input("Reason (optional, recorded with the command)", max_chars=200)
-    _confirm(feed, "Apply all of it", found.command, reason, "confirm_remedy", sent)
+    _confirm(feed, "Apply all of it", found.command, "confirm_remedy", sent)
 
 
 @st.dialog("Are you sure?", on_dismiss=_dismissed)
@@ -92,16 +90,32 @@ def sure_dialog(feed: Feed, command_id: str, command: Command, seen: int | None)
         st.rerun()
 
 
-def _confirm(
-    feed: Feed, label: str, command: Command, reason: str, key: str, sent: Callable[[], object] | None = None
-) -> None:
+def _confirm(feed: Feed, label: str, command: Command, key: str, sent: Callable[[], object] | None = None) -> None:
+    """Reason and buttons. What the panel on the page says of the next command, it says of this one."""
+    reason = st.text_input(
+        "Reason (optional, recorded with the command)", st.session_state.get(REASON, ""), max_chars=200
+    )
+    how = replace(told_how(reason), expect_state_rev=_shown_rev(feed, command, f"{key}_rev"))
+    if how.at_step is not None:
+        st.caption(f"Not at once: at step **{how.at_step:,}**, if it comes there within {how.ttl_s:g} s.")
     command_id = st.session_state.setdefault(f"{key}_id", control.mint())
     go, leave = st.columns(2)
     if go.button(label, key=key, type="primary", width="stretch"):
-        submit(feed.run_dir, command_id, command, reason, confirm=True)
+        submit(feed.run_dir, command_id, command, how, confirm=True)
+        used()
         del st.session_state[f"{key}_id"]
         if sent is not None:
             sent()
         st.rerun()
     if leave.button("Cancel", key=f"{key}_cancel", width="stretch"):
         st.rerun()
+
+
+def _shown_rev(feed: Feed, command: Command, key: str) -> int | None:
+    """The revision to send a change of values with: that of the dialog's last drawing, which was read; else None."""
+    if not isinstance(command, COMPARED):
+        return None
+    snapshot = feed.snapshot()
+    seen = st.session_state.get(key, state_rev(snapshot))
+    st.session_state[key] = state_rev(snapshot)
+    return expected_rev(snapshot, seen, st.session_state.get("sent", {}))

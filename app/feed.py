@@ -101,6 +101,11 @@ class Feed:
         return self._caught_up.wait(timeout_s)
 
     @property
+    def journal_id(self) -> str:
+        """Which journal is followed: another one may take its place under the same name. Empty before it is opened."""
+        return self._journal_id
+
+    @property
     def begun(self) -> bool:
         """Whether there is something to show: all that was on disk, or of a long run its newest rows."""
         return self._begun.is_set()

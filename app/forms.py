@@ -65,6 +65,19 @@ def how_panel(feed: Feed) -> None:
                 st.warning(f"Step {step:,} is about {words.duration(seconds)} away: it would expire before.")
 
 
+def told_how(reason: str) -> control.How:
+    """What the panel says of the next command, whichever it is."""
+    at = st.session_state.get(AT_STEP)
+    return control.How(reason, int(at) if at is not None else None, float(st.session_state.get(TTL) or 60))
+
+
+def used() -> None:
+    """What was said of one command holds for no other."""
+    for key, empty in ((REASON, ""), (AT_STEP, None)):
+        if key in st.session_state:
+            st.session_state[key] = empty
+
+
 def press(
     run: str, command_id: str, build: Callable[[], Command], confirm: bool = False, seen: int | None = None
 ) -> None:
@@ -80,19 +93,12 @@ def press(
         st.session_state[TO_CONFIRM] = run, command_id, command, seen
         return
     sent = st.session_state.setdefault("sent", {})
-    at = st.session_state.get(AT_STEP)
     if seen is None:
         seen = st.session_state.get(SEEN_REV, state_rev(snapshot))
-    how = control.How(
-        reason=st.session_state.get(REASON, ""),
-        at_step=int(at) if at is not None else None,
-        ttl_s=float(st.session_state.get(TTL, 60)),
-        expect_state_rev=expected_rev(snapshot, seen, sent) if isinstance(command, COMPARED) else None,
-    )
+    rev = expected_rev(snapshot, seen, sent) if isinstance(command, COMPARED) else None
+    how = replace(told_how(st.session_state.get(REASON, "")), expect_state_rev=rev)
     sent[command_id] = control.send(feed.run_dir, command_id, command, confirm=confirm, how=how)
-    for key, empty in ((REASON, ""), (AT_STEP, None)):
-        if key in st.session_state:
-            st.session_state[key] = empty
+    used()
 
 
 def closed(feed: Feed) -> str:

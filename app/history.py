@@ -1,6 +1,7 @@
 """What was commanded and what came of it: the list that is refreshed each second, and the audit. Sends nothing new."""
 
 import time
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -11,10 +12,9 @@ from app.parts import part
 from app.views.audit import as_csv, audit
 from app.views.commands import Life, lives
 from app.views.effects import effect
-from app.widgets import mode
+from app.widgets import mode, only_here
 from trainer_core.spec.commands import CommandState
 
-ASK_AGAIN_S = 3.0
 SHOWN, WITH_EFFECT = 12, 4
 """Newest commands in the list, and of the applied ones those whose effect is told."""
 
@@ -24,9 +24,9 @@ def command_list(feed: Feed) -> None:
     """The newest commands and where each stands; one that waits for its second message can be given it here."""
     snapshot = feed.snapshot()
     known = lives(snapshot)
-    mine = _only_here(feed, {life.command_id for life in known})
+    mine = only_here(feed, {life.command_id for life in known})
     shown, told = [], 0
-    for life in [*mine, *known][:SHOWN]:
+    for life in in_order(mine, known)[:SHOWN]:
         found = None
         if life.state is CommandState.APPLIED and told < WITH_EFFECT:
             told, found = told + 1, effect(snapshot, life.seq)
@@ -45,17 +45,12 @@ def newest_of_mine(feed: Feed) -> None:
         st.html(commands_figure.html([found], mode(), name="hy-newest"))
 
 
-def _only_here(feed: Feed, known: set[str]) -> list[Life]:
-    """Commands of this session that the journal does not have (yet); those without an answer are asked about again."""
-    mine: dict[str, control.Sent] = st.session_state.setdefault("sent", {})
-    waiting = {key: sent for key, sent in mine.items() if sent.run == feed.run_dir.name and key not in known}
-    now = time.monotonic()
-    due = now >= st.session_state.get("ask_again_at", 0.0)
-    for key, sent in waiting.items():
-        if due and control.unsettled(sent, now):
-            mine[key] = waiting[key] = control.ask_again(feed.run_dir, sent)
-            st.session_state["ask_again_at"] = now + ASK_AGAIN_S
-    return [sent.life for sent in reversed(waiting.values())]
+def in_order(mine: Sequence[control.Sent], known: Sequence[Life]) -> list[Life]:
+    """The newest first: what only this session knows of, by when it was sent, among what the journal tells."""
+    began = time.time() - time.monotonic()
+    timed = [(began + sent.sent_at, sent.life) for sent in reversed(mine)]
+    timed += [(life.stages[-1].time, life) for life in known]
+    return [life for _, life in sorted(timed, key=lambda pair: pair[0], reverse=True)]
 
 
 def _waiting_for_confirmation(feed: Feed) -> None:

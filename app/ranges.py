@@ -9,9 +9,9 @@ import polars as pl
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from app.feed import Watch
+from app.feed import Feed, Watch
 from app.store import MEASURED, PHASES, Snapshot
-from app.table import F64
+from app.table import I64
 
 PIECE = 50_000
 """Rows written at a time, so that a long run never holds up the charts of others."""
@@ -28,7 +28,9 @@ async def serve_range(request: Request, watch: Watch) -> Response:
     feed = await asyncio.to_thread(watch.feed, name)
     if feed is None:
         return PlainTextResponse(f"no run called {name[:80]}", status_code=404)
-    await asyncio.to_thread(feed.wait, 30.0)
+    read = await asyncio.to_thread(feed.wait, 30.0)
+    if why := _unreadable(feed, read):
+        return PlainTextResponse(why, status_code=503)
     try:
         low, high = (_step(asked.get(key), key) for key in ("from", "to"))
         table = await asyncio.to_thread(rows, feed.snapshot(), asked.get("signals", "loss").split(","), low, high)
@@ -41,6 +43,13 @@ async def serve_range(request: Request, watch: Watch) -> Response:
     if kind == "parquet":
         return Response(await asyncio.to_thread(_parquet, table), media_type="application/octet-stream", headers=file)
     return StreamingResponse(_csv(table), media_type="text/csv; charset=utf-8", headers=file)
+
+
+def _unreadable(feed: Feed, read: bool) -> str:
+    """Why a file would not hold what it says it holds; empty: it does."""
+    if not read or not feed.connection.whole:
+        return feed.connection.error or "the run is still being read: ask again in a moment"
+    return (feed.connection.error or "") if feed.snapshot().empty else ""
 
 
 def rows(snapshot: Snapshot, signals: list[str], low: float | None, high: float | None) -> pl.DataFrame:
@@ -70,17 +79,18 @@ def rows(snapshot: Snapshot, signals: list[str], low: float | None, high: float 
             "abandoned": snapshot.abandoned(steps, taken) if len(taken) else np.empty(0, dtype=np.bool_),
             "phase": [PHASES[int(code)].value for code in steps["phase"][taken]],
             "time": steps["time"][taken],
-            **{name: _told_apart(snapshot, column, name, steps["step"][taken]) for name, column in values.items()},
+            **{name: _told_apart(snapshot, column, name, taken) for name, column in values.items()},
         }
     )
 
 
-def _told_apart(snapshot: Snapshot, column: pl.Series, name: str, steps: F64) -> pl.Series:
+def _told_apart(snapshot: Snapshot, column: pl.Series, name: str, taken: I64) -> pl.Series:
     """NaN where the run said so, null where nothing was measured; the store's columns hold NaN for both."""
-    said = np.zeros(len(steps), dtype=np.bool_)
+    steps, attempts = snapshot.steps["step"][taken], snapshot.steps["attempt"][taken]
+    said = np.zeros(len(taken), dtype=np.bool_)
     for found in snapshot.not_finite:
         if found.signal == name:
-            said |= (steps >= found.first_step) & (steps <= found.last_step)
+            said |= (attempts == found.attempt) & (steps >= found.first_step) & (steps <= found.last_step)
     return pl.select(pl.when(column.is_not_nan() | pl.Series(said)).then(column)).to_series()
 
 

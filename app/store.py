@@ -123,6 +123,14 @@ class Snapshot:
         rows = self.events[kind]
         return rows[-1].record if rows and isinstance(rows[-1].record, kind) else None
 
+    def surviving(self, kind: type[R], count: int = 0) -> list[R]:
+        """Of the newest ``count`` records (0: of all) of one kept kind those that no later attempt took back."""
+        return [
+            row.record
+            for row in self.events[kind][-count:]
+            if isinstance(row.record, kind) and row.record.step <= self.cuts.get(row.attempt, math.inf)
+        ]
+
     def abandoned(self, table: Table, rows: I64) -> npt.NDArray[np.bool_]:
         """For each of ``rows`` of a table: whether a later attempt replaced it."""
         attempts = table["attempt"][rows].astype(np.int64)
@@ -131,6 +139,15 @@ class Snapshot:
             if attempt < len(limits):
                 limits[attempt] = step
         return table["step"][rows] > limits[attempts]
+
+    @property
+    def step(self) -> int:
+        """Where training stands: at its newest step, or where it went back to and has not stepped since."""
+        began = self.events[AttemptStarted]
+        newest = max((table.last("seq") for table in (self.steps, self.path) if table.length), default=0.0)
+        if began and began[-1].seq > newest:
+            return began[-1].record.step
+        return self.last.step if self.last is not None else 0
 
     @property
     def own_loop(self) -> bool:
@@ -322,6 +339,7 @@ class Store:
                 self._verdicts = Verdicts(held.kept + kept, held.undone + (not kept))
             case AttemptStarted():
                 self._abandon(record)
+                self._explained = None  # it was of steps that are gone
             case _:
                 pass
 

@@ -121,7 +121,7 @@ class Table:
 
     def smoothed(self, signal: str, weight: float) -> F64:
         """A column's exponential moving average over all rows there are; ``weight`` in [0, 1)."""
-        return self.smoothings.of(signal, weight, self.columns[signal])
+        return self.smoothings.of(signal, weight, self.columns[signal], self.starts, self.columns["step"])
 
     def __getitem__(self, name: str) -> F64:
         return self.columns[name]

@@ -109,10 +109,25 @@ def _look_again() -> None:
         st.rerun()
 
 
-def submit(run_dir: Path, command_id: str, command: Command, reason: str = "", confirm: bool = False) -> None:
+def submit(
+    run_dir: Path, command_id: str, command: Command, how: control.How | None = None, confirm: bool = False
+) -> None:
     """Send, and remember what was heard, for the list."""
     sent = st.session_state.setdefault("sent", {})
-    sent[command_id] = control.send(run_dir, command_id, command, reason, confirm)
+    sent[command_id] = control.send(run_dir, command_id, command, confirm=confirm, how=how)
+
+
+def only_here(feed: Feed, known: set[str]) -> list[control.Sent]:
+    """Commands of this session that the journal does not have (yet); those without an answer are asked about again."""
+    mine: dict[str, control.Sent] = st.session_state.setdefault("sent", {})
+    waiting = {key: sent for key, sent in mine.items() if sent.run == feed.run_dir.name and key not in known}
+    now = time.monotonic()
+    due = now >= st.session_state.get("ask_again_at", 0.0)
+    for key, sent in waiting.items():
+        if due and control.unsettled(sent, now):
+            mine[key] = waiting[key] = control.ask_again(feed.run_dir, sent)
+            st.session_state["ask_again_at"] = now + ASK_AGAIN_S
+    return list(waiting.values())
 
 
 def mode() -> str:

@@ -13,9 +13,12 @@ from app.figures.spec import Figure, Json
 from app.store import Snapshot
 from app.table import F64
 from app.views.series import Look, Series, Window
+from app.views.timeline import shortest_pause
 
 MOST = 20_000
 """Steps between which times are interpolated; points of lines have exact ones."""
+MOST_SILENCES = 50
+"""Cut out of the bands of phases, the newest."""
 UNITS = ((600.0, 1.0, "s"), (3 * 3600.0, 60.0, "min"), (float("inf"), 3600.0, "h"))
 """Runs up to so many seconds are drawn in units of so many seconds."""
 
@@ -100,8 +103,29 @@ class Axis:
         columns = dict(series.columns)
         columns["x"] = self.of_steps(columns["x"]) if series.seq is None else self.of_rows(series.seq)
         if name.startswith("band_"):  # begin and end of each band
-            columns["y"] = self.of_steps(columns["y"])
+            columns["x"], columns["y"] = self._worked(columns["x"], self.of_steps(columns["y"]))
         return replace(series, columns=columns)
+
+    @cached_property
+    def _silences(self) -> list[tuple[float, float]]:
+        """Positions between which the surviving line took no step: the newest pauses, and times between processes."""
+        _, times = self._surviving
+        after = np.flatnonzero(np.diff(times) > shortest_pause(times))[-MOST_SILENCES:]
+        return list(zip(self._placed(times[after]).tolist(), self._placed(times[after + 1]).tolist(), strict=True))
+
+    def _worked(self, begins: F64, ends: F64) -> tuple[F64, F64]:
+        """Stretches without the silences in them: no phase lasts a night in which nobody trained."""
+        for low, high in self._silences:
+            begins = np.where((begins > low) & (begins < high), high, begins)
+            ends = np.where((ends > low) & (ends < high), low, ends)
+            over = (begins <= low) & (ends >= high)
+            begins, ends = (
+                np.concatenate([begins, np.full(int(over.sum()), high)]),
+                np.concatenate([np.where(over, low, ends), ends[over]]),
+            )
+        order = np.argsort(begins, kind="stable")
+        order = order[ends[order] > begins[order]]
+        return begins[order], ends[order]
 
     def _xaxis(self, xaxis: Json) -> Json:
         span = self.look.window.span
@@ -138,10 +162,19 @@ def _logarithmic(figure: Figure) -> Figure:
         part if part.get("xref") == "paper" or "x" not in part else {**part, "x": tenfold(part["x"])}
         for part in figure.layout.get("annotations", [])
     ]
+    shapes = [_from_one(part) for part in figure.layout.get("shapes", [])]
     columns = {
         name: replace(series, columns={key: np.maximum(values, 0.5) for key, values in series.columns.items()})
         if name.startswith("band_")
         else series
         for name, series in figure.columns.items()
     }
-    return replace(figure, columns=columns, layout={**figure.layout, "xaxis": xaxis, "annotations": annotations})
+    layout = {**figure.layout, "xaxis": xaxis, "annotations": annotations, "shapes": shapes}
+    return replace(figure, columns=columns, layout=layout)
+
+
+def _from_one(shape: Json) -> Json:
+    """A shape whose ends are steps, which plotly takes as they are on this axis: a rollback to step 0 stands at 1."""
+    if shape.get("xref") == "paper" or "x0" not in shape:
+        return shape
+    return {**shape, **{end: max(float(shape[end]), 1.0) for end in ("x0", "x1")}}

@@ -130,9 +130,9 @@ def validation(
 def validations(snapshot: Snapshot) -> Series:
     """The newest validations of the surviving line, by step."""
     kept: list[tuple[int, float]] = []
-    for record in snapshot.newest(ValidationMeasured, MOST_VALIDATIONS):
+    for record in snapshot.surviving(ValidationMeasured, MOST_VALIDATIONS):
         while kept and kept[-1][0] >= record.step:
-            kept.pop()  # a rollback went back over it
+            kept.pop()  # measured once more
         kept.append((record.step, record.loss))
     points = np.array(kept, dtype=np.float64).reshape(-1, 2)
     return Series({"x": points[:, 0], "y": points[:, 1]})

@@ -19,6 +19,7 @@ from app.figures.spec import (
     outline_trace,
 )
 from app.store import NotFinite, Snapshot
+from app.views import words
 from app.views.bands import Bands, bands
 from app.views.marks import Mark, Marks, marks
 from app.views.series import Line, Look, Series, line
@@ -47,6 +48,12 @@ class LossView:
     """The run said that it is over."""
     foretold: bool
     """Anything was ever predicted."""
+
+    @property
+    def not_on_log(self) -> int:
+        """Measured points in view that a logarithmic axis has no place for; 0 on a linear one."""
+        lines = (self.measured.kept, self.measured.abandoned)
+        return sum(int((each.columns["y"] <= 0).sum()) for each in lines) if self.log else 0
 
     @property
     def above(self) -> tuple[float, float] | None:
@@ -82,13 +89,15 @@ def figure(loss: LossView) -> Figure:
     above = loss.above
     left_out = f" · abandoned up to {above[1]:.3g}, above the axis (log shows it)" if above else ""
     foretold = f" · predicted {predicted.caption}" if loss.foretold else ""
+    below = loss.not_on_log
+    off = f" · {words.several(below, 'point')} at or below 0 left out, which a log axis does not have" if below else ""
     merged = f" · bands: main phase of every {loss.bands.cell:,.0f} steps" if loss.bands.merged else ""
     scale = {"type": "log" if loss.log else "linear", "title": {"text": "loss", "standoff": 6}, "nticks": 7}
     scale["autorangeoptions"] = _clipped(loss, above[0]) if above else {}
     return Figure(
         name="loss",
         title="Loss",
-        caption=f"measured {measured.caption}{foretold}{left_out}{merged}",
+        caption=f"measured {measured.caption}{foretold}{left_out}{off}{merged}",
         traces=_traces(),
         layout=layout(
             loss.low,

@@ -17,9 +17,13 @@ GUARDS = {
 def html(found: WhatIf, mode: str) -> str:
     """``mode`` is light or dark."""
     colours = TOKENS[mode]
+    sides = (found.now, found.then)
+    predictions = [
+        ("predictions begun", *(f"{side.begun:,}" for side in sides)),
+        ("predicted steps", *(f"{side.predicted:,}" for side in sides)),
+    ]
     rows = [
-        ("predictions begun", *(f"{side.begun:,}" for side in (found.now, found.then))),
-        ("predicted steps", *(f"{side.predicted:,}" for side in (found.now, found.then))),
+        *(predictions if found.phases else []),
         *_counts("full steps kept full", [found.now.blocked, found.then.blocked], GUARDS),
         *_counts("predictions ended", [found.now.ended, found.then.ended], {}),
         *([("automatic rollbacks", f"{found.now.rollbacks:,}", f"{found.then.rollbacks:,}")] if _rolls(found) else []),
@@ -40,12 +44,20 @@ def html(found: WhatIf, mode: str) -> str:
         f'<p style="margin:0 0 4px"><b>What if:</b> {escape(found.headline)}</p>'
         '<table style="border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums">'
         f'<thead><tr><th scope="col" style="text-align:left;font-weight:400;color:{colours["muted"]}">steps '
-        f"{found.first_step:,} to {found.last_step:,}, {found.looks:,} looks</th>"
+        f"{found.first_step:,} to {found.last_step:,}{f', {found.looks:,} looks' if found.phases else ''}</th>"
         f'<th scope="col" style="text-align:right;padding-right:10px">{found.now.value:g} (in force)</th>'
         f'<th scope="col" style="text-align:right;padding-right:10px">{found.then.value:g}</th></tr></thead>'
-        f"<tbody>{body}</tbody></table>"
-        f'<details style="color:{colours["muted"]};margin-top:4px"><summary>What this cannot know</summary>'
-        f'<ul style="margin:2px 0 0 18px;padding:0">{unknown}</ul></details></div>'
+        f"<tbody>{body}</tbody></table>{_cannot(unknown, colours['muted'])}</div>"
+    )
+
+
+def _cannot(sentences: str, ink: str) -> str:
+    """What stays unknown, folded; nothing where nothing does."""
+    if not sentences:
+        return ""
+    return (
+        f'<details style="color:{ink};margin-top:4px"><summary>What this cannot know</summary>'
+        f'<ul style="margin:2px 0 0 18px;padding:0">{sentences}</ul></details>'
     )
 
 

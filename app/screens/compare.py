@@ -42,7 +42,7 @@ def _tools() -> str:
     return (
         '<div class="hy-tools" role="toolbar" aria-label="Charts">'
         f"{blocks.LOOK}"
-        "<span>time at work leaves out pauses longer than 10 s</span></div>"
+        "<span>time at work leaves out pauses: more than 10 s, and than 20 usual steps</span></div>"
     )
 
 

@@ -243,7 +243,7 @@ class Screen {
 
   // What a chart shows, as a file at full resolution.
   offerData() {
-    for (const { section, signals } of Object.values(this.charts)) {
+    for (const { section, signals, steps } of Object.values(this.charts)) {
       const link = section.querySelector(".hy-csv");
       if (!link) continue;
       link.hidden = !signals?.length;
@@ -251,7 +251,7 @@ class Screen {
       const url = new URL("/live/range", location.href);
       url.searchParams.set("run", this.run);
       url.searchParams.set("signals", signals.join(","));
-      const span = this.view.steps;
+      const span = steps ? this.view.steps : null;  // a chart of the whole run does not zoom
       if (span) {
         url.searchParams.set("from", Math.floor(span[0]));
         url.searchParams.set("to", Math.ceil(span[1]));

@@ -6,7 +6,7 @@ const bases = new WeakMap();
 export default function ({ parentElement, data, setStateValue }) {
   const root = parentElement.querySelector(".hy-setting");
   const [slider, number] = root.querySelectorAll("input");
-  const shown = (value) => String(Number(value.toPrecision(6)));
+  const shown = (value) => String(data.whole ? value : Number(value.toPrecision(6)));
   const nearest = (value) => data.places.reduce((best, place, at) =>
     Math.abs(place - value) < Math.abs(data.places[best] - value) ? at : best, 0);
 

@@ -9,6 +9,7 @@ import numpy as np
 from app.store import Snapshot
 from app.views import words
 from app.views.settings import present_config
+from app.views.timeline import SAMPLED, at_work, shortest_pause
 from trainer_core.spec.commands import (
     ApplyRemedy,
     Command,
@@ -264,28 +265,36 @@ class Target:
 
 def rollback_targets(snapshot: Snapshot) -> list[Target]:
     """Checkpoints of the surviving line that should still be there, newest first."""
-    last = snapshot.last
-    if last is None:
+    if snapshot.last is None:
         return []
-    there = _on_disk(snapshot)
+    there, now = _on_disk(snapshot), snapshot.step
     kept = [(row, saved) for row, saved in there if saved.step <= snapshot.cuts.get(row.attempt, saved.step)]
-    kept = [(row, saved) for row, saved in kept if saved.step <= last.step]
+    kept = [(row, saved) for row, saved in kept if saved.step <= now]
     best = [pair for pair in kept if pair[1].best][:1]
-    verdicts = [verdict for verdict in snapshot.of(PredictionEnded) if verdict.kept]
+    verdicts = [verdict for verdict in snapshot.surviving(PredictionEnded) if verdict.kept]
+    pause = shortest_pause(snapshot.steps["time"][-SAMPLED:])
     return [
         Target(
             name=record.name,
             step=record.step,
             good=record.good,
-            steps_lost=last.step - record.step,
-            seconds_lost=max(0.0, (snapshot.last_time or row.time) - row.time),
-            predictions_lost=sum(record.step < verdict.step <= last.step for verdict in verdicts),
+            steps_lost=now - record.step,
+            seconds_lost=_seconds_since(snapshot, row, pause),
+            predictions_lost=sum(record.step < verdict.step <= now for verdict in verdicts),
             best=(row, record) in best,
             loss=_loss_ema(snapshot, row.seq),
             loss_now=_loss_ema(snapshot, snapshot.last_seq),
         )
         for row, record in kept
     ]
+
+
+def _seconds_since(snapshot: Snapshot, saved: Row, pause: float) -> float:
+    """Seconds at work on the surviving line since a checkpoint was saved."""
+    steps = snapshot.steps
+    after = np.arange(int(np.searchsorted(steps["seq"], saved.seq, "right")), steps.length)
+    spent = np.diff(at_work(np.concatenate([[saved.time], steps["time"][after]]), pause))
+    return float(spent[~snapshot.abandoned(steps, after)].sum())
 
 
 def _on_disk(snapshot: Snapshot) -> list[tuple[Row, CheckpointSaved]]:

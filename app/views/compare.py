@@ -10,6 +10,7 @@ import numpy as np
 from app.store import PHASES, Snapshot
 from app.table import F64
 from app.views import words
+from app.views.measured import newest
 from app.views.series import Series, Window, line
 from app.views.timeline import at_work
 from trainer_core.spec.alerts import LIMIT_SECTIONS
@@ -74,11 +75,7 @@ def training(run: Compared, axis: str, paid: Cost, smooth: float) -> Series:
 
 def validation(run: Compared, axis: str, paid: Cost) -> Series:
     """The run's validation losses on the surviving line."""
-    kept = [
-        row.record
-        for row in run.snapshot.events[ValidationMeasured]  # few: one every hundred steps or so
-        if isinstance(row.record, ValidationMeasured) and row.record.step <= run.snapshot.cuts.get(row.attempt, np.inf)
-    ]
+    kept = run.snapshot.surviving(ValidationMeasured)  # few: one every hundred steps or so
     steps = np.array([record.step for record in kept], dtype=np.float64)
     return Series({"x": paid.at(steps, axis), "y": np.array([record.loss for record in kept], dtype=np.float64)})
 
@@ -93,20 +90,21 @@ def row(run: Compared) -> list[str]:
     """The cells of the run table, in the order of its head."""
     snapshot = run.snapshot
     started, steps = snapshot.latest(RunStarted), snapshot.steps
-    step = snapshot.last.step if snapshot.last else 0
-    losses = [record.loss for record in snapshot.of(ValidationMeasured) if np.isfinite(record.loss)]
+    step = snapshot.step
+    losses = [record.loss for record in snapshot.surviving(ValidationMeasured) if np.isfinite(record.loss)]
     spent = float(at_work(steps["time"])[-1]) if steps.length else None
     kept, undone = snapshot.verdicts.kept, snapshot.verdicts.undone
+    skipped = 0 if snapshot.own_loop else step - snapshot.backward_passes  # a loop may tell of every tenth step only
     return [
         run.name,
         run.state,
         (started.task + (" (plain)" if started.plain else "")) if started else words.ABSENT,
         words.count(step),
-        words.number(float(steps["loss_ema"][-1])) if steps.length else words.ABSENT,
+        words.number(newest(snapshot, "loss_ema").value),
         words.number(min(losses)) if losses else words.ABSENT,
         words.duration(spent) if spent is not None else words.ABSENT,
         words.count(snapshot.backward_passes),
-        words.share(step - snapshot.backward_passes, step) if step > snapshot.backward_passes else words.ABSENT,
+        words.share(skipped, step) if skipped > 0 else words.ABSENT,
         f"{kept:,} kept · {undone:,} undone" if kept or undone else words.ABSENT,
     ]
 

@@ -21,8 +21,8 @@ class Side:
     """Measured steps on one side of a command."""
 
     steps: int
-    predicted: float
-    """Predicted steps in 100."""
+    predicted: float | None
+    """Predicted steps in 100; None: the loop has no phases."""
     slope: float | None
     """Change of the loss EMA in 100 steps, by least squares; None: not measured."""
 
@@ -38,10 +38,13 @@ class Effect:
     def text(self) -> str:
         """In one line."""
         so_far = "" if self.after.steps >= WINDOW else f" so far ({self.after.steps} of {WINDOW} steps)"
-        predicted = f"predicted steps in 100: {self.before.predicted:.0f} → {self.after.predicted:.0f}"
-        slopes = [self.before.slope, self.after.slope]
-        loss = f" · loss in 100 steps: {' → '.join(_signed(slope) for slope in slopes)}" if None not in slopes else ""
-        return f"before and after{so_far}: {predicted}{loss}"
+        shares, slopes = (self.before.predicted, self.after.predicted), (self.before.slope, self.after.slope)
+        said = []
+        if None not in shares:
+            said.append(f"predicted steps in 100: {shares[0]:.0f} → {shares[1]:.0f}")
+        if None not in slopes:
+            said.append(f"loss in 100 steps: {' → '.join(map(_signed, slopes))}")
+        return f"before and after{so_far}: {' · '.join(said) or 'no loss was measured'}"
 
 
 def _signed(value: float | None) -> str:
@@ -72,4 +75,5 @@ def _side(snapshot: Snapshot, start: int, stop: int, nearest: str) -> Side | Non
     loss = steps["loss_ema"][start:stop][mine]
     known = np.isfinite(loss)
     slope = float(np.polyfit(step[known], loss[known], 1)[0]) * 100 if known.sum() >= LEAST else None
-    return Side(len(step), 100.0 * (span - float(measured.sum())) / span, slope)
+    predicted = None if snapshot.own_loop else 100.0 * (span - float(measured.sum())) / span
+    return Side(len(step), predicted, slope)

@@ -9,7 +9,9 @@ from trainer_core.spec.records import (
     Annotated,
     AttemptStarted,
     CheckpointSaved,
+    CheckpointSkipped,
     CommandChanged,
+    Lost,
     PredictionEnded,
     ProgressCompared,
     Record,
@@ -24,7 +26,9 @@ KINDS = (
     Annotated,
     AttemptStarted,
     CheckpointSaved,
+    CheckpointSkipped,
     CommandChanged,
+    Lost,
     PredictionEnded,
     ProgressCompared,
     RunState,
@@ -75,6 +79,11 @@ def _said(record: Record) -> tuple[str, str]:
                 "⛁",
                 f"checkpoint {record.name} saved: {record.because}{'' if record.good else ', not known to be good'}",
             )
+        case CheckpointSkipped():
+            return "⛁", f"checkpoint {record.name} was passed over: {record.because}"
+        case Lost():
+            lost = words.several(record.count, "step record")
+            return "▨", f"{lost} lost, {record.first_step:,} to {record.last_step:,}: the disk could not keep up"
         case ValidationMeasured():
             accuracy = f", accuracy {words.percent(record.accuracy)}" if record.accuracy is not None else ""
             return "≈", f"validation loss {words.number(record.loss)}{accuracy}"

@@ -8,6 +8,7 @@ from app.store import Snapshot
 from app.table import F64
 from app.views import words
 from app.views.series import Series
+from app.views.timeline import shortest_pause
 from trainer_core.spec.records import RunEnvironment
 from trainer_core.spec.surroundings import GpuMeasured
 
@@ -36,7 +37,9 @@ def curve(snapshot: Snapshot, column: str, scale: float = 1.0) -> Curve:
     lasted = float(table["time"][-1] - table["time"][0])
     seconds, unit = next((seconds, unit) for most, seconds, unit in UNITS if lasted <= most)
     values = table[column][rows] * scale
-    series = Series({"x": times / seconds, "y": values})
+    silent = np.flatnonzero(np.diff(table["time"]) > shortest_pause(table["time"]))  # nobody read between two processes
+    breaks = np.unique(np.searchsorted(rows, silent, "right"))
+    series = Series({"x": np.insert(times / seconds, breaks, np.nan), "y": np.insert(values, breaks, np.nan)})
     return Curve(series, unit, max(lasted / seconds, 1.0), int(np.isfinite(values).sum()))
 
 

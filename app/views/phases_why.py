@@ -10,6 +10,7 @@ from trainer_core.spec.config import Config
 from trainer_core.spec.guards import Answer
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
+    AttemptStarted,
     PhaseChanged,
     PredictedStretch,
     PredictionProbed,
@@ -20,6 +21,8 @@ from trainer_core.spec.transitions import TRANSITIONS, Effect, Transition, guard
 
 AT_WORK = ("working", "paused", "stalled", "replay")
 """States in which the run may still take a step."""
+RESUMED = "resumed"
+"""How the reason of an attempt begins that is no rollback."""
 OVER = {"crashed": "has crashed", "failed": "has failed"}
 TITLES = {
     None: "What happens next",
@@ -169,8 +172,14 @@ def predictions_begun(snapshot: Snapshot) -> set[int]:
 
 
 def _pause_left(snapshot: Snapshot, step: int) -> int:
-    verdict = snapshot.latest(ProgressCompared)
-    return verdict.paused_steps - (step - verdict.step) if verdict is not None and verdict.paused_steps else 0
+    """Full steps that the progress guard still asks for. A rollback ends its pause, a resume does not."""
+    verdict = next(iter(snapshot.surviving(ProgressCompared)[-1:]), None)
+    if verdict is None or not verdict.paused_steps:
+        return 0
+    said = next(row.seq for row in reversed(snapshot.events[ProgressCompared]) if row.record is verdict)
+    began = (row.record for row in snapshot.events[AttemptStarted] if row.seq > said)
+    rolled_back = any(isinstance(one, AttemptStarted) and not one.because.startswith(RESUMED) for one in began)
+    return 0 if rolled_back else verdict.paused_steps - (step - verdict.step)
 
 
 def _unmet(standing: Standing, name: str) -> Answer | None:

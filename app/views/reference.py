@@ -238,4 +238,4 @@ def expected(snapshot: Snapshot) -> list[Row]:
     last = snapshot.last
     saved = 1 - snapshot.backward_passes / last.step if last is not None and last.step else None
     own = words.ABSENT if saved is None else f"{saved:.0%} measured"
-    return [*rows, Row(("this run", "account below", "account below", own), "healthy" if saved else "")]
+    return [*rows, Row(("this run", "account below", "account below", own), "healthy" if saved and saved > 0 else "")]

@@ -46,9 +46,11 @@ class Window:
         """The span of steps to show."""
         if self.span is not None:
             return self.span
-        end = float(snapshot.last.step) if snapshot.last else 1.0
-        started = snapshot.latest(AttemptStarted)
-        high = max(LEAST, end, float(started.abandoned_step) if started else 0.0)
+        end = float(snapshot.step)
+        reached = max((float(began.abandoned_step) for began in snapshot.of(AttemptStarted)), default=0.0)
+        if self.last is not None:  # what was abandoned is in view, and what is alive as well
+            reached = min(reached, end + self.last / 2)
+        high = max(LEAST, end, reached)
         return (max(0.0, high - self.last) if self.last is not None else 0.0), high
 
     def filter(self, snapshot: Snapshot) -> tuple[float, float] | None:

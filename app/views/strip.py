@@ -11,7 +11,7 @@ from app.views.alerts import worst
 from app.views.commands import STEERABLE, prediction_locked
 from app.views.incident import incident
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import RunStarted
+from trainer_core.spec.records import AttemptStarted, RunStarted
 from trainer_core.spec.severity import Severity
 
 RATE_WINDOW_S = 10.0
@@ -80,10 +80,11 @@ class Strip:
 
 def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
     """The strip at ``now`` (Unix seconds)."""
-    started, last = snapshot.latest(RunStarted), snapshot.last
+    started, began = snapshot.latest(RunStarted), snapshot.latest(AttemptStarted)
     total = started.total_steps if started else None
-    step = last.step if last else 0
+    step = snapshot.step
     rate = step_rate(snapshot) if status.state in ("working", "replay") else None
+    attempt = began.attempt if began else snapshot.steps.last("attempt") if snapshot.steps.length else None
     alerts = [life.raised for life in snapshot.side.alerts.open]
     what, typed = _advice(snapshot, status.state, run)
     severity = Severity(max((alert.severity for alert in alerts), default=Severity.HEALTHY))
@@ -112,7 +113,7 @@ def strip(snapshot: Snapshot, status: Status, run: str, now: float) -> Strip:
         saved=words.share(max(0, step - snapshot.backward_passes), step) if step else words.ABSENT,
         alerts=f"{len(alerts)} open" if alerts else "none open",
         alerts_tone=severity.name.lower(),
-        attempt=words.count(snapshot.steps.last("attempt") if snapshot.steps.length else None),
+        attempt=words.count(attempt),
         locked=prediction_locked(snapshot),
         worst=said,
         worst_tone=tone,

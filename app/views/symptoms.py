@@ -103,7 +103,7 @@ def training_falls(snapshot: Snapshot, _config: Config) -> Said:
 
 
 def _validations(snapshot: Snapshot) -> list[ValidationMeasured]:
-    return [v for v in snapshot.newest(ValidationMeasured, 50) if math.isfinite(v.loss)]
+    return [v for v in snapshot.surviving(ValidationMeasured, 50) if math.isfinite(v.loss)]
 
 
 def _ema_at_best_validation(snapshot: Snapshot) -> float | None:

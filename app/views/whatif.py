@@ -26,6 +26,9 @@ from trainer_core.spec.signals import Signals
 from trainer_core.spec.transitions import TRANSITIONS, Effect, Transition, guard_name
 
 LAST_STEPS = 2000
+ALERTS = "health"
+"""The section whose settings are read by alerts alone."""
+GONE_BACK = "The run went back and has not stepped since: there is nothing to replay yet."
 LENGTHS = ("full_steps", "min_full_steps", "max_predict_steps", "min_predict_steps", "correct_steps", "trust_region")
 """Settings that move lengths which were chosen, and recorded, as training went."""
 _COUNTS = ("step_in_phase", "since_divergence", "sign_changes", "full_needed", "horizon")
@@ -78,6 +81,10 @@ class WhatIf:
     rungs: tuple[Rung, ...]
     unknown: tuple[str, ...]
     """What the replay cannot tell, in sentences."""
+    phases: bool = True
+    """A loop of its own has none, and nothing that could be decided otherwise: only limits are counted."""
+    about_alerts: bool = False
+    """The setting is one of alerts on what no step records."""
 
     @property
     def same(self) -> bool:
@@ -88,6 +95,12 @@ class WhatIf:
     @property
     def headline(self) -> str:
         """The answer in one sentence."""
+        if self.same and self.about_alerts:
+            tell = "Which alerts there would have been, the recorded steps do not tell."
+            return f"No transition would have differed. {tell}" if self.phases else tell
+        if not self.phases:
+            otherwise = "Steps" if self.rungs else f"None of the last {self.steps:,} measured steps"
+            return f"{otherwise} would have stood at another limit{', as below' * bool(self.rungs)}."
         if self.same and not self.looks and self.now.value != self.then.value:
             return f"Nothing would have differed: no proposal was looked at in the last {self.steps:,} measured steps."
         if self.same:
@@ -110,10 +123,13 @@ def what_if(snapshot: Snapshot, config: Config, name: str, value: float, last: i
         return str(error)
     moments = list(_moments(snapshot, last))
     if not moments:
-        return "No step has been measured yet."
+        return GONE_BACK if snapshot.steps.length else "No step has been measured yet."
     setting = SETTINGS[name]
     present = float(getattr(getattr(config, setting.section), name))
-    now, then = _outcome(moments, config, present), _outcome(moments, changed, value)
+    if snapshot.own_loop:
+        now, then = Outcome(present, 0, 0, (), (), 0), Outcome(value, 0, 0, (), (), 0)
+    else:
+        now, then = _outcome(moments, config, present), _outcome(moments, changed, value)
     return WhatIf(
         steps=len(moments),
         first_step=moments[0].signals.step,
@@ -123,7 +139,9 @@ def what_if(snapshot: Snapshot, config: Config, name: str, value: float, last: i
         now=now,
         then=then,
         rungs=_rungs(snapshot, len(moments), config, changed),
-        unknown=_unknown(name, now, then),
+        unknown=() if snapshot.own_loop else _unknown(name, now, then),
+        phases=not snapshot.own_loop,
+        about_alerts=setting.section == ALERTS and not _moved(config, changed),
     )
 
 
@@ -143,6 +161,8 @@ def _moments(snapshot: Snapshot, last: int) -> Iterator[_Moment]:
     if not steps.length:
         return
     start = max(steps.starts[-1], steps.length - last)
+    if start == steps.length:  # a new attempt that has not stepped yet
+        return
     column = {
         name: steps[name][start:].tolist()
         for name in (*_COUNTS, *_NUMBERS, "step", "seq", "phase", "cycle", "loss", "confidence")
@@ -250,13 +270,18 @@ def _rungs(snapshot: Snapshot, count: int, config: Config, changed: Config) -> t
     """Signals whose ladder differs, with the steps at each rung that has a different number of them."""
     before, after = ladders(config), ladders(changed)
     found = []
-    for signal in SIGNALS:
-        if before[signal] != after[signal]:
-            values = snapshot.steps[signal][-count:]
-            values = values[np.isfinite(values)]
-            was, will = (_at_rungs(values, ladder) for ladder in (before[signal], after[signal]))
-            found += [Rung(signal, rung, was[rung], will[rung]) for rung in was if was[rung] != will[rung]]
+    for signal in _moved(config, changed):
+        values = snapshot.steps[signal][-count:]
+        values = values[np.isfinite(values)]
+        was, will = (_at_rungs(values, ladder) for ladder in (before[signal], after[signal]))
+        found += [Rung(signal, rung, was[rung], will[rung]) for rung in was if was[rung] != will[rung]]
     return tuple(found)
+
+
+def _moved(config: Config, changed: Config) -> list[str]:
+    """The signals of steps whose ladder differs."""
+    before, after = ladders(config), ladders(changed)
+    return [signal for signal in SIGNALS if before[signal] != after[signal]]
 
 
 def _at_rungs(values: F64, ladder: Ladder) -> dict[Severity, int]:

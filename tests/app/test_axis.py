@@ -78,11 +78,33 @@ def test_bands_and_marks_move_along(  # one per phase change, each where its ste
     assert all(part["yref"] == "paper" for part in times.layout["annotations"])
 
 
+@pytest.mark.parametrize("boundary", [False, True])
+def test_no_phase_lasts_the_night_between_two_processes(boundary: bool) -> None:
+    script = Script(phase=Phase.FULL).start().steps(100)
+    night = script.time
+    script.time += 30_000.0
+    if boundary:
+        script.enter(Phase.CORRECT)
+    script.steps(100)
+    bands = [drawn(seen(script), Look(Window(), x="relative")).columns[f"band_{phase}"].columns for phase in Phase]
+    found = sorted((x, y) for band in bands for x, y in zip(band["x"].tolist(), band["y"].tolist(), strict=True))
+    assert [round(60 * (high - low) * 60) for low, high in found] == [10, 10], "seconds, of hours"
+    assert found[0][1] * 3600 == pytest.approx(night - BEGAN - 0.1) and found[1][0] > 8
+
+
 def test_steps_on_a_logarithmic_axis() -> None:
     figure = drawn(seen(cycled(3)), Look(Window(), log_x=True))
     high = cycled(3).step
     assert figure.layout["xaxis"]["range"] == [0.0, math.log10(high)]
     assert min(figure.columns["band_WARMUP"].columns["x"]) >= 0.5
+
+
+def test_a_rollback_to_the_start_has_its_line_on_a_logarithmic_axis() -> None:
+    script = Script().start().steps(20)
+    script.roll_back(0)
+    figure = drawn(seen(script.steps(5)), Look(Window(), log_x=True))
+    lines = [part for part in figure.layout["shapes"] if part["type"] == "line"]
+    assert [(part["x0"], part["x1"]) for part in lines] == [(1.0, 1.0)]
 
 
 def test_an_empty_run_has_every_axis() -> None:
@@ -116,6 +138,18 @@ def test_a_file_holds_every_step_of_the_range_and_tells_nan_from_nothing() -> No
     assert table["abandoned"].to_list() == [False] * 4 + [True, True, False, False]
     assert math.isnan(table["loss"][2]) and table["loss"].null_count() == 0
     assert table.filter(pl.col("phase") == "PREDICT")["grad_norm"].null_count() == 5
+
+
+def test_what_was_nan_in_one_attempt_was_not_measured_in_another() -> None:
+    script = Script(phase=Phase.FULL).start().steps(5)
+    script.steps(1, grad_norm=math.nan)
+    script.roll_back(4)
+    script.steps(1)
+    script.enter(Phase.PREDICT)
+    script.steps(2)
+    table = rows(seen(script), ["grad_norm"], 6, 6)
+    assert table["abandoned"].to_list() == [True, False]
+    assert math.isnan(table["grad_norm"][0]) and table["grad_norm"][1] is None
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.app.conftest import ROOT, Dashboard, train, unlock, until
 from tests.app.test_browser import records
 from tests.conftest import end_agents
 from trainer_core.spec.commands import (
+    ApplyRemedy,
     Command,
     CommandState,
     ForcePhase,
@@ -172,6 +173,40 @@ def test_what_cannot_be_done_is_said(live: tuple[Path, Dashboard], operator: Cal
         expect(page.get_by_test_id("stAlert")).to_contain_text(re.compile("has passed: such|would expire before"))
         press(page, "Save checkpoint")
         expect(row_of(page, settled(page, run_dir, SaveCheckpoint(), state))).to_contain_text(words)
+
+
+def test_what_is_asked_about_first_is_sent_for_the_step_and_the_reason_of_the_panel(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    run_dir, _ = live
+    page = operator("Ann")
+    for key, text in (("reason", "when it is time"), ("at", "9000000"), ("ttl", "2")):
+        page.locator(f".st-key-how_{key} input").fill(text)
+        page.locator(f".st-key-how_{key} input").press("Tab")
+    expect(page.get_by_test_id("stAlert")).to_contain_text("would expire before")
+    press(page, "Stop run…")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Not at once: at step 9,000,000")
+    expect(dialog.locator("input")).to_have_value("when it is time")
+    dialog.get_by_role("button", name="Stop the run").click()
+    change = settled(page, run_dir, Stop(), CommandState.EXPIRED)
+    assert change.reason == "when it is time"
+    expect(page.locator(".st-key-how_at input")).to_have_value("")
+
+
+def test_a_remedy_is_refused_when_somebody_changed_what_it_was_read_with(
+    live: tuple[Path, Dashboard], operator: Callable[[str], Page]
+) -> None:
+    run_dir, _ = live
+    ann, bob = operator("Ann"), operator("Bob")
+    press(ann, "Apply all of it…")
+    dialog = ann.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Apply all of it")).to_be_visible()
+    fill(bob, "decay_live", "0.04")
+    settled(bob, run_dir, SetWeightDecay(0.04))
+    dialog.get_by_role("button", name="Apply all of it").click()
+    refused = settled(ann, run_dir, ApplyRemedy("nan_loss"), CommandState.REJECTED)
+    expect(row_of(ann, refused)).to_contain_text("somebody else changed the run first")
 
 
 def test_of_two_operators_the_second_is_told_of_the_first(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ViewportSize
 
+from app import slider
 from app.figures import lifecycle
 from app.live import STATIC
 
@@ -156,3 +157,23 @@ def test_the_lifecycle_is_drawn_once_and_can_be_read_on_a_phone(browser: Browser
     assert drawn["names"] == ["WARMUP", "FULL", "PREDICT", "CORRECT"]
     assert drawn["lines"] > 9, "pixels high"
     assert drawn["over"] <= width
+
+
+MOVE = """async ([source, html, data, typed]) => {
+  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  document.body.innerHTML = html;
+  const told = [];
+  module.default({ parentElement: document.body, data, setStateValue: (name, value) => told.push(value) });
+  const number = document.querySelectorAll("input")[1];
+  number.value = typed;
+  number.dispatchEvent(new Event("change"));
+  return [number.value, document.querySelector("output").textContent, told.at(-1).value];
+}"""
+
+
+def test_a_slider_shows_the_whole_number_that_it_tells(browser: Browser) -> None:
+    data = {"title": "Steps", "help": "", "places": [1, 1e7], "base": 40, "value": 40}
+    data |= {"low": 1, "high": 1e7, "whole": True}
+    with browser.new_page() as page:
+        script = (STATIC / "slider.js").read_text(encoding="utf-8")
+        assert page.evaluate(MOVE, [script, slider.HTML, data, "1234567"]) == ["1234567", "1234567", 1234567]

@@ -55,6 +55,13 @@ def test_pauses_are_no_time_at_work() -> None:
     assert len(at_work(np.empty(0))) == 0
 
 
+def test_steps_that_take_long_are_work_and_no_pauses() -> None:
+    slow = 100.0 + 40.0 * np.arange(50)
+    assert at_work(slow)[-1] == 49 * 40.0
+    night = np.concatenate([slow, slow + 30_000.0])
+    assert at_work(night)[-1] == 98 * 40.0
+
+
 def test_a_rolled_back_stretch_was_paid_for_but_is_not_drawn() -> None:
     script = Script().start().steps(40)
     script.say(ValidationMeasured(40, 9.0, None, 0.1))

@@ -286,3 +286,11 @@ def test_overlap_sees_a_window_that_slid_on() -> None:
     old = {"x": np.array([1.0, 2, 3, 4]), "y": np.array([1.0, np.nan, 3, 4])}
     new = {"x": np.array([2.0, 3, 4, 5]), "y": np.array([np.nan, 3, 9, 5])}
     assert overlap(old, new) == (1, 2)
+
+
+def test_losses_that_a_logarithmic_axis_does_not_have_are_counted() -> None:
+    script = Script().start().steps(10, loss=-1.0).steps(5, loss=0.0).steps(5, loss=2.0)
+    store = Store()
+    store.append(script.rows)
+    said = {log: loss.figure(loss.view(store.snapshot(), Look(Window(), log=log))).caption for log in (False, True)}
+    assert "15 points at or below 0 left out" in said[True] and "left out" not in said[False]

@@ -47,3 +47,17 @@ def test_a_lit_sign_shows_its_diagram_and_leads_to_its_alert(
 
     lit.get_by_role("button", name="Its alert").click()
     page.wait_for_url("**/alerts?**run=diverged**", timeout=30_000)
+
+
+def test_the_file_of_a_chart_that_shows_the_whole_run_holds_the_whole_run(
+    written_run: Callable[[str, Script], Path],
+    start_dashboard: Callable[..., Dashboard],
+    open_page: Callable[..., Page],
+) -> None:
+    written_run("run", everything())
+    page = open_page(f"{start_dashboard().url}/health?run=run&from=10&to=20")
+    zoomed, whole = (page.locator(f"[data-figure={name}] .hy-csv") for name in ("gradient", "curve"))
+    expect(zoomed).to_have_attribute("href", re.compile("from=10&to=20"), timeout=60_000)
+    whole.scroll_into_view_if_needed()
+    expect(whole).to_have_attribute("href", re.compile("signals=loss%2Cpredicted_loss$"), timeout=30_000)
+    expect(whole).to_have_attribute("title", "Every measured step")

@@ -26,7 +26,9 @@ from app.screens.page import Moment
 from app.screens.registry import PAGES
 from app.views import words
 from app.views.bands import bands
-from app.views.compare import compared, differences
+from app.views.commands import lives
+from app.views.compare import compared, differences, row
+from app.views.effects import effect
 from app.views.knobs import knobs
 from app.views.lifecycle import OWN_LOOP, lifecycle
 from app.views.own_values import own_values
@@ -107,6 +109,21 @@ def test_a_loop_that_tells_of_every_tenth_step_has_lines_and_its_holes_are_seen(
     snapshot = seen(script)
     found = line(snapshot, snapshot.steps, "loss", Window()).kept.columns["x"]
     np.testing.assert_array_equal(found, [10, 20, 30, 40, np.nan, 240, 250, 260])
+
+
+def test_of_a_loop_that_tells_of_every_tenth_step_no_step_counts_as_predicted_or_saved() -> None:
+    script = own_loop(0)
+    for at in range(40):
+        if at == 20:
+            script.command(SetKnob("dropout", 0.3), CommandState.APPLIED)
+        script.step += 9
+        script.steps(1, loss=1.0)
+    script.steps(1, loss_ema=None)
+    snapshot = seen(script)
+    found = effect(snapshot, lives(snapshot)[0].seq)
+    assert found is not None and "predicted" not in found.text and "loss in 100 steps" in found.text
+    (run,) = compared([("a", "working", snapshot)])
+    assert (row(run)[4], row(run)[8]) == ("1", words.ABSENT)
 
 
 def test_in_place_of_phases_the_newest_of_what_the_loop_reports_is_shown() -> None:

@@ -1,15 +1,22 @@
 """What pages do beside showing a run (that is test_matrix): addresses, damaged journals, choices."""
 
+import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
+from app import control
+from app.views.commands import Outcome
 from app.watching import RUNS_DIR, watch
 from tests.app.conftest import told, until
 from tests.app.rows import Script, cycled
+from trainer_core.spec.commands import AcknowledgeAlert, CommandRequest, CommandState
+from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import MetricsMeasured
 from trainer_core.telemetry.journal import JournalWriter
 from trainer_core.telemetry.rundir import claim
@@ -154,3 +161,64 @@ def test_the_learning_rate_to_set_is_that_of_the_run_as_soon_as_there_is_one(
         assert fields(shown.run()) == {"Learning rate (now 0.0001)": "0.0001"}
     finally:
         writer.close()
+
+
+def test_an_address_with_more_runs_and_metrics_than_a_box_takes_shows_the_first_of_them(
+    written_run: Callable[[str, Script], Path],
+) -> None:
+    script = cycled(1)
+    script.say(MetricsMeasured(script.step, {f"m{i}": float(i) for i in range(40)}))
+    for run in range(12):
+        written_run(f"run-{run}", script)
+    test = AppTest.from_file(str(MAIN), default_timeout=20)
+    test.query_params["run"] = "run-0"
+    shown = test.run().switch_page("pages/compare.py")
+    shown.query_params["with"] = ",".join(f"run-{run}" for run in (1, 1, 2, 3, 4, 5, 6, 7, 8, 9))
+    shown.run()
+    assert not shown.exception
+    assert shown.multiselect[0].value == [f"run-{run}" for run in range(1, 8)]
+    shown = shown.switch_page("pages/health.py")
+    shown.query_params["metric"] = ["m1", "m1", *(f"m{i}" for i in range(40))]
+    shown.run()
+    assert not shown.exception
+    assert shown.multiselect[0].value == ["m1", "m0", *(f"m{i}" for i in range(2, 24))]
+
+
+def test_a_run_that_took_the_place_of_another_is_compared_anew(
+    runs_dir: Path, written_run: Callable[[str, Script], Path]
+) -> None:
+    def headline(shown: AppTest) -> str:
+        assert not shown.exception
+        return str(next(text.value for text in shown.markdown if str(text.value).startswith("**This run")))
+
+    written_run("hybrid", Script(phase=Phase.FULL).start().steps(50, loss=1.0))
+    written_run("plain", Script(phase=Phase.FULL).start().steps(50, loss=2.0))
+    test = AppTest.from_file(str(MAIN), default_timeout=20)
+    test.query_params["run"], test.query_params["with"] = "hybrid", "plain"
+    shown = test.run().switch_page("pages/compare.py").run()
+    shown = shown.selectbox[1].select("plain").run()
+    assert "last training loss EMA of 2." in headline(shown)
+    shutil.rmtree(runs_dir / "plain")
+    written_run("plain", Script(phase=Phase.FULL).start().steps(50, loss=0.5))
+    feed = watch().feed("plain")
+    until(lambda: feed is not None and 0.5 in feed.snapshot().steps["loss"], 20, "the other run is known")
+    assert "last training loss EMA of 0.5" in headline(shown.run())
+
+
+@pytest.mark.usefixtures("steering")
+def test_what_became_of_a_command_without_an_answer_is_asked_on_every_page_that_shows_it(
+    page: Callable[[str], AppTest], written_run: Callable[[str, Script], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(_run_dir: Path, sent: control.Sent) -> control.Sent:
+        return replace(sent, outcome=Outcome(CommandState.EXPIRED, detail="not applied within 60 s"))
+
+    written_run("run-a", cycled(1))
+    request = CommandRequest("c0000001", AcknowledgeAlert("alert-1"))
+    shown = page("alerts")
+    shown.session_state["sent"] = {"c0000001": control.Sent("run-a", request, False, Outcome(None), time.monotonic())}
+    shown.session_state["sent_from_alerts"] = ["c0000001"]
+    monkeypatch.setattr("app.control.ask_again", answered)
+    shown.run()
+    assert not shown.exception
+    assert any("expired: not applied within 60 s" in html.proto.body for html in shown.get("html"))
+    assert any(button.label == "Close" for button in shown.button)

@@ -49,6 +49,15 @@ def test_the_engines_own_word_of_the_newest_step_is_shown_as_it_is() -> None:
     assert asked.answers["loss_stable"].detail == "0.50 is not < 0.25"
 
 
+def test_what_the_engine_said_of_steps_that_are_gone_is_asked_anew() -> None:
+    script = Script().start().steps(40)
+    script.say(Explained(40, Phase.WARMUP, (GuardLine(Phase.FULL, "warmup_ran", True, "40 of 100 steps"),)))
+    script.roll_back(5)
+    script.steps(1)
+    asked = standing(seen(script), Phase.WARMUP, Config())
+    assert (asked.step, asked.answers["warmup_ran"].detail) == (6, "6 of 100 steps")
+
+
 def test_a_phase_that_was_left_answers_with_what_took_it_away() -> None:
     script = Script().start().steps(3)
     script.enter(Phase.FULL, 10)
@@ -137,6 +146,17 @@ def test_a_divergence_a_lock_and_a_pause_are_said_before_the_window() -> None:
     )
     script.command(LockPrediction(locked=True), CommandState.APPLIED)
     assert head(script).answer == "Prediction is locked by an operator: unlock it on the Control page."
+
+
+def test_a_rollback_ends_a_pause_of_predictions_and_a_resume_does_not() -> None:
+    script = in_full(4)
+    script.say(ProgressCompared(script.step, 0.1, 0.2, -2.0, 30, 0.1))
+    script.roll_back(script.step, "resumed")
+    script.steps(1, full_needed=10)
+    assert "pause for 29 full steps" in head(script).answer
+    script.roll_back(script.step - 1)
+    script.steps(1, full_needed=10)
+    assert "full steps to go before the next look" in head(script).answer
 
 
 def test_a_plain_run_is_locked_until_somebody_unlocks_it() -> None:

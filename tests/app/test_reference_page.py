@@ -111,6 +111,13 @@ def test_a_value_of_no_preset_is_marked() -> None:
     assert row(rows, "full_steps") == Row(("full_steps", "20", "30", "50", "33", "none of them"), "caution")
 
 
+def test_more_backward_passes_than_steps_are_nothing_to_be_pleased_with() -> None:
+    script = Script(phase=Phase.FULL).start().steps(100)
+    script.roll_back(10)
+    script.steps(10)
+    assert reference.expected(seen(script))[-1] == Row(("this run", "account below", "account below", "-450% measured"))
+
+
 def test_the_schedule_guide_marks_the_runs_own() -> None:
     rows = reference.schedules(resolve({"learning_rate_schedule": {"type": "Cyclic"}}).config)
     assert [r.cells[0] for r in rows if r.tone] == ["Adversarial"]

@@ -2,10 +2,13 @@
 
 import csv
 import io
+import time
 
 import pytest
 
+from app.control import Sent
 from app.figures import commands as figure
+from app.history import in_order
 from app.slider import said
 from app.store import Snapshot, Store
 from app.views.audit import as_csv, audit
@@ -26,6 +29,7 @@ from trainer_core.spec.commands import (
     Annotate,
     ApplyRemedy,
     Command,
+    CommandRequest,
     CommandState,
     ForcePhase,
     Refusal,
@@ -155,6 +159,17 @@ def test_the_life_of_a_command_shows_its_way_and_what_came_after() -> None:
     assert found.after.slope == pytest.approx(0.0, abs=1e-9)
     html = figure.html([life.with_effect(found.text)], "light")
     assert "accepted " in html and "(0.5 s)" in html and "so far (30 of 100 steps)" in html
+
+
+def test_what_only_this_page_knows_of_does_not_push_newer_commands_off_the_list() -> None:
+    script = Script(time=time.time() - 60.0).start().steps(5)
+    script.time = time.time() - 1.0
+    script.command(MOVE, CommandState.APPLIED, "newest", rev=1)
+    request = CommandRequest("refused1", MOVE)
+    mine = [Sent("run", request, False, Outcome(CommandState.REJECTED), time.monotonic() - age) for age in (30.0, 20.0)]
+    mine.append(Sent("run", CommandRequest("waiting1", MOVE), False, Outcome(None), time.monotonic()))
+    shown = in_order(mine, lives(snapshot(script)))
+    assert [life.command_id for life in shown] == ["waiting1", "newest", "refused1", "refused1"]
 
 
 def test_predicted_steps_around_a_command_are_counted_from_the_jumps() -> None:

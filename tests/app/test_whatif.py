@@ -8,6 +8,7 @@ from app.figures import whatif as figure
 from app.store import Store
 from app.views.whatif import LAST_STEPS, WhatIf, due, what_if
 from tests.app.rows import Script
+from tests.app.test_own_loops import own_loop
 from trainer_core.spec.commands import CommandState, LockPrediction
 from trainer_core.spec.config import Config
 from trainer_core.spec.phases import Phase
@@ -173,3 +174,23 @@ def test_the_table_shows_both_values_and_what_cannot_be_known() -> None:
     assert "0.85 (in force)" in html and "4 predictions would have begun instead of 2" in html
     assert "What this cannot know" in html and "they have no outcome" in html
     assert "the proposal was not trusted" in html
+
+
+def test_a_setting_of_alerts_is_not_said_to_change_nothing() -> None:
+    found = asked(looked(), "plateau_steps", 5)
+    assert found.headline.startswith("No transition would have differed. Which alerts there would have been")
+    assert not asked(looked(), "gradient_variance_high", 1.0).about_alerts
+
+
+def test_of_a_loop_without_phases_only_limits_are_counted() -> None:
+    script = own_loop(0)
+    script.steps(30, grad_norm=500.0)
+    found = asked(script, "gradient_norm_extreme_high", 1000.0)
+    assert found.headline == "Steps would have stood at another limit, as below."
+    assert (found.now.begun, found.now.blocked, found.now.rollbacks) == (0, (), 0)
+    shown = figure.html(found, "light")
+    assert "grad_norm at critical" in shown
+    assert not [word for word in ("predict", "look", "rollback", "cannot know") if word in shown]
+    assert asked(script, "gradient_norm_extreme_high", 200.0).headline == (
+        "None of the last 30 measured steps would have stood at another limit."
+    )
