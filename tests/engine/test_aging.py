@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests.engine.rig import Rig
-from trainer_core.spec.commands import SetThreshold
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import PredictionEnded
 
@@ -39,16 +38,6 @@ def test_a_prediction_that_is_taken_back_ages_nothing(tmp_path: Path) -> None:
     rig.step()
     assert rig.engine.predictions_kept == 0
     assert counts(rig) == {rig.engine.backward_passes}
-
-
-def test_it_is_changed_while_training_runs(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, max_predict_steps=30, **ADAPTIVE).begin()
-    rig.until(lambda: rig.engine.predictions_kept >= 2)
-    assert counts(rig) == {rig.engine.backward_passes}
-    rig.tell(SetThreshold("moment_aging", 1.0))
-    rig.until(lambda: rig.engine.predictions_kept >= 4)
-    rig.step()
-    assert min(counts(rig)) > rig.engine.backward_passes
 
 
 def test_an_overflow_of_the_loss_scale_ages_nothing(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class HybridTrainerConfig(Section, frozen=True):
     divergence_window: Annotated[int, steps("No prediction this soon after a divergence.", low=0, live=True)] = 10
     moment_aging: Annotated[
         float,
-        share("Share of a kept prediction's steps that Adam's second moments age by; 0: they stay.", live=True),
+        share("Share of a kept prediction's steps that Adam's second moments age by; 0: they stay."),
     ] = 0.0
     snapshot_device: Annotated[
         Literal["same", "cpu"],
