@@ -307,6 +307,8 @@ class HybridTrainer:
 
     def _goes_on_as(self, history: History) -> None:
         """A resumed run stays plain or hybrid, and keeps its baseline unless it is given another."""
+        if history.own_loop:
+            raise WrongRun(f"{self.run_dir} is a loop that a Monitor watches: HybridTrainer cannot go on with it")
         if history.world_size != self.world_size:
             raise WrongRun(
                 f"{self.run_dir} was begun by {history.world_size} ranks and cannot be resumed by {self.world_size}: "

@@ -41,7 +41,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest whole checkpoint of --run-dir.")
     ] = False,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of text to train code_lm on.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of Python source for code_lm, or of a task's own; kept over a resume."),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="A plain baseline: prediction locked from the start, no probes.")
     ] = False,
