@@ -254,11 +254,8 @@ class HybridTrainer:
             self._release()
 
     def _close_at_exit(self) -> None:
-        """A script that ends without ``close`` has still said how its run ended."""
-        error = getattr(sys, "last_value", None)
-        if error is not None:
-            self._session.end("failed", f"{type(error).__name__}: {error}")
-        self.close()
+        """A script that ends without ``close`` says how its run ended as the end of a ``with`` block does."""
+        self.__exit__(None, getattr(sys, "last_value", None), None)
 
     def __enter__(self) -> "HybridTrainer":
         return self

@@ -88,7 +88,8 @@ class OwnLoop:
         """Record one step, raise alerts, obey commands; waits here while paused."""
         number = self.step_count + 1 if step is None else step
         if number <= self.step_count:
-            raise ConfigError(f"step = {number}: steps only grow; the last one was {self.step_count}")
+            last = f"the last one was {self.step_count}" if self.step_count else "the first is 1, or a later one"
+            raise ConfigError(f"step = {number}: steps only grow; {last}")
         now = self._clock()
         seconds = None if self._last_at is None else now - self._last_at
         self.step_count = number

@@ -334,4 +334,4 @@ class Reporter:
 
     def _alert(self, message: str) -> AlertRaised:
         self.open_alerts.add(_JOURNAL_ALERT)
-        return AlertRaised(0, _JOURNAL_ALERT, "journal", Severity.CRITICAL, "journal", None, None, message)
+        return AlertRaised(self._step, _JOURNAL_ALERT, "journal", Severity.CRITICAL, "journal", None, None, message)
