@@ -34,7 +34,7 @@ from trainer_core.spec.commands import (
     Stop,
     kind_of,
 )
-from trainer_core.spec.config import SETTINGS, with_live_setting
+from trainer_core.spec.config import SETTINGS, exact, with_live_setting
 from trainer_core.spec.errors import ConfigError
 from trainer_core.spec.records import Annotated
 from trainer_core.spec.remedies import REMEDIES
@@ -187,7 +187,7 @@ def _decaying(loop: "OwnLoop") -> list[dict[str, Any]]:
 def _weight_decay(loop: "OwnLoop", value: float) -> BeforeAfter:
     high = SETTINGS["weight_decay"].high
     if high is not None and not 0 <= value <= high:
-        raise Refused(f"weight_decay = {value:g}: must be {SETTINGS['weight_decay'].bounds}")
+        raise Refused(f"weight_decay = {exact(value)}: must be {SETTINGS['weight_decay'].bounds}")
     groups = _decaying(loop)
     before = groups[0]["weight_decay"]
     for group in groups:
