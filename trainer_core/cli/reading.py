@@ -138,6 +138,8 @@ def export(
         raise UserError("export: give OUT.parquet, OUT.csv, or --tensorboard DIR")
     if everything and kind is not None:
         raise UserError("--all --kind: give one of the two")
+    if tensorboard is not None and (everything or kind is not None):
+        raise UserError(f"--tensorboard {tensorboard}: takes every number of the run; --all and --kind go with a file")
     if journal is not None:
         _say_what_is_good(a_run(run_dir), journal)
     if file is not None:

@@ -14,6 +14,7 @@ import typer
 from trainer_core.cli.children import Child, Told, wait_until
 from trainer_core.cli.output import need_extra
 from trainer_core.spec.errors import UserError
+from trainer_core.spec.loading import resolve
 
 DEFAULT_PORT = 8501
 DEMO_TASK = "code_lm"
@@ -110,6 +111,7 @@ def demo(
 
     if runs_dir.exists() and not runs_dir.is_dir():
         raise UserError(f"{runs_dir}: is a file; give the directory that the new run goes into")
+    resolve({"max_steps": steps})  # refused here, not by a trainer beside a dashboard that stays up
     chosen = free_port(port)
     run_dir = runs_dir / dated("demo")
     url = f"http://127.0.0.1:{chosen}/?run={run_dir.name}"
@@ -121,12 +123,12 @@ def demo(
             if _answers(chosen, told, dashboard):
                 print(f"Dashboard: {url}\nRun:       {run_dir}\nCtrl-C ends both.", flush=True)
                 _stay(told, dashboard, trainer, run_dir)
-            code = trainer.code or (0 if told.to_end else dashboard.code or 1)
+            ended = trainer.code or (0 if told.to_end else dashboard.code or 1)
         finally:
             trainer.end(TRAINER_PATIENCE_S)
             _end_agent(run_dir)
             dashboard.end(DASHBOARD_PATIENCE_S)
-    raise typer.Exit(code)
+    raise typer.Exit(ended if ended >= 0 else 1)  # below zero: killed by a signal
 
 
 def trainer_command(run_dir: Path, steps: int) -> list[str]:

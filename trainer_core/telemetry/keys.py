@@ -124,6 +124,8 @@ def create(run_dir: Path, name: str, role: str, out: Path | None = None, now: fl
     if role not in ROLES:
         raise UserError(f"--role {role}: must be one of {', '.join(ROLES)}")
     run_dir = Path(run_dir)
+    if out is not None:
+        _check_new(Path(out))  # before anything is made
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         make_keys(run_dir)
@@ -184,6 +186,13 @@ def _check_name(name: str) -> None:
         raise UserError(f"{name}: is the name of a key of the run's own; choose another name")
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r}: a key's name is 1 to 32 letters, digits, - and _, and begins with no - or _")
+
+
+def _check_new(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path}: exists already and is left alone; give another file with --out")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{path}: cannot be written: there is no folder {path.absolute().parent}")
 
 
 # -- who is let in ----------------------------------------------------------------------------------------------------
