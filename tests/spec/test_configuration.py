@@ -282,3 +282,11 @@ def test_a_file_may_begin_with_the_mark_that_editors_on_windows_write(tmp_path: 
 def test_a_path_as_text_is_a_file_too(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[training]\nseed = 5\n")
     assert load(str(tmp_path / "mine.toml")).config.training.seed == 5
+
+
+@pytest.mark.parametrize("setting", [s for s in ALL_SETTINGS if s.choices], ids=lambda s: f"{s.section}.{s.name}")
+def test_every_choice_can_be_typed_after_set(setting: Setting) -> None:
+    """normalization=none was refused: "None: must be one of LayerNorm, BatchNorm, none"."""
+    path = f"{setting.section}.{setting.name}"
+    for choice in setting.choices:
+        assert value(resolve({}, overrides={path: choice}).config, path) == choice

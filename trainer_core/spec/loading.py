@@ -145,6 +145,8 @@ def checked(setting: Setting, value: Any, shown: str) -> Any:
     """``value`` as the setting's type. Raises ConfigError naming the key, the value and the allowed range."""
     if value is None and setting.optional:
         return None
+    if value is None and "none" in setting.choices:
+        value = "none"  # the word itself
     accepts: Any = {"int": int, "float": (int, float), "bool": bool, "str": str}[setting.type]
     right_type = isinstance(value, accepts) and (setting.type == "bool" or not isinstance(value, bool))
     if setting.type == "int" and isinstance(value, float) and value.is_integer():
