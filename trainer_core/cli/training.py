@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -77,7 +78,8 @@ def train(
         def announce(where: Path, loaded: Loaded) -> None:
             for note in loaded.notes:
                 shown.say(f"note: {note}", err())
-            shown.say(f"run: {where}  (watch: hybrid dashboard {where.parent}; steer: hybrid send {where} ...)")
+            runs, this = quote(str(where.parent)), quote(str(where))
+            shown.say(f"run: {where}  (watch: hybrid dashboard {runs}; steer: hybrid send {this} ...)")
 
         result = run.train(
             task,
@@ -96,7 +98,8 @@ def train(
             listen=listen,
         )
     if result.rank == 0:
-        shown.say(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
+        read = f"hybrid report {quote(str(result.run_dir))}"
+        shown.say(f"{result.state} at step {result.step}: {result.because}  (read: {read})")
     if result.state == "failed":
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -154,7 +155,8 @@ def _stay(told: Told, dashboard: Child, trainer: Child, run_dir: Path) -> None:
         if trainer.code is not None and not said:
             said = True
             ended = "finished" if trainer.code == 0 else f"ended with exit code {trainer.code}"
-            print(f"The training has {ended}; the dashboard stays up. Read it: hybrid report {run_dir}", flush=True)
+            read = f"hybrid report {quote(str(run_dir))}"
+            print(f"The training has {ended}; the dashboard stays up. Read it: {read}", flush=True)
         time.sleep(0.1)
 
 

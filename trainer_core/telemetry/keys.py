@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Literal, TypeVar
 
 import msgspec
@@ -165,7 +166,8 @@ def revoke(run_dir: Path, name: str) -> Listed:
             f"({_names(listed(run_dir))})"
         )
     if not directory.is_dir():
-        raise UserError(f"{run_dir}: has no keys; make one with: hybrid keys create {run_dir} NAME --role viewer")
+        make = f"hybrid keys create {quote(str(run_dir))} NAME --role viewer"
+        raise UserError(f"{run_dir}: has no keys; make one with: {make}")
     with _alone(directory):
         known = listed(run_dir)
         gone = next((key for key in known if key.name == name), None)
