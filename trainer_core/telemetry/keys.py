@@ -126,7 +126,7 @@ def create(run_dir: Path, name: str, role: str, out: Path | None = None, now: fl
         raise UserError(f"--role {role}: must be one of {', '.join(ROLES)}")
     run_dir = Path(run_dir)
     if out is not None:
-        _check_new(Path(out))  # before anything is made
+        _check_new(Path(out), run_dir)  # before anything is made
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         make_keys(run_dir)
@@ -190,11 +190,13 @@ def _check_name(name: str) -> None:
         raise UserError(f"{name!r}: a key's name is 1 to 32 letters, digits, - and _, and begins with no - or _")
 
 
-def _check_new(path: Path) -> None:
+def _check_new(path: Path, run_dir: Path) -> None:
+    """Raise UserError for a file that is there, or whose folder neither is nor will be made with the run's."""
+    folder, run = path.absolute().parent, run_dir.absolute()
     if path.exists():
         raise UserError(f"{path}: exists already and is left alone; give another file with --out")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{path}: cannot be written: there is no folder {path.absolute().parent}")
+    if not folder.is_dir() and folder not in (run / DIRECTORY, run, *run.parents):
+        raise UserError(f"{path}: cannot be written: there is no folder {folder}")
 
 
 # -- who is let in ----------------------------------------------------------------------------------------------------
