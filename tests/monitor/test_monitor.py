@@ -355,3 +355,16 @@ def test_a_trainer_does_not_go_on_with_a_loop_that_was_watched(run_dir: Path) ->
     with pytest.raises(RunError, match="is a loop that a Monitor watches"):
         HybridTrainer(model, optimizer, torch.nn.MSELoss(), None, run_dir, serve=False, resume=True)
     assert not (run_dir / "config.toml").exists()
+
+
+def test_what_a_program_is_told_of_the_end_is_what_the_journal_says(run_dir: Path, tmp_path: Path) -> None:
+    """Of a loop that just ended it was told that the run goes on."""
+    with Monitor(run_dir, serve=False) as monitor:
+        monitor.step(loss=1.0)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with HybridTrainer(model, optimizer, torch.nn.MSELoss(), None, tmp_path / "b", serve=False) as trainer:
+        trainer.step((torch.ones(8, 2), torch.ones(8, 1)))
+    for run, where in ((monitor, run_dir), (trainer, tmp_path / "b")):
+        assert run.stopped and run.outcome == (status(where).state, status(where).because)
+    assert trainer.state == "stopped"

@@ -184,7 +184,7 @@ class OwnLoop:
 
     def close(self) -> None:
         """Say how it ended; commands that still wait are refused."""
-        state, because = self.ended or ("finished", "the training loop ended")
+        state, because = self.ended = self.ended or ("finished", "the training loop ended")
         self.inbox.put(self._take_commands())
         self.inbox.close(f"the run has {state}")
         self.record(RunState(self.step_count, state, because))
