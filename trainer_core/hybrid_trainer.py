@@ -24,7 +24,7 @@ from trainer_core.learning.loss import Batch, LossFn
 from trainer_core.learning.predictors import Predictor
 from trainer_core.resuming import History, Opened, open_run, unfinished_business
 from trainer_core.spec.counts import steps_or_none
-from trainer_core.spec.errors import CheckpointError, RunError, TrainingFailed, WrongRun, last_word
+from trainer_core.spec.errors import LOOP_ENDED, CheckpointError, RunError, TrainingFailed, WrongRun, last_word
 from trainer_core.spec.loading import ConfigLike, as_config, to_toml
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AlertResolved, Record, RunStarted, StepRecord
@@ -156,19 +156,23 @@ class HybridTrainer:
     @property
     def stopped(self) -> bool:
         """Whether the run has ended: finished, stopped by an operator, or failed."""
-        return self._session.ended is not None
+        return self._ended is not None
 
     @property
     def state(self) -> str:
         """running, paused, finished, stopped or failed."""
-        if self._session.ended is not None:
-            return self._session.ended[0]
+        if self._ended is not None:
+            return self._ended[0]
         return "paused" if self._session.paused else "running"
 
     @property
     def outcome(self) -> tuple[str, str]:
         """(state, because) of a run that has ended; ("running", "") before."""
-        return self._session.ended or (self.state, "")
+        return self._ended or (self.state, "")
+
+    @property
+    def _ended(self) -> tuple[str, str] | None:
+        return self._session.ended or (LOOP_ENDED if self._closed else None)
 
     @property
     def phase(self) -> Phase:
@@ -254,11 +258,8 @@ class HybridTrainer:
             self._release()
 
     def _close_at_exit(self) -> None:
-        """A script that ends without ``close`` has still said how its run ended."""
-        error = getattr(sys, "last_value", None)
-        if error is not None:
-            self._session.end("failed", f"{type(error).__name__}: {error}")
-        self.close()
+        """A script that ends without ``close`` says how its run ended as the end of a ``with`` block does."""
+        self.__exit__(None, getattr(sys, "last_value", None), None)
 
     def __enter__(self) -> "HybridTrainer":
         return self
@@ -307,6 +308,8 @@ class HybridTrainer:
 
     def _goes_on_as(self, history: History) -> None:
         """A resumed run stays plain or hybrid, and keeps its baseline unless it is given another."""
+        if history.own_loop:
+            raise WrongRun(f"{self.run_dir} is a loop that a Monitor watches: HybridTrainer cannot go on with it")
         if history.world_size != self.world_size:
             raise WrongRun(
                 f"{self.run_dir} was begun by {history.world_size} ranks and cannot be resumed by {self.world_size}: "

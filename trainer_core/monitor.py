@@ -56,11 +56,12 @@ class Monitor:
     """Watches one training loop. Everything said goes to ``run_dir``; dashboard and ``hybrid send`` work as usual.
 
     ``model`` is counted, ``optimizer`` is what learning rate and weight decay commands change, in every group; give the
-    ``scheduler`` (torch.optim.lr_scheduler) as well, or it takes a changed rate back. ``save(step)`` is called for the
-    command checkpoint and before a stop; it may return a name or path. ``config``: sections ``divergence_config`` and
-    ``health`` hold the limits of the alerts. ``resume`` goes on in a directory that holds a run, after ``step`` (None:
-    where its record ends). ``serve`` starts the agent that dashboards and ``hybrid send`` talk to; ``listen``
-    (HOST[:PORT]) lets other machines call it, and needs a named key (``hybrid keys create``).
+    ``scheduler`` (torch.optim.lr_scheduler, or a list of them) as well, or it takes a changed rate back.
+    ``save(step)`` is called for the command checkpoint and before a stop; it may return a name or path. ``config``:
+    sections ``divergence_config`` and ``health`` hold the limits of the alerts. ``resume`` goes on in a directory that
+    holds a run, after ``step`` (None: where its record ends). ``serve`` starts the agent that dashboards and
+    ``hybrid send`` talk to; ``listen`` (HOST[:PORT]) lets other machines call it, and needs a named key (``hybrid keys
+    create``).
 
     ``pause`` waits inside ``step``; ``stop`` raises RunStopped there, which the ``with`` block swallows. Without a
     ``with`` block call ``close``, and catch RunStopped or look at ``stopped``.
@@ -129,7 +130,7 @@ class Monitor:
         if self._loop.ended is not None or self._closed:
             raise RunError(f"the run has ended ({', '.join(self.outcome)}): make a new monitor to go on")
         given = {"loss": loss, "grad_norm": grad_norm, **metrics}
-        values = {name: _number(name, value) for name, value in given.items() if value is not None}
+        values = {name: _number("step", name, value) for name, value in given.items() if value is not None}
         measured: dict[str, float | None] = {name: values.pop(name) for name in MEASURED if name in values}
         self._loop.step(step, measured, values)
         if self._loop.ended is not None:
@@ -137,10 +138,11 @@ class Monitor:
 
     def validated(self, loss: Any, accuracy: Any = None, seconds: float = 0.0) -> None:
         """Held-out loss was measured (and an accuracy in [0, 1]); overfitting alerts look at it."""
+        self._refuse_closed()
         self._loop.validated(
-            _number("loss", loss),
-            None if accuracy is None else _number("accuracy", accuracy),
-            _number("seconds", seconds),
+            _number("validated", "loss", loss),
+            None if accuracy is None else _number("validated", "accuracy", accuracy),
+            _number("validated", "seconds", seconds),
         )
 
     def knob(
@@ -158,11 +160,18 @@ class Monitor:
 
         ``set`` is called between two steps, by the loop's own thread. Raises ConfigError when ``get`` is out of bounds.
         """
+        self._refuse_closed()
         self._loop.record(self._loop.knobs.declare(Knob(name, get, set, low, high, unit, meaning), self.step_count))
 
     def annotate(self, text: str) -> None:
         """Put a note of the program's own into the record."""
+        self._refuse_closed()
         self._loop.record(Annotated(self.step_count, str(text)[:2000], "program"))
+
+    def _refuse_closed(self) -> None:
+        """What is said after the last word would be lost: raise RunError instead."""
+        if self._closed:
+            raise RunError(f"the monitor is closed ({', '.join(self.outcome)}): nothing more is recorded")
 
     def finish(self, because: str = "the training loop said so") -> None:
         """The run has done what it was to do."""
@@ -205,11 +214,8 @@ class Monitor:
         return isinstance(error, RunStopped)
 
     def _close_at_exit(self) -> None:
-        """A script that ends without ``close`` has still said how its run ended."""
-        error = getattr(sys, "last_value", None)
-        if error is not None and not isinstance(error, RunStopped):
-            self._loop.end("failed", f"{type(error).__name__}: {error}")
-        self.close()
+        """A script that ends without ``close`` says how its run ended as the end of a ``with`` block does."""
+        self.__exit__(None, getattr(sys, "last_value", None), None)
 
     # -- putting it together ----------------------------------------------------------------------------------------
 
@@ -321,15 +327,15 @@ def _checked(optimizer: Optimizer | None) -> Optimizer | None:
     return optimizer
 
 
-def _number(name: str, value: Any) -> float:
+def _number(method: str, name: str, value: Any) -> float:
     try:
         return float(value.detach() if hasattr(value, "detach") else value)
     except OverflowError:
-        raise ConfigError(f"step({name}=...): a whole number of that size is no float; at most 1.8e308") from None
+        raise ConfigError(f"{method}({name}=...): a whole number of that size is no float; at most 1.8e308") from None
     except (TypeError, ValueError, RuntimeError):
         shape = getattr(value, "shape", None)
         what = type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
-        raise ConfigError(f"step({name}=...): must be a number or a one-element tensor, not {what}") from None
+        raise ConfigError(f"{method}({name}=...): must be a number or a one-element tensor, not {what}") from None
 
 
 def _knobs_of(history: History) -> dict[str, float]:

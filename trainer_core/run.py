@@ -1,6 +1,8 @@
 """Composition root: task + optimizer + HybridTrainer -> one run. The one file that knows every floor."""
 
 import contextlib
+import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +17,7 @@ from trainer_core.hybrid_trainer import HybridTrainer
 from trainer_core.learning.optimizers import make_optimizer
 from trainer_core.spec.config import Config
 from trainer_core.spec.errors import ConfigError, TrainingFailed, UserError, WrongRun
-from trainer_core.spec.loading import Loaded, Tables, load, read_toml
+from trainer_core.spec.loading import Loaded, Tables, load, placed, read_toml
 from trainer_core.spec.records import Record
 from trainer_core.tasks import Task, make_task, task_defaults
 from trainer_core.telemetry.rundir import dated
@@ -68,7 +70,8 @@ def train(
         overrides["seed"] = str(seed)
     with launched():
         loaded = _configuration(task, config_file, preset, overrides, run_dir if resume else None)
-        return _train(task, loaded, run_dir, resume, data, on_record, on_start, plain, baseline, listen)
+        loaded = _with_folder(loaded, data)
+        return _train(task, loaded, run_dir, resume, on_record, on_start, plain, baseline, listen)
 
 
 def _train(
@@ -76,7 +79,6 @@ def _train(
     loaded: Loaded,
     run_dir: Path | None,
     resume: bool,
-    data: Path | None,
     on_record: OnRecord | None,
     on_start: Callable[[Path, Loaded], None] | None,
     plain: bool,
@@ -89,12 +91,13 @@ def _train(
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
-    work = make_task(task, config, data, device)
+    folder = config.dataset.folder
+    work = make_task(task, config, None if folder is None else Path(folder), device)
     model = work.model().to(device)
     seed_rank(config.training.seed)
     name = getattr(work, "name", task)
     measure = getattr(work, "validate", None)
-    directory = run_dir if run_dir is not None else Path("runs") / dated(name.replace(":", "-"))
+    directory = run_dir if run_dir is not None else Path("runs") / dated(re.sub(r"[^\w.+-]+", "-", name))
     early: list[str] = []
     with _signals(early.append):  # who dies here leaves a directory that holds a run and no checkpoint
         trainer = HybridTrainer(
@@ -143,11 +146,32 @@ def _configuration(
     return load(None, None, overrides, as_first(lambda: _stored(stored)))
 
 
+def _with_folder(loaded: Loaded, data: Path | None) -> Loaded:
+    """With the folder of the data from the root on, so that a run reads the same wherever it is resumed from."""
+    folder = data if data is not None else loaded.config.dataset.folder
+    if folder is None:
+        return loaded
+    place = str(Path(folder).absolute())
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(place).decode(errors="backslashreplace")
+        raise ConfigError(
+            f"data folder {shown}: its path is not UTF-8, which the configuration is; choose another"
+        ) from None
+    dataset = msgspec.structs.replace(loaded.config.dataset, folder=place)
+    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, dataset=dataset))
+
+
 def _stored(run_dir: Path) -> Tables:
     file = run_dir / "config.toml"
     if not file.exists():
         raise WrongRun(f"{run_dir} holds no run to resume: there is no config.toml")
-    return {k: v for k, v in read_toml(file).items() if isinstance(v, dict)}
+    try:
+        return placed({k: v for k, v in read_toml(file).items() if isinstance(v, dict)}, [])
+    except ConfigError as error:  # somebody has edited it
+        named = str(error).startswith(f"{file}: ")
+        raise (error if named else ConfigError(f"{file}: {error}")) from None
 
 
 def choose_device(config: Config) -> torch.device:

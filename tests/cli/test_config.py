@@ -62,3 +62,12 @@ def test_settings_are_split_at_the_first_equals_sign() -> None:
     assert parsed(["a=1", "b = x=y"]) == {"a": "1", "b": "x=y"}
     with pytest.raises(UserError, match="write KEY=VALUE"):
         parsed(["full_steps"])
+
+
+def test_with_a_task_it_is_what_hybrid_train_would_use(hybrid: Hybrid, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[training]\nseed = 5\n")
+    alone, digits = (hybrid("config", "check", file, *more) for more in ((), ("--task", "digits")))
+    assert (alone.returncode, digits.returncode) == (0, 0), digits.stderr
+    assert "max_predict_steps = 40" in alone.stdout and "max_predict_steps = 100" in digits.stdout
+    assert "seed = 5" in digits.stdout

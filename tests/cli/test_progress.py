@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from tests.cli.rows import command, measured, started
-from trainer_core.cli.progress import PLAIN_EVERY_S, Lines, Standing, clock_text
+from trainer_core.cli.progress import PLAIN_EVERY_S, Lines, Standing, clock_text, progress
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import AttemptStarted, PredictionEnded
@@ -61,3 +61,20 @@ def test_without_a_terminal_steps_are_lines_now_and_then_and_events_at_once() ->
 
 def test_times_are_written_as_clocks() -> None:
     assert [clock_text(s) for s in (0, 61, 3600 + 62)] == ["0:00", "1:01", "1:01:02"]
+
+
+def test_losses_of_any_size_are_shown_in_a_few_signs() -> None:
+    standing = Standing(Clock())
+    shown = []
+    for loss in (0.25, 0.0123, 2.5e-5, 1e30):
+        standing.take(measured(1, Phase.FULL, loss, 1))
+        shown.append(standing.figures()["loss"])
+    assert shown == ["0.2500", "0.0123", "2.5e-05", "1e+30"]
+
+
+def test_a_bar_before_the_first_record_counts_to_nothing() -> None:
+    """It said 0/None while torch was being loaded."""
+    text = io.StringIO()
+    with progress(Console(file=text, width=100, force_terminal=True)):
+        pass
+    assert "WARMUP" in text.getvalue() and "None" not in text.getvalue()

@@ -1,8 +1,9 @@
 """The text report: the document's format, measured values only."""
 
+import msgspec
 from syrupy.assertion import SnapshotAssertion
 
-from tests.cli.rows import changed, measured, numbered, one_cycle
+from tests.cli.rows import changed, measured, numbered, one_cycle, started
 from trainer_core.cli.session_log import STEPS_SHOWN, session_log
 from trainer_core.spec.phases import Phase
 from trainer_core.telemetry.report import report
@@ -41,3 +42,27 @@ def test_a_loss_that_is_not_a_number_is_printed_as_such() -> None:
     said = session_log(rows, report(rows))
     assert "Loss: nan" in said and "Δ" not in said
     assert "Loss gap: not measured (no baseline run)" in said
+
+
+def test_small_and_large_losses_are_told_and_not_rounded_away() -> None:
+    rows = list(numbered([(0.0, 0, measured(s, Phase.FULL, loss, s, grad_norm=2e-4)) for s, loss in enumerate(
+        (3.2e-4, 1e30, 0.0, 0.25), 1
+    )]))  # fmt: skip
+    said = session_log(rows, report(rows))
+    for text in ("Loss: 0.00032 | Grad: 0.0002", "Loss: 1e+30", "Loss: 0.000", "Loss: 0.250", "Final loss: 0.250"):
+        assert text in said
+    small = session_log(rows[:1], report(rows[:1]))
+    assert "Final loss: 0.00032" in small
+
+
+def test_a_loop_that_a_monitor_watches_is_told_without_phases() -> None:
+    own = msgspec.structs.replace(started(), own_loop=True)
+    rows = list(numbered([(0.0, 0, own), *((0.0, 0, measured(s, Phase.FULL, 1.0, s)) for s in (1, 2))]))
+    said = session_log(rows, report(rows))
+    assert said.startswith("Step 1-2: TRAINING\n──") and "FULL" not in said and "Cycle" not in said
+
+
+def test_a_loop_that_tells_of_some_steps_only_says_which_it_reached() -> None:
+    own = msgspec.structs.replace(started(), own_loop=True)
+    rows = list(numbered([(0.0, 0, own), *((0.0, 0, measured(s, Phase.FULL, 1.0, s)) for s in (10, 20, 30))]))
+    assert "Final Statistics (3 steps told, up to step 30):" in session_log(rows, report(rows))

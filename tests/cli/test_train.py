@@ -183,3 +183,33 @@ def test_a_killed_trainer_is_reported_as_crashed_and_resumes(
     reached = json.loads(hybrid("report", run_dir, "--json").stdout)["steps"]
     said = hybrid("train", "digits", "--run-dir", run_dir, "--resume", "--steps", reached + 30)
     assert said.returncode == 0, said.stderr
+
+
+def test_a_resumed_run_reads_the_data_it_was_begun_with_wherever_it_is_resumed(
+    hybrid: Hybrid, runs_dir: Path, tmp_path: Path
+) -> None:
+    """It went on with the standard library's source, and nothing said so."""
+    folder, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "a.py").write_text("value = 1\n" * 1000)
+    words = ("--steps", 3, "--set", "hidden_dim=16", "--set", "batch_size=2")
+    said = hybrid("train", "code_lm", "--data", "source", *words, "--run-dir", runs_dir / "a", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    resume = ("train", "code_lm", "--run-dir", runs_dir / "a", "--resume", "--steps", 5)
+    (folder / "a.py").rename(elsewhere / "a.py")
+    refused = hybrid(*resume, cwd=elsewhere)
+    assert (refused.returncode, str(folder) in refused.stderr) == (2, True), refused.stderr
+    moved = hybrid(*resume, "--data", ".", cwd=elsewhere)
+    assert moved.returncode == 0, moved.stderr
+    assert f'folder = "{elsewhere}"' in (runs_dir / "a" / "config.toml").read_text()
+
+
+def test_a_configuration_that_was_edited_wrongly_is_named_at_a_resume(hybrid: Hybrid, runs_dir: Path) -> None:
+    said = hybrid("train", "digits", "--steps", 3, "--run-dir", runs_dir / "a")
+    assert said.returncode == 0, said.stderr
+    file = runs_dir / "a" / "config.toml"
+    file.write_text(file.read_text().replace("max_predict_steps = 100", 'max_predict_steps = "many"'))
+    said = hybrid("train", "digits", "--run-dir", runs_dir / "a", "--resume")
+    assert said.returncode == 2
+    assert f"{file}: [hybrid_trainer_config] max_predict_steps = 'many': must be a whole number" in said.stderr

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import Start, until
+from tests.cli.rows import started
 from tests.conftest import Hybrid
-from tests.telemetry.examples import ONE_OF_EACH
+from tests.telemetry.examples import ONE_OF_EACH, step_record
 from tests.telemetry.trainers import Trainer
+from trainer_core.cli.feeding import as_lines
 from trainer_core.cli.lines import line
 from trainer_core.spec.commands import CommandRequest, Pause
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import AlertRaised, Annotated, PhaseChanged, StepRecord
+from trainer_core.spec.records import AlertRaised, Annotated, MetricsMeasured, PhaseChanged, Row, StepRecord
 from trainer_core.spec.severity import Severity
 from trainer_core.telemetry.client import Client
 from trainer_core.telemetry.journal import JournalReader, JournalWriter
@@ -123,6 +126,22 @@ def test_what_is_no_run_is_refused_with_2(hybrid: Hybrid, tmp_path: Path) -> Non
 
 
 def test_every_kind_of_record_has_a_line_or_is_left_to_programs() -> None:
-    texts = [line(record, 1) for record in ONE_OF_EACH]
+    texts = [line(record) for record in ONE_OF_EACH]
     assert all(text is None or (text and "\n" not in text and "None" not in text) for text in texts)
     assert sum(text is not None for text in texts) >= 16
+
+
+def test_a_loop_that_tells_of_every_tenth_step_is_seen_whichever_they_are() -> None:
+    """1, 11, 21 are divisible by nothing: not one of its steps was shown."""
+    lines = as_lines(10, phases=False)
+    records = [r for step in range(1, 60, 10) for r in (step_record(step), MetricsMeasured(step, {"speed": 1.0}))]
+    shown = [text.split()[2] for record in records for text in lines(Row(1, 0.0, 0, record))]
+    assert shown == ["11", "11", "21", "21", "31", "31", "41", "41", "51", "51"]
+    each = as_lines(3)
+    assert [s for s in range(1, 13) if list(each(Row(1, 0.0, 0, step_record(s))))] == [3, 6, 9, 12]
+
+
+def test_whether_a_run_has_phases_is_what_its_start_says() -> None:
+    lines = as_lines(1)
+    rows = [Row(1, 0.0, 0, msgspec.structs.replace(started(), own_loop=True)), Row(2, 0.0, 0, step_record(1))]
+    assert "FULL" not in "".join(text for row in rows for text in lines(row))

@@ -1,6 +1,7 @@
 """``hybrid dashboard`` and ``hybrid demo``: they answer, they refuse a port in use, and they leave nothing behind."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Start, until
 from tests.conftest import Hybrid
+from trainer_core.telemetry.rundir import held, holder_of
 
 
 @pytest.fixture
@@ -81,6 +83,19 @@ def test_the_dashboard_of_a_demo_outlives_the_training(runs_dir: Path, start: St
     assert process.poll() is None and _answers(free_port)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
+
+
+def test_a_demo_whose_training_was_killed_ends_with_exit_code_1(runs_dir: Path, start: Start, free_port: int) -> None:
+    """It was 247, which is no exit code that the command has."""
+    process = start("demo", "--port", free_port, "--no-browser", "--runs-dir", runs_dir)
+    until(lambda: any(held(lock.parent) for lock in runs_dir.glob("demo-*/run.lock")), "there is no trainer")
+    pid = holder_of(next(runs_dir.glob("demo-*")))["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    assert process.stdout is not None
+    assert any("The training has ended with exit code -9" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 1
 
 
 def test_children_are_killed_when_they_do_not_end(tmp_path: Path) -> None:

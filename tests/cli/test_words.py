@@ -1,5 +1,6 @@
 """The command line itself: help everywhere, a quick start, the version, usage errors."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -66,3 +67,10 @@ def test_constraints_pin_every_dependency_to_one_exact_version() -> None:
         for line in [*project["dependencies"], *extras]
     }
     assert names <= set(pinned)
+
+
+def test_the_oldest_polars_that_is_allowed_has_what_rows_are_read_with() -> None:
+    """1.30 to 1.35 were allowed: exports were a traceback, and no old row was ever sealed."""
+    (allowed,) = [line for line in (ROOT / "pyproject.toml").read_text().splitlines() if "polars>=" in line]
+    found = re.search(r"polars>=(\d+)\.(\d+)", allowed)
+    assert found is not None and (int(found[1]), int(found[2])) >= (1, 36)

@@ -263,3 +263,10 @@ def test_an_operators_scale_survives_the_next_step_and_the_saved_state() -> None
     again = Schedule(torch.optim.SGD([weights], 0.1), Config())
     again.load_state_dict(schedule.state_dict())
     assert again.apply(4) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 1e-6), (50, (1e-6 + 1e-3) / 2), (100, 1e-3), (10_000, 1e-3)])
+def test_a_warmup_goes_to_its_target_and_stays_there(step: int, rate: float) -> None:
+    """WarmupOnly went to the initial rate, whatever warmup_target was."""
+    schedule = LearningRateSchedule(type="WarmupOnly", warmup_steps=100, warmup_init=1e-6, warmup_target=1e-3)
+    assert learning_rate_at(step, schedule, 1e-4) == pytest.approx(rate, rel=1e-9)

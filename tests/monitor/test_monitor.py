@@ -14,7 +14,7 @@ import torch
 
 from tests.conftest import end_agents
 from tests.telemetry.waiting import until
-from trainer_core import Monitor, RunStopped, UserError
+from trainer_core import HybridTrainer, Monitor, RunStopped, UserError
 from trainer_core.cli.statistics import final_statistics
 from trainer_core.spec.commands import CommandRequest, CommandState, ScaleLearningRate, SetKnob, Stop
 from trainer_core.spec.errors import ConfigError, RunError
@@ -298,3 +298,73 @@ def test_its_report_claims_no_saving(run_dir: Path) -> None:
     text = "\n".join(final_statistics(report(rows)))
     assert "watched by a Monitor" in text and "Final loss: 0.500" in text and "State: finished" in text
     assert not any(word in text for word in ("saved", "Speedup", "Ledger", "Predictions"))
+
+
+def test_what_is_said_after_the_end_is_refused_and_not_lost(run_dir: Path) -> None:
+    with Monitor(run_dir, serve=False) as monitor:
+        monitor.step(loss=1.0)
+    for late in (
+        lambda: monitor.validated(0.5),
+        lambda: monitor.annotate("late"),
+        lambda: monitor.knob("k", float, print, low=0, high=1),
+    ):
+        with pytest.raises(RunError, match=r"the monitor is closed \(.*\): nothing more is recorded"):
+            late()
+
+
+def test_a_refusal_names_what_was_called_and_what_came_before(run_dir: Path) -> None:
+    with Monitor(run_dir, serve=False) as monitor:
+        with pytest.raises(ConfigError, match=r"^validated\(loss=...\): must be a number"):
+            monitor.validated("low")
+        with pytest.raises(ConfigError, match=r"^step = 0: steps only grow; the first is 1, or a later one$"):
+            monitor.step(loss=1.0, step=0)
+        monitor.step(loss=1.0, step=7)
+        with pytest.raises(ConfigError, match=r"^step = 7: steps only grow; the last one was 7$"):
+            monitor.step(loss=1.0, step=7)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "because"),
+    [
+        ("KeyboardInterrupt", "stopped", "interrupted from the keyboard"),
+        ("ValueError('x')", "failed", "ValueError: x"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Monitor", "HybridTrainer"])
+def test_a_script_without_a_with_block_ends_as_one_with_it(
+    run_dir: Path, kind: str, error: str, state: str, because: str
+) -> None:
+    """Ctrl-C was a failure: "KeyboardInterrupt: "."""
+    lines = {
+        "Monitor": f"m = trainer_core.Monitor({str(run_dir)!r}, serve=False)\nm.step(loss=1.0)",
+        "HybridTrainer": "model = torch.nn.Linear(2, 1)\n"
+        "m = trainer_core.HybridTrainer(model, torch.optim.SGD(model.parameters(), 0.1), torch.nn.MSELoss(), "
+        f"None, {str(run_dir)!r}, serve=False)\nm.step((torch.ones(8, 2), torch.ones(8, 1)))",
+    }
+    program = f"import torch, trainer_core\n{lines[kind]}\nraise {error}"
+    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False)
+    assert (status(run_dir).state, status(run_dir).because) == (state, because)
+
+
+def test_a_trainer_does_not_go_on_with_a_loop_that_was_watched(run_dir: Path) -> None:
+    """It looked for a checkpoint, and left its configuration behind."""
+    with Monitor(run_dir, serve=False) as monitor:
+        monitor.step(loss=1.0)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(RunError, match="is a loop that a Monitor watches"):
+        HybridTrainer(model, optimizer, torch.nn.MSELoss(), None, run_dir, serve=False, resume=True)
+    assert not (run_dir / "config.toml").exists()
+
+
+def test_what_a_program_is_told_of_the_end_is_what_the_journal_says(run_dir: Path, tmp_path: Path) -> None:
+    """Of a loop that just ended it was told that the run goes on."""
+    with Monitor(run_dir, serve=False) as monitor:
+        monitor.step(loss=1.0)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with HybridTrainer(model, optimizer, torch.nn.MSELoss(), None, tmp_path / "b", serve=False) as trainer:
+        trainer.step((torch.ones(8, 2), torch.ones(8, 1)))
+    for run, where in ((monitor, run_dir), (trainer, tmp_path / "b")):
+        assert run.stopped and run.outcome == (status(where).state, status(where).because)
+    assert trainer.state == "stopped"

@@ -61,7 +61,7 @@ BAD: dict[tuple[str, str], list[tuple[str, list[Any]]]] = {
 REQUEST: dict[str, tuple[str, list[Any]]] = {
     "command_id": ("a text of 8 to 64 characters", ["short", "x" * 65, 5, None, MISSING]),
     "expect_state_rev": ("a whole number or none", [1.5, "1", True]),
-    "at_step": ("a whole number at least 0 and at most 9.0072e+15 or none", [-1, 2**63, 1.5, "1", True]),
+    "at_step": ("a whole number at least 0 and at most 9007199254740992 or none", [-1, 2**63, 1.5, "1", True]),
     "ttl_s": ("a finite number above 0 and at most 86400", [0, -1, 86401, math.nan, math.inf, "1", None]),
     "reason": ("a text of 0 to 2000 characters", ["x" * 2001, 5, None]),
     "on_behalf_of": ("a text of 0 to 200 characters", ["x" * 201, 5, None]),

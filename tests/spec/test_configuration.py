@@ -248,3 +248,45 @@ def test_a_live_setting_is_held_to_its_bounds_and_rules_and_changes_nothing_else
 def test_several_live_settings_are_judged_together() -> None:
     wanted = {"gradient_norm_high": 500.0, "gradient_norm_extreme_high": 1000.0}
     assert live_values(with_several(Config(), wanted)) == live_values(Config()) | wanted
+
+
+@pytest.mark.parametrize("setting", ALL_SETTINGS, ids=lambda s: f"{s.section}.{s.name}")
+def test_the_bounds_that_a_refusal_names_are_the_bounds(setting: Setting) -> None:
+    """beta2 = 1 was refused with "a number from 0 to 1", a seed with a bound of six digits."""
+    if setting.low is None or setting.high is None or setting.type == "bool":
+        return
+    said = setting.bounds.rpartition(" from ")[2].split(" to ")
+    assert [float(bound) for bound in said] == [setting.low, setting.high]
+
+
+def test_a_value_just_out_of_bounds_is_not_shown_as_the_bound() -> None:
+    with pytest.raises(ConfigError, match=r"^full_steps = 10000001: must be a whole number from 1 to 1e"):
+        with_live_setting(Config(), "full_steps", 10_000_001)
+
+
+def test_what_tomllib_cannot_hold_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "odd.toml"
+    for text in ("seed = " + "1" * 5000, "a = " + "[" * 5000 + "]" * 5000):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"odd\.toml: not valid TOML"):
+            load(file)
+    assert "seed" in bad({}, overrides={"seed": "1" * 5000})
+
+
+def test_a_file_may_begin_with_the_mark_that_editors_on_windows_write(tmp_path: Path) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_bytes(b"\xef\xbb\xbf[training]\r\nseed = 5\r\n")
+    assert load(file).config.training.seed == 5
+
+
+def test_a_path_as_text_is_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[training]\nseed = 5\n")
+    assert load(str(tmp_path / "mine.toml")).config.training.seed == 5
+
+
+@pytest.mark.parametrize("setting", [s for s in ALL_SETTINGS if s.choices], ids=lambda s: f"{s.section}.{s.name}")
+def test_every_choice_can_be_typed_after_set(setting: Setting) -> None:
+    """normalization=none was refused: "None: must be one of LayerNorm, BatchNorm, none"."""
+    path = f"{setting.section}.{setting.name}"
+    for choice in setting.choices:
+        assert value(resolve({}, overrides={path: choice}).config, path) == choice

@@ -56,3 +56,24 @@ def test_a_function_that_makes_no_task_is_one_sentence(module: str, function: st
 def test_an_unknown_task_says_what_there_is(name: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         make_task(name, Config(), None, CPU)
+
+
+@pytest.mark.parametrize("given", ["./{}.py:nothing", "{}.py:nothing", ".{}:nothing", "folder/{}:nothing", ":nothing"])
+def test_a_path_is_no_module_and_is_said_to_be_none(module: str, given: str) -> None:
+    """A name that begins with a dot was a TypeError of importlib's."""
+    with pytest.raises(UserError, match=r"write module:function, .*no path, no \.py"):
+        make_task(given.format(module), Config(), None, CPU)
+
+
+@pytest.mark.parametrize("line", ["import torch\ntorch.nothing_of_that_name", "raise ValueError('the data is broken')"])
+def test_what_a_module_raises_while_it_is_imported_is_its_own_to_show(tmp_path: Path, module: str, line: str) -> None:
+    """It was said to have no such function."""
+    (tmp_path / f"{module}_broken.py").write_text(f"{line}\ndef make(): return 1\n")
+    with pytest.raises((AttributeError, ValueError), match=r"nothing_of_that_name|the data is broken"):
+        make_task(f"{module}_broken:make", Config(), None, CPU)
+
+
+def test_a_task_whose_name_is_no_text_is_refused(tmp_path: Path, module: str) -> None:
+    (tmp_path / f"{module}_named.py").write_text(f"{SOURCE}\nclass Named(Task): name = 5\n")
+    with pytest.raises(UserError, match="a Named whose name is 5: must be a text"):
+        make_task(f"{module}_named:Named", Config(), None, CPU)

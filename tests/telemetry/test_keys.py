@@ -12,7 +12,7 @@ import zmq
 from tests.conftest import Hybrid
 from trainer_core.cli import main
 from trainer_core.spec.errors import RunError, UserError
-from trainer_core.telemetry import keys
+from trainer_core.telemetry import keys, listening
 from trainer_core.telemetry.keys import Holder, Keyring, create, listed, make_keys, read_held, read_key, revoke
 
 
@@ -174,3 +174,13 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and says in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_line_to_type_is_one_that_a_shell_takes(tmp_path: Path) -> None:
+    """Of a directory with a blank in its name it was two words."""
+    run_dir = tmp_path / "my runs"
+    with pytest.raises(UserError, match=f"hybrid keys create '{run_dir}' NAME --role viewer$"):
+        listening.permitted(run_dir, "0.0.0.0:7700")
+    run_dir.mkdir()
+    with pytest.raises(UserError, match=f"hybrid keys create '{run_dir}' NAME --role viewer$"):
+        keys.revoke(run_dir, "ann")

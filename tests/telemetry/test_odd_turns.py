@@ -23,6 +23,7 @@ from trainer_core.spec.errors import UserError, WrongRun
 from trainer_core.telemetry import wire
 from trainer_core.telemetry.agent import LINGER_S, lingering
 from trainer_core.telemetry.client import Client
+from trainer_core.telemetry.desk import Desk
 from trainer_core.telemetry.endpoint import read_endpoint
 from trainer_core.telemetry.rundir import RunLock, claim, held, status
 
@@ -115,6 +116,7 @@ def test_a_journal_that_was_removed_under_the_trainer_is_begun_anew_and_says_so(
         trainer.end()
     assert read_run(run_dir)["step"].to_list()[-2:] == [4, 5]
     assert "journal.db was removed while the run goes on" in read_run(run_dir, "alert-raised")["message"][0]
+    assert read_run(run_dir, "alert-raised")["step"][0] == 3, "when it happened"
     assert read_run(run_dir, "run-started").height == 1, "what it is a journal of"
     assert status(run_dir).state == "finished"
 
@@ -278,3 +280,13 @@ def test_a_run_whose_commands_db_is_gone_is_resumed_with_what_it_was_told(run_di
         assert applied(run_dir, monitor, "again")
     said = str(read_run(run_dir, "alert-raised")["message"].to_list())
     assert ("commands.db was damaged and set aside as commands.db.corrupt-" in said) == (what == "damaged")
+
+
+def test_a_clock_that_is_set_back_takes_no_commands_away(run_dir: Path) -> None:
+    """Whoever had given a command before could give none, not even a stop, until the clock was where it had been."""
+    now = [100_000.0]
+    desk = Desk(run_dir, lambda: True, lambda: now[0])
+    with contextlib.closing(desk):
+        for number in range(3):
+            assert desk.send(CommandRequest(f"command-{number}", Annotate("x")), "ann").state is CommandState.ACCEPTED
+            now[0] -= 3600

@@ -1,5 +1,6 @@
 """One trainer a directory, and an honest word for what a run is doing, with its reason."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.telemetry.examples import step_record
 from tests.telemetry.trainers import REPO, Trainer, TrainerProcess
 from tests.telemetry.waiting import until
 from trainer_core.spec.errors import RunError
-from trainer_core.spec.records import RunState
+from trainer_core.spec.records import RunStarted, RunState
 from trainer_core.telemetry import rundir
+from trainer_core.telemetry.journal import JournalReader, JournalWriter
 from trainer_core.telemetry.rundir import RunInUse, claim, dated, find_runs
 
 
@@ -99,3 +102,21 @@ def test_runs_that_begin_in_the_same_second_have_names_of_their_own(monkeypatch:
     monkeypatch.setattr(time, "strftime", lambda form: "20260101-000000")
     names = {dated("digits") for _ in range(20)}
     assert len(names) > 15 and all(re.fullmatch(r"digits-20260101-000000-[0-9a-f]{4}", name) for name in names)
+
+
+def test_a_resumed_run_has_as_long_for_its_first_step_as_a_new_one(run_dir: Path) -> None:
+    """The pace of the earlier process made it stalled after ten seconds, while torch was still being loaded."""
+    started = RunStarted(0, "r", "test", {}, (), 2, None, "cpu", {}, 1)
+    writer = JournalWriter(run_dir)
+    writer.append([(100.0, 0, started), *((100.0 + i, 0, step_record(i, step_seconds=1.0)) for i in range(1, 21))])
+    with contextlib.closing(JournalReader(run_dir)) as reader:
+
+        def state(now: float) -> str:
+            return rundir.status_from(reader, True, False, now).state
+
+        assert (state(125.0), state(145.0)) == ("working", "stalled")
+        writer.append([(1000.0, 1, started)])
+        assert (state(1110.0), state(1130.0)) == ("working", "stalled")
+        writer.append([(1010.0, 1, step_record(21, step_seconds=1.0))])
+        assert (state(1015.0), state(1035.0)) == ("working", "stalled")
+    writer.close()

@@ -20,7 +20,7 @@ from trainer_core.spec.records import (
     RunState,
     ValidationMeasured,
 )
-from trainer_core.telemetry.comparison import Told, compare, loss_at, told
+from trainer_core.telemetry.comparison import Told, compare, loss_at, notes_on, told
 from trainer_core.telemetry.savings import Ledger, LedgerTally
 
 W, F, P, C = Phase.WARMUP, Phase.FULL, Phase.PREDICT, Phase.CORRECT
@@ -324,3 +324,9 @@ def test_validations_of_an_abandoned_stretch_are_not_compared() -> None:
 )
 def test_a_loss_is_interpolated_between_measurements_and_never_beyond(x: float, loss: float | None) -> None:
     assert loss_at([(1.0, 4.0), (2.0, 2.0), (2.0, 1.0), (3.0, 0.0)], x) == loss
+
+
+def test_a_baseline_whose_data_lay_elsewhere_is_told() -> None:
+    config = {**begun().config, "dataset": {"domain": "x", "folder": "/data/a"}}
+    run = msgspec.structs.replace(begun(), config=config)
+    assert "the data come from other folders (the task there, /data/a here)" in notes_on(run, plain_run())

@@ -22,8 +22,8 @@ def run(json: bool = False, quick: bool = False, write: Path | None = None, reco
 
     Raises UserError for a file that is none of this benchmark's, or that cannot be written.
     """
-    if write is not None and not write.absolute().parent.is_dir():
-        raise UserError(f"--write {write}: there is no folder {write.absolute().parent}")
+    if write is not None and (write.is_dir() or not write.absolute().parent.is_dir()):
+        raise UserError(f"--write {write}: there is no folder {write.absolute().parent}, or it is a folder itself")
     if recorded is not None:
         figures = read(recorded)
     else:

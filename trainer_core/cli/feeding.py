@@ -14,6 +14,7 @@ import typer
 from trainer_core.cli.lines import line
 from trainer_core.cli.output import err, json_line, visible
 from trainer_core.cli.remote import Connect, KeyFile, Target, checked, target
+from trainer_core.spec.records import MetricsMeasured, RunStarted, StepRecord
 
 if TYPE_CHECKING:  # zmq is loaded by the command, so that --help is quick
     from trainer_core.spec.records import Row
@@ -141,11 +142,31 @@ def has_phases(follower: "Follower", run: Target) -> bool:
         return not any(getattr(row.record, "own_loop", False) for row in reader.events("run-started", newest=1))
 
 
+class Thinned:
+    """One step of ``every``: the first that is told of at or after each multiple of it, with all that is said of it."""
+
+    def __init__(self, every: int) -> None:
+        self._every, self._last, self._shown = every, 0, False
+
+    def shows(self, step: int) -> bool:
+        """Whether what is said of ``step`` now is shown."""
+        if step != self._last:
+            self._shown = step // self._every != self._last // self._every
+            self._last = step
+        return self._shown
+
+
 def as_lines(every: int, phases: bool = True) -> "Callable[[Row], Iterator[str]]":
     """Records as lines for people, with the time of day and one step of ``every``."""
+    thinned = Thinned(every)
 
     def lines(row: "Row") -> Iterator[str]:
-        text = line(row.record, every, phases)
+        nonlocal phases
+        if isinstance(row.record, RunStarted):
+            phases = not row.record.own_loop
+        if isinstance(row.record, StepRecord | MetricsMeasured) and not thinned.shows(row.record.step):
+            return
+        text = line(row.record, phases)
         if text is not None:
             yield f"{time.strftime('%H:%M:%S', time.localtime(row.time))}  {visible(text)}"
 

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -57,7 +58,7 @@ def list_(run_dir: RunDir, as_json: AsJson = False) -> None:
     if as_json:
         print_json([as_keys(key) for key in known])
     elif not known:
-        err().print(f"no named keys; make one: hybrid keys create {run_dir} NAME --role viewer")
+        err().print(f"no named keys; make one: hybrid keys create {quote(str(run_dir))} NAME --role viewer")
     else:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("name", "role", "created", "fingerprint"):

@@ -25,17 +25,17 @@ from trainer_core.telemetry.report import spoken
 _GIB = float(1 << 30)
 
 
-def line(record: Record, every: int, phases: bool = True) -> str | None:
-    """What ``record`` says, or None for what only programs read; of steps, those divisible by ``every``.
+def line(record: Record, phases: bool = True) -> str | None:
+    """What ``record`` says, or None for what only programs read.
 
     ``phases``: whether the run has any; a loop that a Monitor watches has none.
     """
     match record:
         case StepRecord():
-            return step_line(record, phases) if record.step % every == 0 else None
+            return step_line(record, phases)
         case MetricsMeasured(step=step):
             values = "  ".join(f"{name} {value:.4g}" for name, value in record.values.items())
-            return f"step {step}  {values}" if step % every == 0 else None
+            return f"step {step}  {values}"
         case SystemMeasured():
             return system_line(record)
         case RunEnvironment():

@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import io
+import math
 import os
 import re
 import sys
@@ -57,6 +58,12 @@ def visible(text: str) -> str:
     escape. Names, notes and reasons are anybody's, and must not look like lines of the program's own.
     """
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def figure(value: float, form: str, least: float = 0.1) -> str:
+    """A measured value in ``form``; three digits below ``least``, where that shows none of it, and from a million."""
+    usual = least <= abs(value) < 1e6 or value == 0 or not math.isfinite(value)
+    return f"{value:{form if usual else '.3g'}}"
 
 
 def is_text(given: str) -> bool:

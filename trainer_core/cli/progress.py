@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from trainer_core.cli.output import visible
+from trainer_core.cli.output import figure, visible
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
@@ -121,7 +121,7 @@ class Standing:
         rate, eta = self.rate, self.eta_s
         return {
             "phase": f"{self.phase.value:<7}",
-            "loss": "-" if self.loss is None else f"{self.loss:.4f}",
+            "loss": "-" if self.loss is None else figure(self.loss, ".4f", 0.001),
             "rate": "-" if rate is None else f"{rate:.1f}",
             "eta": "-" if eta is None else clock_text(eta),
         }
@@ -181,7 +181,8 @@ class Bar:
         self._shown.update(self._bar, completed=s.step, total=s.total, **self._fields())
 
     def _fields(self) -> dict[str, Any]:
-        return dict(self._standing.figures())
+        s = self._standing
+        return {**s.figures(), "steps": f"{s.step}" if s.total is None else f"{s.step}/{s.total}"}
 
     def finish(self) -> None:
         """Draw where it ended."""
@@ -227,7 +228,7 @@ def progress(console: Console) -> Iterator[Shown]:
     columns = (
         TextColumn("{task.fields[phase]}", markup=False),
         BarColumn(bar_width=None),
-        TextColumn("{task.completed:.0f}/{task.total}", markup=False),
+        TextColumn("{task.fields[steps]}", markup=False),
         TextColumn("loss {task.fields[loss]}", markup=False),
         TextColumn("{task.fields[rate]} it/s", markup=False),
         TextColumn("ETA {task.fields[eta]}", markup=False),

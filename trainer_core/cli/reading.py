@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -101,7 +102,7 @@ def report(
     for one in set_aside(run_dir):
         err().print(
             "note: an earlier journal of this run was damaged and set aside and is not in these figures; what is good "
-            f"of it: hybrid export {run_dir} OUT.parquet --journal {one.name}"
+            f"of it: hybrid export {quote(str(run_dir))} OUT.parquet --journal {one.name}"
         )
 
 
@@ -138,6 +139,8 @@ def export(
         raise UserError("export: give OUT.parquet, OUT.csv, or --tensorboard DIR")
     if everything and kind is not None:
         raise UserError("--all --kind: give one of the two")
+    if tensorboard is not None and (everything or kind is not None):
+        raise UserError(f"--tensorboard {tensorboard}: takes every number of the run; --all and --kind go with a file")
     if journal is not None:
         _say_what_is_good(a_run(run_dir), journal)
     if file is not None:

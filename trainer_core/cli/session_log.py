@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from trainer_core.cli.output import figure
 from trainer_core.cli.progress import event_line
 from trainer_core.cli.statistics import final_statistics
 from trainer_core.spec.phases import Phase
@@ -46,6 +47,8 @@ class Stay(msgspec.Struct):
     """Ended by a rollback or a resume, not by a transition."""
     similarity: float | None = None
     """The run's similarity threshold."""
+    own_loop: bool = False
+    """A loop that a Monitor watches: its steps are recorded as FULL, and it has no phases."""
 
 
 def session_log(rows: Iterable[Row], report: Report, everything: bool = False) -> str:
@@ -62,18 +65,19 @@ def stays_of(rows: Iterable[Row]) -> Iterator[Stay]:
     """The stays in phases, in order; a rollback or resume begins a new one."""
     stay: Stay | None = None
     similarity: float | None = None
+    own_loop = False
     waiting: list[Record] = []  # for the next stay; before the first step nothing says which phase it is
     for row in rows:
         record = row.record
         if isinstance(record, RunStarted):
-            similarity = _similarity(record)
+            similarity, own_loop = _similarity(record), record.own_loop
         begun = _begun(stay, record)
         if begun is not None:
             if stay is not None:
                 stay.next_phase = begun.phase
                 yield thinned(stay)
             stay = begun
-            stay.similarity = similarity
+            stay.similarity, stay.own_loop = similarity, own_loop
             stay.records, waiting = waiting, []
         if isinstance(record, StepRecord | PredictedStretch) and stay is not None:
             stay.last = record.step
@@ -121,7 +125,7 @@ def block(stay: Stay) -> Iterator[str]:
     """Heading, rule, step and event lines, check mark."""
     span = f"{stay.first}-{stay.last}" if stay.last > stay.first else f"{stay.first}"
     cycle = "" if stay.phase is Phase.WARMUP else f" (Cycle {stay.cycle})"
-    heading = f"Step {span}: {TITLES[stay.phase]}{cycle}"
+    heading = f"Step {span}: " + ("TRAINING" if stay.own_loop else f"{TITLES[stay.phase]}{cycle}")
     yield heading
     yield "─" * len(heading)
     width = len(str(stay.last))
@@ -137,9 +141,9 @@ def lines(record: Record, stay: Stay, width: int) -> Iterator[str]:
         case StepRecord():
             yield step_line(record, width)
         case PredictedStretch():
-            first, last = record.expected_loss[0], record.expected_loss[-1]
+            first, last = (figure(record.expected_loss[i], ".3f") for i in (0, -1))
             yield (
-                f"Steps {record.first_step}-{record.last_step} | not measured (pred: {first:.3f} to {last:.3f})"
+                f"Steps {record.first_step}-{record.last_step} | not measured (pred: {first} to {last})"
                 + _field("Conf", record.confidence, ".2f")
             )
         case PredictionEnded(kept=True):
@@ -159,7 +163,7 @@ def lines(record: Record, stay: Stay, width: int) -> Iterator[str]:
             yield f"Correction {'applied' if record.applied else 'not applied'}: {record.because}"
         case ValidationMeasured():
             accuracy = _field("Accuracy", record.accuracy, ".1%")
-            yield f"Step {record.step:>{width}} | Loss: {record.loss:.3f} (validation){accuracy}"
+            yield f"Step {record.step:>{width}} | Loss: {figure(record.loss, '.3f')} (validation){accuracy}"
         case _:
             said = event_line(record)
             if said is not None:
@@ -185,7 +189,7 @@ def _predicted(record: StepRecord) -> str:
     if record.predicted_loss is None or not record.loss or not math.isfinite(record.loss):
         return ""
     error = (record.predicted_loss - record.loss) / abs(record.loss)
-    return f" (pred: {record.predicted_loss:.3f}) | Δ: {error:+.1%}"
+    return f" (pred: {figure(record.predicted_loss, '.3f')}) | Δ: {error:+.1%}"
 
 
 def closing(stay: Stay) -> str:
@@ -210,8 +214,12 @@ def closing(stay: Stay) -> str:
 
 
 def _field(name: str, value: float | None, form: str) -> str:
-    return "" if value is None else f" | {name}: {value:{form}}"
+    if value is None:
+        return ""
+    return f" | {name}: {figure(value, form) if form.endswith('f') else format(value, form)}"
 
 
 def _change(before: float | None, after: float | None) -> str:
-    return "" if before is None or after is None else f" | Loss: {before:.3f} -> {after:.3f}"
+    if before is None or after is None:
+        return ""
+    return f" | Loss: {figure(before, '.3f')} -> {figure(after, '.3f')}"

@@ -5,6 +5,7 @@ Every time and ratio says whether it was measured on a baseline run or is an est
 
 from collections.abc import Iterator, Sequence
 
+from trainer_core.cli.output import figure
 from trainer_core.cli.progress import clock_text
 from trainer_core.spec.phases import Phase
 from trainer_core.telemetry.comparison import Comparison, Cost, EqualLoss, Gap
@@ -16,7 +17,7 @@ _BASIS = {"estimate": "an estimate", "measured": "measured"}
 
 def final_statistics(report: Report) -> Sequence[str]:
     """The block. A loss gap needs a baseline run; where there is none that is said, not guessed."""
-    heading = f"Final Statistics ({report.steps:,} steps):"
+    heading = f"Final Statistics ({_taken(report)}):"
     c = report.comparison
     said = [heading, "─" * len(heading), f"Total time: {clock_text(report.wall_seconds)}"]
     if report.plain:
@@ -27,11 +28,11 @@ def final_statistics(report: Report) -> Sequence[str]:
         said += [f"Time in steps: {report.training_seconds:.1f} s", f"Backward passes: {report.backward_passes:,}"]
     else:
         said += _against_a_plain_loop(report)
-    said.append("Final loss: " + ("not measured" if report.final_loss is None else f"{report.final_loss:.3f}"))
+    said.append("Final loss: " + ("not measured" if report.final_loss is None else figure(report.final_loss, ".3f")))
     if report.validation_loss is not None:
         accuracy = "" if report.validation_accuracy is None else f" | Accuracy: {report.validation_accuracy:.1%}"
         at = "" if report.validated_at in (None, report.steps) else f" (of step {report.validated_at:,})"
-        said.append(f"Validation loss: {report.validation_loss:.3f}{accuracy}{at}")
+        said.append(f"Validation loss: {figure(report.validation_loss, '.3f')}{accuracy}{at}")
     if c is not None or not (report.own_loop or report.plain):
         said += ["Loss gap: not measured (no baseline run)"] if c is None else _compared(c)
     said.append(f"Attempts: {report.attempts} | Alerts: {len(report.alerts)} | Commands: {len(report.commands)}")
@@ -39,6 +40,13 @@ def final_statistics(report: Report) -> Sequence[str]:
     if report.steps and not report.own_loop:
         said += ["", *_account(report.ledger, saves=not report.plain)]
     return said
+
+
+def _taken(report: Report) -> str:
+    """How many steps; a loop that a Monitor watches may tell of some only."""
+    last = report.ledger.nominal_steps
+    told = f"{report.steps:,} steps"
+    return f"{told} told, up to step {last:,}" if report.own_loop and last != report.steps else told
 
 
 def _against_a_plain_loop(report: Report) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -41,7 +42,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest whole checkpoint of --run-dir.")
     ] = False,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of text to train code_lm on.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of Python source for code_lm, or of a task's own; kept over a resume."),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="A plain baseline: prediction locked from the start, no probes.")
     ] = False,
@@ -74,7 +78,8 @@ def train(
         def announce(where: Path, loaded: Loaded) -> None:
             for note in loaded.notes:
                 shown.say(f"note: {note}", err())
-            shown.say(f"run: {where}  (watch: hybrid dashboard {where.parent}; steer: hybrid send {where} ...)")
+            runs, this = quote(str(where.parent)), quote(str(where))
+            shown.say(f"run: {where}  (watch: hybrid dashboard {runs}; steer: hybrid send {this} ...)")
 
         result = run.train(
             task,
@@ -93,7 +98,8 @@ def train(
             listen=listen,
         )
     if result.rank == 0:
-        shown.say(f"{result.state} at step {result.step}: {result.because}  (read: hybrid report {result.run_dir})")
+        read = f"hybrid report {quote(str(result.run_dir))}"
+        shown.say(f"{result.state} at step {result.step}: {result.because}  (read: {read})")
     if result.state == "failed":
         raise typer.Exit(1)
 

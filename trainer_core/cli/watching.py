@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ import typer
 from trainer_core.cli.children import Child, Told, wait_until
 from trainer_core.cli.output import need_extra
 from trainer_core.spec.errors import UserError
+from trainer_core.spec.loading import resolve
 
 DEFAULT_PORT = 8501
 DEMO_TASK = "code_lm"
@@ -110,6 +112,7 @@ def demo(
 
     if runs_dir.exists() and not runs_dir.is_dir():
         raise UserError(f"{runs_dir}: is a file; give the directory that the new run goes into")
+    resolve({"max_steps": steps})  # refused here, not by a trainer beside a dashboard that stays up
     chosen = free_port(port)
     run_dir = runs_dir / dated("demo")
     url = f"http://127.0.0.1:{chosen}/?run={run_dir.name}"
@@ -121,12 +124,12 @@ def demo(
             if _answers(chosen, told, dashboard):
                 print(f"Dashboard: {url}\nRun:       {run_dir}\nCtrl-C ends both.", flush=True)
                 _stay(told, dashboard, trainer, run_dir)
-            code = trainer.code or (0 if told.to_end else dashboard.code or 1)
+            ended = trainer.code or (0 if told.to_end else dashboard.code or 1)
         finally:
             trainer.end(TRAINER_PATIENCE_S)
             _end_agent(run_dir)
             dashboard.end(DASHBOARD_PATIENCE_S)
-    raise typer.Exit(code)
+    raise typer.Exit(ended if ended >= 0 else 1)  # below zero: killed by a signal
 
 
 def trainer_command(run_dir: Path, steps: int) -> list[str]:
@@ -152,7 +155,8 @@ def _stay(told: Told, dashboard: Child, trainer: Child, run_dir: Path) -> None:
         if trainer.code is not None and not said:
             said = True
             ended = "finished" if trainer.code == 0 else f"ended with exit code {trainer.code}"
-            print(f"The training has {ended}; the dashboard stays up. Read it: hybrid report {run_dir}", flush=True)
+            read = f"hybrid report {quote(str(run_dir))}"
+            print(f"The training has {ended}; the dashboard stays up. Read it: {read}", flush=True)
         time.sleep(0.1)
 
 

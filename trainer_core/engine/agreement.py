@@ -72,6 +72,7 @@ def started_with(
 ) -> dict[str, str]:
     """What must be the same on every rank before step 0, by name."""
     said = {f"[{s}] {key}": repr(value) for s, keys in tables_of(config).items() for key, value in keys.items()}
+    del said["[dataset] folder"]  # another machine may have it elsewhere
     for name, p in [*model.named_parameters(), *model.named_buffers()]:
         said[f"the model's {name}"] = f"{tuple(p.shape)} of {p.dtype}"
         if isinstance(p, nn.Parameter) and not p.requires_grad:

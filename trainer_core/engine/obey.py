@@ -32,7 +32,7 @@ from trainer_core.spec.commands import (
     Stop,
     kind_of,
 )
-from trainer_core.spec.config import SETTINGS, with_live_setting
+from trainer_core.spec.config import SETTINGS, exact, with_live_setting
 from trainer_core.spec.errors import CheckpointError, ConfigError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import Annotated
@@ -177,7 +177,7 @@ def _weight_decay(session: "Session", value: float) -> BeforeAfter:
     if not groups:
         raise Refused("this optimizer has no weight decay")
     if high is not None and not 0 <= value <= high:
-        raise Refused(f"weight_decay = {value:g}: must be {SETTINGS['weight_decay'].bounds}")
+        raise Refused(f"weight_decay = {exact(value)}: must be {SETTINGS['weight_decay'].bounds}")
     before = groups[0]["weight_decay"]
     for group in groups:
         group["weight_decay"] = value

@@ -34,7 +34,7 @@ from trainer_core.spec.commands import (
     Stop,
     kind_of,
 )
-from trainer_core.spec.config import SETTINGS, with_live_setting
+from trainer_core.spec.config import SETTINGS, exact, with_live_setting
 from trainer_core.spec.errors import ConfigError
 from trainer_core.spec.records import Annotated
 from trainer_core.spec.remedies import REMEDIES
@@ -42,8 +42,10 @@ from trainer_core.spec.remedies import REMEDIES
 if TYPE_CHECKING:
     from trainer_core.engine.own_loop import OwnLoop
 
-_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
+_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
 """Entries of a parameter group that torch's schedulers compute the rate from."""
+_SCHEDULED = ("base_lrs", "max_lrs")
+"""Rates that a scheduler keeps itself, one for each group."""
 
 
 def supported(command: Command, loop: "OwnLoop") -> str | None:
@@ -155,26 +157,27 @@ def _scale(loop: "OwnLoop", factor: float) -> BeforeAfter:
         raise Refused(f"a learning rate of {after:g} is outside 0 to {HIGHEST_RATE:g}")
     groups, schedulers = loop.optimizer.param_groups, _schedulers(loop.scheduler)
     old = [(g, key, g[key], float(g[key])) for g in groups for key in _RATES if g.get(key) is not None]
-    bases = [(scheduler, list(scheduler.base_lrs)) for scheduler in schedulers]
+    kept = [(s, name, list(getattr(s, name))) for s in schedulers for name in _SCHEDULED if hasattr(s, name)]
     try:
         for group, key, rate, _ in old:
             group[key] = rate.mul_(factor) if hasattr(rate, "mul_") else rate * factor  # a captured tensor stays it
-        for scheduler, rates in bases:
-            scheduler.base_lrs = [rate * factor for rate in rates]
+        for scheduler, name, rates in kept:
+            setattr(scheduler, name, [rate * factor for rate in rates])
     except Exception as error:  # the user's own scheduler or optimizer: whatever it raises must not end the run
         for group, key, rate, value in old:
             group[key] = rate.fill_(value) if hasattr(rate, "fill_") else value
-        for scheduler, rates in bases:
+        for scheduler, name, rates in kept:
             with contextlib.suppress(Exception):
-                scheduler.base_lrs = rates
+                setattr(scheduler, name, rates)
         raise Failed(f"the learning rate could not be set: {type(error).__name__}: {error}") from error
     return f"{before:g}", f"{loop.learning_rate:g}"
 
 
 def _schedulers(scheduler: Any) -> list[Any]:
-    """A scheduler and those inside it, as far as they compute from ``base_lrs``."""
-    inner = [found for each in getattr(scheduler, "_schedulers", ()) for found in _schedulers(each)]
-    return [*inner, *([scheduler] if hasattr(scheduler, "base_lrs") else [])]
+    """A scheduler, or several in a list, and those inside them, as far as they keep rates to compute from."""
+    held = scheduler if isinstance(scheduler, list | tuple) else getattr(scheduler, "_schedulers", ())
+    inner = [found for each in held for found in _schedulers(each)]
+    return [*inner, *([scheduler] if any(hasattr(scheduler, name) for name in _SCHEDULED) else [])]
 
 
 def _decaying(loop: "OwnLoop") -> list[dict[str, Any]]:
@@ -184,7 +187,7 @@ def _decaying(loop: "OwnLoop") -> list[dict[str, Any]]:
 def _weight_decay(loop: "OwnLoop", value: float) -> BeforeAfter:
     high = SETTINGS["weight_decay"].high
     if high is not None and not 0 <= value <= high:
-        raise Refused(f"weight_decay = {value:g}: must be {SETTINGS['weight_decay'].bounds}")
+        raise Refused(f"weight_decay = {exact(value)}: must be {SETTINGS['weight_decay'].bounds}")
     groups = _decaying(loop)
     before = groups[0]["weight_decay"]
     for group in groups:

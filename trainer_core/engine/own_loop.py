@@ -88,7 +88,8 @@ class OwnLoop:
         """Record one step, raise alerts, obey commands; waits here while paused."""
         number = self.step_count + 1 if step is None else step
         if number <= self.step_count:
-            raise ConfigError(f"step = {number}: steps only grow; the last one was {self.step_count}")
+            last = f"the last one was {self.step_count}" if self.step_count else "the first is 1, or a later one"
+            raise ConfigError(f"step = {number}: steps only grow; {last}")
         now = self._clock()
         seconds = None if self._last_at is None else now - self._last_at
         self.step_count = number
@@ -183,7 +184,7 @@ class OwnLoop:
 
     def close(self) -> None:
         """Say how it ended; commands that still wait are refused."""
-        state, because = self.ended or ("finished", "the training loop ended")
+        state, because = self.ended = self.ended or ("finished", "the training loop ended")
         self.inbox.put(self._take_commands())
         self.inbox.close(f"the run has {state}")
         self.record(RunState(self.step_count, state, because))

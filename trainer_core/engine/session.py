@@ -24,7 +24,7 @@ from trainer_core.engine.remedying import Remedying
 from trainer_core.engine.validating import Validate, measured
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
-from trainer_core.spec.errors import UserError
+from trainer_core.spec.errors import LOOP_ENDED, UserError
 from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
@@ -182,7 +182,7 @@ class Session:
 
     def close(self) -> None:
         """Settle what is open, save, validate, and say how the run ended."""
-        state, because = self.ended or ("stopped", "the training loop ended")
+        state, because = self.ended or LOOP_ENDED
         if state == "finished":
             self.settle()
             try:

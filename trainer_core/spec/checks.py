@@ -23,7 +23,7 @@ from trainer_core.spec.commands import (
     SilenceAlert,
     kind_of,
 )
-from trainer_core.spec.config import SETTINGS, live_setting
+from trainer_core.spec.config import SETTINGS, exact, live_setting
 from trainer_core.spec.errors import ConfigError
 from trainer_core.spec.remedies import REMEDIES
 from trainer_core.spec.slots import LENGTH_OF
@@ -50,7 +50,7 @@ def problem_with(command: Command) -> str | None:
             case SetWeightDecay(value=value):
                 setting = SETTINGS["weight_decay"]
                 if setting.low is not None and setting.high is not None and not setting.low <= value <= setting.high:
-                    raise ConfigError(f"weight_decay = {value:g}: must be {setting.bounds}")
+                    raise ConfigError(f"weight_decay = {exact(value)}: must be {setting.bounds}")
             case ApplyRemedy(remedy=remedy) if remedy not in REMEDIES:
                 raise ConfigError(f"there is no remedy {remedy}; there are: {', '.join(REMEDIES)}")
             case SilenceAlert(rule=rule) if rule not in _RULES:
@@ -107,7 +107,7 @@ def _hint(kind: type, name: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    text = exact(value) if isinstance(value, float) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -124,12 +124,12 @@ def _allowed(hint: Any) -> str:
     if base is str:
         return f"a text of {meta.min_length or 0} to {meta.max_length} characters"
     bounds = [
-        words.format(bound)
+        f"{words} {exact(bound)}"
         for words, bound in (
-            ("above {:g}", meta.gt),
-            ("at least {:g}", meta.ge),
-            ("below {:g}", meta.lt),
-            ("at most {:g}", meta.le),
+            ("above", meta.gt),
+            ("at least", meta.ge),
+            ("below", meta.lt),
+            ("at most", meta.le),
         )
         if bound is not None
     ]

@@ -3,6 +3,7 @@
 The numbers themselves are in ``spec.sections`` and ``spec.health``.
 """
 
+import math
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -91,7 +92,16 @@ class Setting(msgspec.Struct, frozen=True):
             return "true or false"
         if self.low is None or self.high is None:
             return "a text"
-        return f"{'a whole number' if self.type == 'int' else 'a number'} from {self.low:g} to {self.high:g}"
+        kind = "a whole number" if self.type == "int" else "a number"
+        return f"{kind} from {exact(self.low)} to {exact(self.high)}"
+
+
+def exact(value: float) -> str:
+    """A number in words: short where that is the number itself, else with every digit that tells it from another."""
+    short = f"{value:g}"
+    if float(short) == value or not math.isfinite(value):
+        return short
+    return f"{value:.0f}" if float(value).is_integer() else repr(value)
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -151,7 +161,7 @@ def live_setting(name: str, value: float) -> Setting:
         raise ConfigError(f"{name}: cannot be changed while training runs; it is read at the start")
     whole = setting.type == "float" or float(value).is_integer()
     if setting.low is None or setting.high is None or not whole or not setting.low <= value <= setting.high:
-        raise ConfigError(f"{name} = {value:g}: must be {setting.bounds}")
+        raise ConfigError(f"{name} = {exact(value)}: must be {setting.bounds}")
     return setting
 
 
@@ -188,5 +198,5 @@ def with_live_setting(config: Config, name: str, value: float) -> Config:
     try:
         changed = msgspec.structs.replace(section, **{setting.name: number_})
     except ValueError as error:
-        raise ConfigError(f"{name} = {value:g}: {error}") from None
+        raise ConfigError(f"{name} = {exact(value)}: {error}") from None
     return msgspec.structs.replace(config, **{setting.section: changed})

@@ -39,6 +39,10 @@ class TrainingFailed(UserError):
     exit_code = 1
 
 
+LOOP_ENDED = ("stopped", "the training loop ended")
+"""(state, because) of a trainer that was closed before it had reached anything that ends a run."""
+
+
 def last_word(error: BaseException) -> tuple[str, str]:
     """(state, because) of a run whose program ended by ``error``: stopped where somebody meant it to, else failed."""
     if isinstance(error, KeyboardInterrupt):

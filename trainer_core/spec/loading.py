@@ -39,7 +39,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 def load(
-    file: Path | None = None,
+    file: Path | str | None = None,
     preset: str | None = None,
     overrides: Mapping[str, str] | None = None,
     defaults: Tables | None = None,
@@ -48,17 +48,17 @@ def load(
 
     Raises ConfigError naming the key, the value and what is allowed.
     """
-    document = read_toml(file) if file is not None else {}
+    document = read_toml(Path(file)) if file is not None else {}
     return resolve(document, preset=preset, overrides=overrides, defaults=defaults)
 
 
 def read_toml(file: Path) -> dict[str, Any]:
     """The parsed file. Raises ConfigError with the path and the parser's line."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a mark
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also whole numbers of thousands of digits, and deep nesting
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
 
 
@@ -145,6 +145,8 @@ def checked(setting: Setting, value: Any, shown: str) -> Any:
     """``value`` as the setting's type. Raises ConfigError naming the key, the value and the allowed range."""
     if value is None and setting.optional:
         return None
+    if value is None and "none" in setting.choices:
+        value = "none"  # the word itself
     accepts: Any = {"int": int, "float": (int, float), "bool": bool, "str": str}[setting.type]
     right_type = isinstance(value, accepts) and (setting.type == "bool" or not isinstance(value, bool))
     if setting.type == "int" and isinstance(value, float) and value.is_integer():
@@ -204,7 +206,7 @@ def _parsed(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -14,7 +14,8 @@ def learning_rate_at(step: int, schedule: LearningRateSchedule, peak: float) -> 
         case "Constant":
             return peak
         case "WarmupOnly":
-            return _warmup(step, schedule, peak) if step < schedule.warmup_steps else peak
+            target = schedule.warmup_target if schedule.warmup_target is not None else peak
+            return _warmup(step, schedule, target) if step < schedule.warmup_steps else target
         case "WarmupStableDecay":
             return _warmup_stable_decay(step, schedule, peak)
         case "Cyclic":

@@ -363,6 +363,9 @@ class DatasetConfig(Section, frozen=True):
         | None
     ) = None
     diversity_score: Annotated[float, share("How varied the data is; recorded with the run.")] | None = None
+    folder: Annotated[str, word("Folder that the task reads its data from (--data); none: the task's own.")] | None = (
+        None
+    )
 
 
 class ModelConfig(Section, frozen=True):

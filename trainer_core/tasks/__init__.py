@@ -61,19 +61,27 @@ def make_task(name: str, config: Config, data: Path | None, device: torch.device
     missing = [part for part in ("model", "batch", "loss") if not callable(getattr(made, part, None))]
     if missing:
         raise UserError(f"{name}: returned {type(made).__name__}, which has no {', '.join(missing)}")
+    if not isinstance(called := getattr(made, "name", name), str):
+        raise UserError(f"{name}: returned a {type(made).__name__} whose name is {called!r:.100}: must be a text")
     return made
 
 
 def _function(name: str, module_name: str, function_name: str) -> Callable[..., Any]:
-    """The user's function; modules in the working directory are found, as ``python -m`` finds them."""
+    """The user's function; modules in the working directory are found, as ``python -m`` finds them.
+
+    What the module itself raises while it is imported is its own to show.
+    """
+    if not all(part.isidentifier() for part in module_name.split(".")) or module_name.endswith(".py"):
+        raise UserError(f"{name}: write module:function, the module as in an import statement: no path, no .py")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(f"{name}: cannot import {module_name}: {error}") from None
-    except (AttributeError, ValueError):
-        raise UserError(f"{name}: {module_name} has no {function_name or 'such function'}") from None
+    if not hasattr(module, function_name):
+        raise UserError(f"{name}: {module_name} has no {function_name or 'such function'}")
+    function = getattr(module, function_name)
     if not callable(function):
         raise UserError(f"{name}: is {type(function).__name__}; a function that returns a task is needed")
     called: Callable[..., Any] = function

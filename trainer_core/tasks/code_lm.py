@@ -73,6 +73,7 @@ class CodeLM:
 
 def read_source(folder: Path) -> tuple[Tensor, Tensor]:
     """(training, held-out) bytes as int64 vectors; a file is held out by the checksum of its name, so always the same.
+    Where that leaves one of the two with too little, the end of all the text is held out.
 
     Raises UserError when the folder cannot be read or holds too little text.
     """
@@ -82,7 +83,8 @@ def read_source(folder: Path) -> tuple[Tensor, Tensor]:
     total = 0
     for file in sorted(p for p in folder.rglob("*.py") if p.is_file()):
         try:
-            text = file.read_bytes()
+            with file.open("rb") as opened:
+                text = opened.read(_MOST_BYTES)
         except OSError as error:
             raise UserError(f"data file {file} cannot be read: {error.strerror}") from None
         held_out = zlib.crc32(file.relative_to(folder).as_posix().encode()) % 1000 < 1000 * _HELD_OUT_SHARE
@@ -91,10 +93,11 @@ def read_source(folder: Path) -> tuple[Tensor, Tensor]:
         if total >= _MOST_BYTES:
             break
     train, held = b"\n".join(parts[0]), b"\n".join(parts[1])
-    if not held:
-        cut = int(len(train) * (1 - _HELD_OUT_SHARE))
-        train, held = train[:cut], train[cut:]
     least = 20 * (CONTEXT + 1)
+    if len(train) < least or len(held) <= CONTEXT + 1:  # so few files that one part has next to none of them
+        whole = b"\n".join(part for part in (train, held) if part)
+        cut = int(len(whole) * (1 - _HELD_OUT_SHARE))
+        train, held = whole[:cut], whole[cut:]
     if len(train) < least or len(held) <= CONTEXT + 1:
         raise UserError(f"data folder {folder}: {total} bytes in .py files; at least {2 * least} are needed")
     return tuple(torch.frombuffer(bytearray(t), dtype=torch.uint8).long() for t in (train, held))  # type: ignore[return-value]

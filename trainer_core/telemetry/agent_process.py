@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from trainer_core.spec.errors import UserError
 from trainer_core.spec.records import Record
@@ -110,7 +111,7 @@ class AgentProcess:
             return str(error)
         return (
             f"--listen {self._listen}: every named key was revoked, so nobody on another machine can watch or "
-            f"steer; to let somebody in: hybrid keys create {self._run_dir} NAME --role viewer"
+            f"steer; to let somebody in: hybrid keys create {quote(str(self._run_dir))} NAME --role viewer"
         )
 
     def _tell(self) -> None:

@@ -137,6 +137,9 @@ def notes_on(run: RunStarted, told: Told) -> tuple[str, ...]:
             theirs, ours = _setting(base, section, key), _setting(run, section, key)
             if theirs != ours and key not in ("max_steps", "validate_every", "early_stopping_patience", "device"):
                 notes.append(f"{section}.{key} differs: {theirs} there, {ours} here")
+    here, there = _setting(run, "dataset", "folder"), _setting(base, "dataset", "folder")
+    if here != there:
+        notes.append(f"the data come from other folders ({there or 'the task'} there, {here or 'the task'} here)")
     if base.device != run.device:
         notes.append(f"the device differs ({base.device} there, {run.device} here): seconds cannot be compared")
     if base.versions != run.versions:

@@ -166,7 +166,7 @@ class Desk:
         """A token bucket per actor."""
         now = self._clock()
         tokens, then = self._tokens.get(actor, (_BURST, now))
-        tokens = min(_BURST, tokens + (now - then) * _RATE)
+        tokens = min(_BURST, tokens + max(0.0, now - then) * _RATE)  # a clock that is set back takes none away
         self._tokens[actor] = (max(0.0, tokens - 1.0), now) if tokens >= 1.0 else (tokens, now)
         return tokens >= 1.0
 

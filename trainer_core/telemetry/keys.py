@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Literal, TypeVar
 
 import msgspec
@@ -124,6 +125,8 @@ def create(run_dir: Path, name: str, role: str, out: Path | None = None, now: fl
     if role not in ROLES:
         raise UserError(f"--role {role}: must be one of {', '.join(ROLES)}")
     run_dir = Path(run_dir)
+    if out is not None:
+        _check_new(Path(out), run_dir)  # before anything is made
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         make_keys(run_dir)
@@ -163,7 +166,8 @@ def revoke(run_dir: Path, name: str) -> Listed:
             f"({_names(listed(run_dir))})"
         )
     if not directory.is_dir():
-        raise UserError(f"{run_dir}: has no keys; make one with: hybrid keys create {run_dir} NAME --role viewer")
+        make = f"hybrid keys create {quote(str(run_dir))} NAME --role viewer"
+        raise UserError(f"{run_dir}: has no keys; make one with: {make}")
     with _alone(directory):
         known = listed(run_dir)
         gone = next((key for key in known if key.name == name), None)
@@ -184,6 +188,15 @@ def _check_name(name: str) -> None:
         raise UserError(f"{name}: is the name of a key of the run's own; choose another name")
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r}: a key's name is 1 to 32 letters, digits, - and _, and begins with no - or _")
+
+
+def _check_new(path: Path, run_dir: Path) -> None:
+    """Raise UserError for a file that is there, or whose folder neither is nor will be made with the run's."""
+    folder, run = path.absolute().parent, run_dir.absolute()
+    if path.exists():
+        raise UserError(f"{path}: exists already and is left alone; give another file with --out")
+    if not folder.is_dir() and folder not in (run / DIRECTORY, run, *run.parents):
+        raise UserError(f"{path}: cannot be written: there is no folder {folder}")
 
 
 # -- who is let in ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import ipaddress
 import re
 import socket
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -84,7 +85,7 @@ def permitted(run_dir: Path, listen: str | None) -> Place:
     if wanted.remote and not listed(run_dir):
         raise NoNamedKey(
             f"--listen {listen}: other machines could reach this run, and it has no named key: "
-            f"make one first with: hybrid keys create {run_dir} NAME --role viewer"
+            f"make one first with: hybrid keys create {quote(str(run_dir))} NAME --role viewer"
         )
     return wanted
 

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from trainer_core.spec.commands import AcceptedCommand, CommandState
 from trainer_core.spec.phases import Phase
@@ -322,7 +323,7 @@ class Reporter:
         if aside is not None:
             alert = self._alert(
                 f"the journal was damaged and set aside as {aside.name}; a new one begins here. What is good of it: "
-                f"hybrid export {aside.parent} OUT.parquet --journal {aside.name}"
+                f"hybrid export {quote(str(aside.parent))} OUT.parquet --journal {aside.name}"
             )
             self._events.append((next(self._order), self._clock(), 0, alert))
         for loss in self._journal.losses:
@@ -334,4 +335,4 @@ class Reporter:
 
     def _alert(self, message: str) -> AlertRaised:
         self.open_alerts.add(_JOURNAL_ALERT)
-        return AlertRaised(0, _JOURNAL_ALERT, "journal", Severity.CRITICAL, "journal", None, None, message)
+        return AlertRaised(self._step, _JOURNAL_ALERT, "journal", Severity.CRITICAL, "journal", None, None, message)

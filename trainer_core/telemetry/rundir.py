@@ -10,7 +10,7 @@ import secrets
 import statistics
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -195,16 +195,15 @@ def status_from(reader: JournalReader, trainer_alive: bool, agent_alive: bool, n
     if isinstance(started, RunStarted) and started.own_loop:
         phase = None  # its steps are recorded as FULL; it has no phases
     age = max(0.0, now - steps[-1].time) if steps else None
-    state, because = _judged(
-        word, trainer_alive, steps and steps[-1].seq > (starts[-1].seq if starts else 0), age, step
-    )
+    fresh = [row.record for row in steps if row.seq > (starts[-1].seq if starts else 0)]  # of the present process
+    state, because = _judged(word, trainer_alive, bool(fresh), step)
     if state == "working":
         since = max([r.time for r in (*starts, *words, *steps[-1:])], default=now)
-        state, because = _progressing(now - since, [r.record for r in steps], bool(steps), because)
+        state, because = _progressing(now - since, fresh, because)
     return RunStatus(state, because, step, total, phase, age, agent_alive, trainer_alive)
 
 
-def _judged(word: object, trainer_alive: bool, stepped: object, age: float | None, step: int) -> tuple[str, str]:
+def _judged(word: object, trainer_alive: bool, stepped: bool, step: int) -> tuple[str, str]:
     if isinstance(word, RunState) and word.state in _FINAL:
         return word.state, word.because
     if not trainer_alive:
@@ -214,7 +213,7 @@ def _judged(word: object, trainer_alive: bool, stepped: object, age: float | Non
     return "working", "steps are coming" if stepped else "starting"
 
 
-def _progressing(quiet_s: float, steps: list[object], any_steps: bool, because: str) -> tuple[str, str]:
+def _progressing(quiet_s: float, steps: Sequence[object], because: str) -> tuple[str, str]:
     times = [s.step_seconds for s in steps if isinstance(s, StepRecord) and s.step_seconds is not None]
     limit = max(_STALL_S, _STALL_STEPS * statistics.median(times)) if times else _START_S
     if quiet_s > limit:
