@@ -254,8 +254,8 @@ class HybridTrainer:
             self._release()
 
     def _close_at_exit(self) -> None:
-        """A script that ends without ``close`` has still said how its run ended."""
-        error = getattr(sys, "last_value", None)
+        """A script that ends without ``close`` has still said how its run ended; a prompt, that it was closed."""
+        error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)  # there: of any line
         if error is not None:
             self._session.end("failed", f"{type(error).__name__}: {error}")
         self.close()
@@ -327,9 +327,12 @@ class HybridTrainer:
             entry = session.resume(history.attempt, history.step, "resumed", history.began)
         except (CheckpointError, RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.run_dir} cannot be resumed: {error}") from error
-        engine.backward_passes = max(engine.backward_passes, history.backward_passes)  # over all attempts
+        given_up = max(0, history.backward_passes - engine.backward_passes)  # they are counted over all attempts
+        engine.backward_passes += given_up
+        engine.progress.given_up(given_up)
         resumed_from = entry.name if entry is not None else None
         self._voice.say(self._run_started(task, resumed_from), engine.attempt)
+        engine.recorder.alarms.known({alert_id for alert_id, _ in history.open_alerts})
         for alert_id, rule in history.open_alerts:
             if not engine.recorder.alarms.is_open(alert_id):
                 engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))
