@@ -20,7 +20,7 @@ from trainer_core.engine.knobs import Knob
 from trainer_core.engine.own_loop import Optimizer, OwnLoop
 from trainer_core.resuming import History, open_run, unfinished_business
 from trainer_core.spec.commands import CommandState, SetKnob
-from trainer_core.spec.config import SETTINGS, Config
+from trainer_core.spec.config import Config
 from trainer_core.spec.counts import steps_or_none
 from trainer_core.spec.errors import ConfigError, RunError, WrongRun, last_word
 from trainer_core.spec.loading import as_config, tables_of
@@ -103,7 +103,6 @@ class Monitor:
             alert_open=self._voice.is_open,
         )
         self._loop.total_steps = total_steps
-        self._adopt_weight_decay()
         history = self._open(resume, listen)
         try:
             self._start(history, step, task, model)
@@ -205,8 +204,8 @@ class Monitor:
         return isinstance(error, RunStopped)
 
     def _close_at_exit(self) -> None:
-        """A script that ends without ``close`` has still said how its run ended."""
-        error = getattr(sys, "last_value", None)
+        """A script that ends without ``close`` has still said how its run ended; a prompt, that it was closed."""
+        error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)  # there: of any line
         if error is not None and not isinstance(error, RunStopped):
             self._loop.end("failed", f"{type(error).__name__}: {error}")
         self.close()
@@ -260,16 +259,6 @@ class Monitor:
             resumed_from=resumed_from,
             own_loop=True,
         )
-
-    def _adopt_weight_decay(self) -> None:
-        """Remedies that change weight decay start from the optimizer's."""
-        groups = self._loop.optimizer.param_groups if self._loop.optimizer is not None else []
-        decay, high = (
-            next((g["weight_decay"] for g in groups if "weight_decay" in g), None),
-            SETTINGS["weight_decay"].high,
-        )
-        if decay is not None and high is not None and 0 <= decay <= high:
-            self._loop.with_weight_decay(float(decay))
 
     def _saving(self, save: Callable[[int], object]) -> Callable[[int], object]:
         def saving(step: int) -> object:
