@@ -122,7 +122,7 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     clock = engine.clock
     start = clock()
     rate = engine.schedule.apply(engine.step_count + 1)
-    flight.proposal.follow(engine.parameters, flight.taken, flight.taken + 1)
+    predicting.move(engine, flight, 1)
     moved = clock()
     with torch.no_grad(), engine.precision.forward():
         loss = engine.loss.mean(engine.model, batch, engine.config.training.accumulate)

@@ -50,6 +50,8 @@ class Parameters:
         self.device = self.tensors[0].device
         self._single = all(p.dtype is torch.float32 for p in self.tensors)
         self._wide = any(p.dtype is torch.float64 for p in self.tensors)
+        self.narrow = any(p.dtype.itemsize < 4 for p in self.tensors)
+        """Whether some have fewer than 32 bits, in which a small change may be none."""
         self.layers, self._layer_of = _layers(self.names)
 
     def check_same(self, held: Iterable[Tensor]) -> None:
