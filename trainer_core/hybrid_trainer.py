@@ -258,8 +258,11 @@ class HybridTrainer:
             self._release()
 
     def _close_at_exit(self) -> None:
-        """A script that ends without ``close`` says how its run ended as the end of a ``with`` block does."""
-        self.__exit__(None, getattr(sys, "last_value", None), None)
+        """A script that ends without ``close`` says how its run ended as the end of a ``with`` block does.
+
+        At a prompt, where the last error may be of any line, it was closed.
+        """
+        self.__exit__(None, None if hasattr(sys, "ps1") else getattr(sys, "last_value", None), None)
 
     def __enter__(self) -> "HybridTrainer":
         return self
@@ -330,9 +333,12 @@ class HybridTrainer:
             entry = session.resume(history.attempt, history.step, "resumed", history.began)
         except (CheckpointError, RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.run_dir} cannot be resumed: {error}") from error
-        engine.backward_passes = max(engine.backward_passes, history.backward_passes)  # over all attempts
+        given_up = max(0, history.backward_passes - engine.backward_passes)  # they are counted over all attempts
+        engine.backward_passes += given_up
+        engine.progress.given_up(given_up)
         resumed_from = entry.name if entry is not None else None
         self._voice.say(self._run_started(task, resumed_from), engine.attempt)
+        engine.recorder.alarms.known({alert_id for alert_id, _ in history.open_alerts})
         for alert_id, rule in history.open_alerts:
             if not engine.recorder.alarms.is_open(alert_id):
                 engine.record(AlertResolved(engine.step_count, alert_id, rule, "the run was resumed from before it"))

@@ -20,7 +20,7 @@ from trainer_core.engine.knobs import Knob
 from trainer_core.engine.own_loop import Optimizer, OwnLoop
 from trainer_core.resuming import History, open_run, unfinished_business
 from trainer_core.spec.commands import CommandState, SetKnob
-from trainer_core.spec.config import SETTINGS, Config
+from trainer_core.spec.config import Config
 from trainer_core.spec.counts import steps_or_none
 from trainer_core.spec.errors import ConfigError, RunError, WrongRun, last_word
 from trainer_core.spec.loading import as_config, tables_of
@@ -104,7 +104,6 @@ class Monitor:
             alert_open=self._voice.is_open,
         )
         self._loop.total_steps = total_steps
-        self._adopt_weight_decay()
         history = self._open(resume, listen)
         try:
             self._start(history, step, task, model)
@@ -214,8 +213,11 @@ class Monitor:
         return isinstance(error, RunStopped)
 
     def _close_at_exit(self) -> None:
-        """A script that ends without ``close`` says how its run ended as the end of a ``with`` block does."""
-        self.__exit__(None, getattr(sys, "last_value", None), None)
+        """A script that ends without ``close`` says how its run ended as the end of a ``with`` block does.
+
+        At a prompt, where the last error may be of any line, it was closed.
+        """
+        self.__exit__(None, None if hasattr(sys, "ps1") else getattr(sys, "last_value", None), None)
 
     # -- putting it together ----------------------------------------------------------------------------------------
 
@@ -266,16 +268,6 @@ class Monitor:
             resumed_from=resumed_from,
             own_loop=True,
         )
-
-    def _adopt_weight_decay(self) -> None:
-        """Remedies that change weight decay start from the optimizer's."""
-        groups = self._loop.optimizer.param_groups if self._loop.optimizer is not None else []
-        decay, high = (
-            next((g["weight_decay"] for g in groups if "weight_decay" in g), None),
-            SETTINGS["weight_decay"].high,
-        )
-        if decay is not None and high is not None and 0 <= decay <= high:
-            self._loop.with_weight_decay(float(decay))
 
     def _saving(self, save: Callable[[int], object]) -> Callable[[int], object]:
         def saving(step: int) -> object:

@@ -5,11 +5,11 @@ import json
 import msgspec
 import pytest
 
-from tests.cli.rows import changed, measured, numbered, one_cycle, started
+from tests.cli.rows import changed, command, measured, numbered, one_cycle, started
 from trainer_core.cli.statistics import final_statistics
 from trainer_core.spec.commands import CommandState
 from trainer_core.spec.phases import Phase
-from trainer_core.spec.records import PredictionEnded
+from trainer_core.spec.records import AttemptStarted, CheckpointSaved, PredictionEnded, ValidationMeasured
 from trainer_core.telemetry.as_json import strict
 from trainer_core.telemetry.report import Predictions, report
 
@@ -129,3 +129,62 @@ def test_a_validation_of_an_earlier_step_says_which() -> None:
     assert text.endswith(f" (of step {said.validated_at})")
     same = msgspec.structs.replace(said, steps=said.validated_at)
     assert "(of step" not in "\n".join(final_statistics(same))
+
+
+def test_what_a_resume_says_before_its_first_word_is_not_time_that_it_lived() -> None:
+    """What it was told meanwhile, and what it goes on from, come before the record that says it began."""
+    rows = [
+        (0.0, 0, started()),
+        (5.0, 0, measured(1, Phase.WARMUP, 1.0, 1)),
+        (1000.0, 0, command(CommandState.ACCEPTED, 1)),
+        (1001.0, 1, AttemptStarted(1, 1, 0, 1, "step-000001", "resumed")),
+        (1002.0, 1, started(1)),
+        (1004.0, 1, measured(2, Phase.WARMUP, 1.0, 2)),
+        (1009.0, 2, AttemptStarted(1, 2, 1, 2, "step-000001", "rolled back by ann")),
+        (1010.0, 2, measured(2, Phase.WARMUP, 1.0, 2)),
+    ]
+    assert report(numbered(rows)).wall_seconds == pytest.approx(5.0 + 2.0 + 2.0 + 5.0 + 1.0)
+
+
+def test_losses_and_validations_from_before_a_rollback_are_the_runs_again() -> None:
+    rows = [
+        (0.0, 0, measured(1, Phase.FULL, 3.0, 1)),
+        (1.0, 0, measured(2, Phase.FULL, 2.5, 2)),
+        (1.0, 0, ValidationMeasured(2, 2.6, 0.5, 0.1)),
+        (2.0, 0, measured(3, Phase.FULL, 2.0, 3)),
+        (3.0, 0, measured(4, Phase.FULL, 1.5, 4)),
+        (3.0, 0, ValidationMeasured(4, 1.6, 0.7, 0.1)),
+        (4.0, 1, AttemptStarted(2, 1, 0, 4, "step-000002", "rolled back by ann")),
+    ]
+    said = report(numbered(rows))
+    assert (said.final_loss, said.validation_loss, said.validation_accuracy, said.validated_at) == (2.5, 2.6, 0.5, 2)
+    again = report(numbered([*rows, (5.0, 1, AttemptStarted(0, 2, 1, 2, "step-000000", "rolled back by ann"))]))
+    assert (again.final_loss, again.validation_loss, again.steps) == (None, None, 0)
+
+
+def test_a_prediction_that_goes_on_after_a_resume_was_entered() -> None:
+    """It ended once in the attempt that was given up, and once more: two verdicts are not two of one prediction."""
+    rows = [
+        (1.0, 0, changed(2, Phase.FULL, Phase.PREDICT, "confident")),
+        (2.0, 0, PredictionEnded(3, 1, True, 2, "kept", 1.0, 0.9, 0.9, None)),
+        (3.0, 1, AttemptStarted(2, 1, 0, 3, "step-000002", "resumed")),
+        (4.0, 1, PredictionEnded(3, 1, True, 2, "kept", 1.0, 0.9, 0.9, None)),
+    ]
+    assert report(numbered(rows)).predictions == Predictions(entered=2, kept=2, undone=0)
+
+
+def test_steps_that_a_rollback_gave_up_and_another_brought_back_are_the_runs() -> None:
+    rows = [
+        *((float(s), 0, measured(s, Phase.WARMUP if s < 3 else Phase.FULL, 9.0 - s, s)) for s in (1, 2, 3, 4)),
+        (4.0, 0, ValidationMeasured(4, 5.5, None, 0.1)),
+        (4.0, 0, CheckpointSaved(4, "step-000004", 10, True, "x", 0.1)),
+        (5.0, 0, measured(5, Phase.FULL, 4.0, 5)),
+        (6.0, 1, AttemptStarted(1, 1, 0, 5, "step-000001", "rolled back by ann")),
+        (7.0, 1, measured(2, Phase.FULL, 7.0, 6)),
+        (8.0, 2, AttemptStarted(4, 2, 1, 2, "step-000004", "rolled back by ann")),
+    ]
+    said = report(numbered(rows))
+    assert (said.steps, said.final_loss, said.validation_loss, said.validated_at) == (4, 5.0, 5.5, 4)
+    assert (said.steps_per_phase[Phase.WARMUP], said.steps_per_phase[Phase.FULL]) == (2, 2)
+    again = report(numbered([*rows, (9.0, 2, measured(5, Phase.FULL, 3.5, 7))]))
+    assert (again.steps, again.ledger.nominal_steps, again.final_loss) == (5, 5, 3.5)

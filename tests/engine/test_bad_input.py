@@ -376,6 +376,20 @@ def test_float64_weights_are_left_and_taken_back_to_the_last_bit(tmp_path: Path)
     assert torch.equal(rig.weights(), kept) and not torch.equal(kept, kept.float().double())
 
 
+def test_what_a_small_step_changes_in_float64_is_measured_and_not_what_float32_rounds_away(tmp_path: Path) -> None:
+    """The norm of the change was a hundred times too large: that of the rounding, which predictors learned, too."""
+
+    def loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return F.cross_entropy(model(batch[0].double()), batch[1], reduction="none")
+
+    model = network().double()
+    for p in model.parameters():
+        p.data.mul_(1.1)
+    rig = Rig(tmp_path, model=model, loss=loss, optimizer=lambda ps: torch.optim.SGD(ps, 1e-9)).begin()
+    before = rig.weights()
+    assert rig.step().update_norm == pytest.approx(float((rig.weights() - before).norm()), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("answer", "measured"),
     [

@@ -487,3 +487,25 @@ def test_an_alert_is_raised_once_acknowledged_and_resolved(tmp_path: Path) -> No
     rig.until_step(35)
     assert rig.tell(AcknowledgeAlert(alert.alert_id)).state is REJECTED, "it was resolved"
     assert rig.of(StepRecord)[-1].phase is Phase.FULL
+
+
+def test_remedies_multiply_the_weight_decay_that_the_optimizer_has(tmp_path: Path) -> None:
+    """Not the configuration's, which never was this optimizer's: ten times 0.01 lowered the 0.5. Biases have none."""
+
+    def grouped(ps: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        flat = [p for p in ps if p.dim() < 2]
+        deep = [p for p in ps if p.dim() > 1]
+        return torch.optim.AdamW([{"params": flat, "weight_decay": 0.0}, {"params": deep, "weight_decay": 0.5}], 3e-3)
+
+    rig = Rig(tmp_path, optimizer=grouped).begin()
+    assert rig.engine.config.optimizer.weight_decay == 0.5
+    remedy = rig.tell(ApplyRemedy("overfitting"))
+    assert (remedy.before, remedy.after) == ("set-weight-decay 0.5", "set-weight-decay -> 5")
+    assert rig.tell(SetWeightDecay(0.2)).before == "5" and rig.engine.config.optimizer.weight_decay == 0.2
+
+
+def test_a_full_phase_begun_anew_asks_for_its_own_steps(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, confidence_threshold=1.0).begin().until_phase(Phase.FULL, 6)
+    assert rig.engine.signals().full_needed == 8, "four, and four more after the refusal"
+    rig.tell(ForcePhase(Phase.FULL))
+    assert (rig.engine.steps_in_phase, rig.engine.signals().full_needed) == (0, 4)

@@ -676,3 +676,15 @@ def test_a_resumed_run_raises_and_remedies_as_the_uninterrupted_one(tmp_path: Pa
     assert torch.equal(through.weights(), again.weights())
     assert same(through.engine.recorder.health.state_dict(), again.engine.recorder.health.state_dict())
     assert through.session.remedying.state_dict()["applied"] == again.session.remedying.state_dict()["applied"] > 0
+
+
+def test_a_rollback_does_not_make_automatic_remedies_wait_for_the_steps_it_took_back(tmp_path: Path) -> None:
+    rig = stuck(tmp_path, remedies="auto", remedy_cooldown=20, alert_cooldown=0, gradient_norm_high=90.0)
+    rig.until_step(120)
+    flapping(rig, 1)
+    assert len([c for c in by_itself(rig) if isinstance(c.command, ScaleLearningRate)]) == 1
+    rig.tell(Rollback("step-000000"))
+    rig.until_step(1)
+    flapping(rig, 3)
+    halvings = [c.step for c in by_itself(rig) if isinstance(c.command, ScaleLearningRate)]
+    assert len(halvings) > 1 and 20 <= halvings[1] < 60, "not at step 140 and later"

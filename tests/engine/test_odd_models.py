@@ -1,6 +1,7 @@
-"""Claims about models that keep more than weights: buffers that change their shape, a state that is no tensor."""
+"""Claims about models that keep more than weights: buffers that change or are rare, a state that is no tensor."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,42 @@ def test_a_parameter_that_was_replaced_in_the_run_is_not_saved_as_if_it_had_been
     rig.session.end("finished", "test")
     rig.session.close()
     assert rig.of(RunState)[-1].state == "failed" and "0.weight is no longer" in rig.of(RunState)[-1].because
+
+
+class WithBuffer(nn.Module):
+    """A linear model with a constant of its own."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 3)
+        self.register_buffer("constant", value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.linear((self.constant @ x.T.to(self.constant.dtype)).T.real.float())  # type: ignore[operator]
+        return mixed
+
+
+BUFFERS = {
+    "a sparse graph": lambda: torch.eye(8).to_sparse(),
+    "sparse rows": lambda: torch.eye(8).to_sparse_csr(),
+    "complex numbers of two doubles": lambda: torch.eye(8, dtype=torch.complex128),
+}
+
+
+@pytest.mark.parametrize("policy", ["document", "adaptive"])
+@pytest.mark.parametrize("buffer", BUFFERS.values(), ids=BUFFERS.keys())
+def test_a_buffer_that_safetensors_cannot_hold_is_saved_and_comes_back(
+    tmp_path: Path, buffer: Callable[[], Tensor], policy: str
+) -> None:
+    """The run ended before its first step: its first checkpoint could not be written."""
+    torch.manual_seed(1)
+    whole = Rig(tmp_path, model=WithBuffer(buffer()), policy=policy, checkpoint_every=7).begin().until_step(40)
+    assert whole.engine.predictions_kept > 0
+    whole.session.roll_back(None, "asked for")
+    whole.until_step(60)
+    whole.session.save_checkpoint("cut here")
+    torch.manual_seed(1)
+    resumed = Rig(tmp_path, model=WithBuffer(buffer()), policy=policy)
+    resumed.session.resume(whole.engine.attempt, whole.engine.step_count, "resumed")
+    for _ in range(10):
+        assert whole.step().loss == resumed.step().loss

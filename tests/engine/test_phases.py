@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.rig import Rig, covered, same
+from tests.engine.rig import Rig, covered, network, same
 from trainer_core.engine.checkpoints import Checkpoints
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.session import Session
@@ -268,3 +268,47 @@ def test_nan_that_outlasts_every_rollback_fails_the_run_with_one_sentence(tmp_pa
     with pytest.raises(TrainingFailed, match=r"3 automatic rollbacks \(max_recoveries\) did not help"):
         rig.until_step(90)
     assert len(rig.of(AttemptStarted)) == 3
+
+
+@pytest.mark.parametrize("policy", ["document", "adaptive"])
+def test_a_rollback_to_a_checkpoint_saved_within_a_prediction_ends_it(tmp_path: Path, policy: str) -> None:
+    """FULL follows; a prediction that nobody judged any more was weighed against far newer weights at the run's end."""
+    rig = Rig(tmp_path, policy=policy, correct_steps=3).begin()
+    rig.until(lambda: rig.engine.flight is not None)
+    assert rig.engine.phase is (Phase.PREDICT if policy == "document" else Phase.CORRECT)
+    assert rig.session.save_checkpoint("best validation loss so far").good
+    before = rig.engine.snapshot.weights_P.clone() if rig.engine.snapshot else None
+    settled = rig.engine.flight is not None and rig.engine.flight.settled
+    rig.until(lambda: rig.engine.flight is None)
+    rig.scales[rig.engine.batches] = float("nan")
+    rig.until(lambda: bool(rig.of(AttemptStarted)))
+    e = rig.engine
+    assert (e.phase, e.flight, e.snapshot) == (Phase.FULL, None, None)
+    assert e.predictions_entered == e.predictions_kept + e.predictions_undone == len(rig.of(PredictionEnded))
+    assert rig.of(PredictionEnded)[-1].kept is settled
+    if not settled:
+        now = torch.cat([p.detach().flatten() for p in rig.model.parameters()])
+        assert before is not None and (now - before).abs().max() <= 3.1e-4, "one step from before the prediction"
+
+
+def test_small_predicted_steps_are_not_rounded_away_in_sixteen_bits(tmp_path: Path) -> None:
+    """The probe takes the whole way at once; one step at a time, most of it was lost to rounding."""
+
+    def loss(model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(batch[0].bfloat16()).float(), batch[1], reduction="none")
+
+    rig = Rig(
+        tmp_path,
+        model=network().bfloat16(),
+        loss=loss,
+        optimizer=lambda ps: torch.optim.AdamW(ps, 1e-4, weight_decay=0.0),
+        max_predict_steps=20,
+        min_predict_steps=20,
+    ).begin()
+    rig.until_phase(Phase.PREDICT, 20)
+    flight, snapshot = rig.engine.flight, rig.engine.snapshot
+    assert flight is not None and snapshot is not None and flight.taken == flight.horizon == 20
+    here = rig.engine.parameters.read(rig.engine.parameters.empty())
+    rig.engine.parameters.write(snapshot.weights_P)
+    flight.proposal.follow(rig.engine.parameters, 0, 20)
+    assert torch.equal(here, rig.engine.parameters.read(rig.engine.parameters.empty())), "where the probe was"

@@ -156,6 +156,31 @@ def test_a_second_rollback_behind_the_first_abandons_steps_of_both_attempts() ->
     assert (ledger.abandoned.steps, ledger.abandoned.backward_passes, ledger.nominal_steps) == (4, 4, 2)
 
 
+def test_who_rolled_back_too_far_and_goes_forward_again_has_given_up_only_the_rest() -> None:
+    """Steps 3 and 4 were given up at first; the checkpoint of step 4 brings them back, and 5 and the new 3 are gone."""
+    records: list[Record] = [
+        *(measured(s, F, 2.0, s, 0.1, loss_ema=10.0 - s) for s in (1, 2)),
+        CheckpointSaved(2, "step-000002", 10, True, "x", 0.0),
+        *(measured(s, F, 2.0, s, 0.1, loss_ema=10.0 - s) for s in (3, 4)),
+        ValidationMeasured(4, 6.5, None, 0.0),
+        CheckpointSaved(4, "step-000004", 10, True, "x", 0.0),
+        measured(5, F, 2.0, 5, 0.1),
+        AttemptStarted(2, 1, 0, 5, "step-000002", "operator"),
+        measured(3, F, 2.0, 6, 0.1, loss_ema=1.0),
+        ValidationMeasured(3, 1.5, None, 0.0),
+        AttemptStarted(4, 2, 1, 3, "step-000004", "operator"),
+        measured(5, F, 2.0, 7, 0.1, loss_ema=5.0),
+    ]
+    ledger = ledger_of(records)
+    assert [a.abandoned_steps for a in ledger.attempts] == [1, 1, 0]
+    assert (ledger.nominal_steps, ledger.backward_passes, ledger.backward_skipped) == (5, 7, -2)
+    assert (ledger.abandoned.steps, ledger.abandoned.backward_passes) == (2, 2)
+    assert ledger.abandoned.seconds == pytest.approx(0.2)
+    curve = told("x", rows_of(records)).curve
+    assert (list(curve.steps), list(curve.backward)) == ([1, 2, 3, 4, 5], [1, 2, 3, 4, 7])
+    assert list(curve.ema) == [9.0, 8.0, 7.0, 6.0, 5.0] and curve.validations == ((4, 6.5),)
+
+
 def test_validation_and_checkpoints_are_told_but_not_charged() -> None:
     ledger = ledger_of(
         [

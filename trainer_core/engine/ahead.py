@@ -118,5 +118,7 @@ def compare(engine: "Engine", loss: Tensor) -> None:
 
 def _beside(engine: "Engine") -> tuple[object, ...]:
     """What a forward pass may change beside its loss: statistics of the model's own, and random numbers."""
-    buffers = [(buffer.data_ptr(), buffer._version) for buffer in engine.model.buffers()]
+    strided = torch.strided  # others have no address
+    found = engine.model.buffers()
+    buffers = [(id(b), b.data_ptr() if b.layout is strided else 0, b._version) for b in found]
     return buffers, drawn(engine.parameters.device)

@@ -1,6 +1,6 @@
 """Alert rules against signals: a rung held long enough is raised, healthy steps resolve it. Changes no run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -131,7 +131,8 @@ class Alarms:
         watch.see(min(row.ladder.classify(value), rule.worst))
         if watch.open is not None and watch.healthy >= rule.recovery:
             resolved = f"{rule.name} healthy for {rule.recovery} steps"
-            self._say(AlertResolved(step, watch.open, rule.name, resolved))
+            if watch.open_level is not Severity.HEALTHY:  # else it is known to be resolved
+                self._say(AlertResolved(step, watch.open, rule.name, resolved))
             watch.open, watch.open_level, watch.resolved_at = None, Severity.HEALTHY, step
             return
         quiet = step < watch.silent_until or (watch.open is None and watch.cooling(step, self._cooldown(rule)))
@@ -189,13 +190,20 @@ class Alarms:
         """Whether an alert of this id is open."""
         return any(watch.open == alert_id for watch in self._watches.values())
 
+    def known(self, ids: Collection[str]) -> None:
+        """These are open in the journal of a resumed run: another one that its checkpoint holds is raised again, under
+        its id, if it still stands, for it was resolved since."""
+        for watch in self._watches.values():
+            if watch.open is not None and watch.open not in ids:
+                watch.open_level = Severity.HEALTHY
+
     def open_alerts(self) -> list[OpenAlert]:
         """Every open alert, in the order of the rules."""
         return [
             OpenAlert(watch.open, rule.name, self._suggest(rule, watch.open_level), watch.open_level)
             for rule in (*self._rules, NOT_FINITE)
             for watch in [self._watches[rule.name]]
-            if watch.open is not None
+            if watch.open is not None and watch.open_level is not Severity.HEALTHY
         ]
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,7 +27,9 @@ FORMAT = 1
 _MODEL, _STATE, _DONE = "model.safetensors", "state.pt", "done.json"
 _MINUTE_S = 60.0
 _EXTRA = "model_extra_state"
-"""What of a model's state is no tensor (``nn.Module.get_extra_state``) lies in the state file under this name."""
+"""What of a model's state safetensors cannot hold lies in the state file under this name: what is no tensor
+(``nn.Module.get_extra_state``), sparse ones, and those of a type that it does not know."""
+_OTHER_TYPES = (torch.complex32, torch.complex128)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -177,7 +179,7 @@ def spaced(entries: Sequence[Entry]) -> set[str]:
 
 def _write(folder: Path, weights: dict[str, Any], state: dict[str, Any], done: dict[str, Any]) -> None:
     """The three files of a checkpoint, on the disk when it returns. Raises OSError when the disk refuses."""
-    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in weights.items() if _held(value)}
     extra = {name: _plain(name, value) for name, value in weights.items() if name not in tensors}
     try:
         # safetensors refuses tensors that share memory (tied weights): each name gets its own copy.
@@ -190,6 +192,16 @@ def _write(folder: Path, weights: dict[str, Any], state: dict[str, Any], done: d
     (folder / _DONE).write_text(json.dumps(done | {"files": sums}))
     for file in (_MODEL, _STATE, _DONE):
         _fsync(folder / file)
+
+
+def _held(value: Any) -> bool:
+    """Whether safetensors can hold it."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not value.is_quantized
+        and value.dtype not in _OTHER_TYPES
+    )
 
 
 def _plain(name: str, value: Any) -> Any:

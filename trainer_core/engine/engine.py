@@ -18,6 +18,7 @@ from trainer_core.engine.batch_losses import BatchLosses
 from trainer_core.engine.batches import Data
 from trainer_core.engine.budget import Budget
 from trainer_core.engine.compiling import compile_model
+from trainer_core.engine.decay import with_decay_of
 from trainer_core.engine.distributed import Ranks
 from trainer_core.engine.flight import Flight
 from trainer_core.engine.lengths import Lengths
@@ -80,6 +81,7 @@ class Engine:
             ranks.share_weights(model)
         if config.training.compile:
             compile_model(model)
+        self.config = with_decay_of(config, optimizer.param_groups)
         self.total_steps = total_steps
         self.schedule, self.rates = Schedule(optimizer, config), RateWatch()
         self.muon = factored(optimizer)
@@ -233,6 +235,7 @@ class Engine:
                 f"step {self.step_count}: {because}; {limit} automatic rollbacks (max_recoveries) did not help"
             )
         self.roll_back(because)
+        predicting.judge(self, None, because)  # one that was under way when its checkpoint was saved
         self.last_divergence = self.step_count
         self._forget_failure()
         if source is not Phase.FULL:

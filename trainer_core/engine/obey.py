@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
-import msgspec
-
 from trainer_core.engine import looking
 from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
+from trainer_core.engine.decay import leading_decay, with_decay
 from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.commands import (
     HIGHEST_RATE,
@@ -114,6 +113,8 @@ def _force(session: "Session", phase: Phase) -> BeforeAfter:
         raise Refused("a prediction is under way; force FULL to end it")
     if phase is before:
         engine.steps_in_phase = 0
+        if phase is Phase.FULL:
+            engine.probe_at = engine.full_needed
         return before.value, f"{phase} (begun anew)"
     why = refusal(before, phase, engine.signals(), engine.config)
     if why is not None:
@@ -172,17 +173,17 @@ def _scale(session: "Session", scale: float) -> BeforeAfter:
 
 
 def _weight_decay(session: "Session", value: float) -> BeforeAfter:
-    groups = [g for g in session.engine.optimizer.param_groups if "weight_decay" in g]
+    engine = session.engine
+    groups = [g for g in engine.optimizer.param_groups if "weight_decay" in g]
     high = SETTINGS["weight_decay"].high
-    if not groups:
+    before = leading_decay(groups)
+    if before is None:
         raise Refused("this optimizer has no weight decay")
     if high is not None and not 0 <= value <= high:
         raise Refused(f"weight_decay = {exact(value)}: must be {SETTINGS['weight_decay'].bounds}")
-    before = groups[0]["weight_decay"]
     for group in groups:
         group["weight_decay"] = value
-    optimizer = msgspec.structs.replace(session.engine.config.optimizer, weight_decay=value)
-    session.engine.config = msgspec.structs.replace(session.engine.config, optimizer=optimizer)
+    engine.config = with_decay(engine.config, value)
     return f"{before:g}", f"{value:g}"
 
 

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, assert_never
 
 from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
+from trainer_core.engine.decay import leading_decay, with_decay
 from trainer_core.engine.knobs import set_knob
 from trainer_core.spec.alerts import LIMIT_SECTIONS
 from trainer_core.spec.commands import (
@@ -189,10 +190,10 @@ def _weight_decay(loop: "OwnLoop", value: float) -> BeforeAfter:
     if high is not None and not 0 <= value <= high:
         raise Refused(f"weight_decay = {exact(value)}: must be {SETTINGS['weight_decay'].bounds}")
     groups = _decaying(loop)
-    before = groups[0]["weight_decay"]
+    before = leading_decay(groups) or 0.0
     for group in groups:
         group["weight_decay"] = value
-    loop.with_weight_decay(value)
+    loop.config = with_decay(loop.config, value)
     return f"{before:g}", f"{value:g}"
 
 

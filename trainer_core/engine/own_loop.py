@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-import msgspec
-
 from trainer_core.engine.alarms import Alarms, remedy_of
+from trainer_core.engine.decay import with_decay_of
 from trainer_core.engine.health import Health
 from trainer_core.engine.inbox import Inbox
 from trainer_core.engine.knobs import Knobs
@@ -56,7 +55,8 @@ class OwnLoop:
         wall_clock: Callable[[], float] = time.time,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        self.config, self.optimizer, self.scheduler = config, optimizer, scheduler
+        self.config = config if optimizer is None else with_decay_of(config, optimizer.param_groups)
+        self.optimizer, self.scheduler = optimizer, scheduler
         self.save, self.saved = save, saved
         self.step_count = self.state_rev = self.attempt = self.backward_passes = 0
         self.paused = False
@@ -194,8 +194,3 @@ class OwnLoop:
         remedy = remedy_of(rule, level)
         commands = REMEDIES[remedy](self.config) if remedy is not None else ()
         return remedy if commands and all(supported(command, self) is None for command in commands) else None
-
-    def with_weight_decay(self, value: float) -> None:
-        """Keep the configuration's weight decay, which remedies start from, the optimizer's own."""
-        optimizer = msgspec.structs.replace(self.config.optimizer, weight_decay=value)
-        self.config = msgspec.structs.replace(self.config, optimizer=optimizer)

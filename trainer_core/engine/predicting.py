@@ -19,6 +19,7 @@ from trainer_core.spec.records import CorrectionApplied, PredictedStretch, Predi
 
 if TYPE_CHECKING:
     from trainer_core.engine.engine import Engine
+    from trainer_core.engine.flight import Flight
 
 _CORRECTION_SPAN = 10
 """A correction is the mean residual of one step, applied for at most this many steps' worth."""
@@ -58,7 +59,7 @@ def glide(engine: "Engine") -> None:
     if steps < 1:
         return
     start = engine.clock()
-    flight.proposal.follow(engine.parameters, flight.taken, flight.taken + steps)
+    move(engine, flight, steps)
     ends = [flight.expect(k, 0.0) for k in (flight.taken + 1, flight.taken + steps)]
     first, last_norm = engine.step_count + 1, flight.proposal.norm_at(flight.taken + steps - 1)
     length = flight.proposal.length(flight.taken, flight.taken + steps)
@@ -81,6 +82,19 @@ def glide(engine: "Engine") -> None:
             backward_passes=engine.backward_passes,
         )
     )
+
+
+def move(engine: "Engine", flight: "Flight", steps: int) -> None:
+    """The weights go so many steps along the path.
+
+    Weights of 16 bits would round small steps away, one by one, which the probe took at once: they start from the
+    departure each time.
+    """
+    start, end = flight.taken, flight.taken + steps
+    if start > 0 and engine.parameters.narrow and engine.snapshot is not None:
+        engine.parameters.write(engine.snapshot.weights_P.to(engine.parameters.device))
+        start = 0
+    flight.proposal.follow(engine.parameters, start, end)
 
 
 def correct(engine: "Engine", batch: Batch) -> None:

@@ -142,6 +142,10 @@ class ProgressGuard:
     def _spent(self, engine: "Engine") -> float:
         return max(1.0, self._total(engine) - self._cost)
 
+    def given_up(self, passes: int) -> None:
+        """So many backward passes of steps that were given up are counted from now on: no cost of what is compared."""
+        self._cost += _STEP_COST * passes
+
     def forget(self) -> None:
         """The weights were set by somebody else (a rollback): what was being compared is void."""
         self._anchor, self._with, self.quiet_until = None, None, 0

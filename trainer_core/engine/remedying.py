@@ -52,8 +52,11 @@ class Remedying:
     def _cooling(self, level: Severity) -> bool:
         if level is Severity.CRITICAL and self._last_level is not Severity.CRITICAL:
             return False
-        since = None if self._last_step is None else self._session.engine.step_count - self._last_step
-        return since is not None and since < self._session.engine.config.health.remedy_cooldown
+        if self._last_step is None:
+            return False
+        engine = self._session.engine
+        self._last_step = min(self._last_step, engine.step_count)  # a rollback: no longer than from where it went
+        return engine.step_count - self._last_step < engine.config.health.remedy_cooldown
 
     def _treat(self, alert: "OpenAlert") -> bool:
         """Whether the remedy acted, all of it or nothing; a note or its commands say why where it did not."""

@@ -5,27 +5,26 @@ remedies that apply themselves, commands, waiting while paused.
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import msgspec
 import torch
 
 from trainer_core.engine import fitting, predicting
 from trainer_core.engine.buffers import load_model
 from trainer_core.engine.checkpoints import Checkpoints, Entry
+from trainer_core.engine.decay import with_decay
+from trainer_core.engine.due import checkpoint_is_due, is_due
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
 from trainer_core.engine.knobs import Knobs
 from trainer_core.engine.obey import apply
 from trainer_core.engine.remedying import Remedying
-from trainer_core.engine.validating import Validate, measured
+from trainer_core.engine.validating import HeldOut, Validate, measured
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
-from trainer_core.spec.errors import LOOP_ENDED, UserError
-from trainer_core.spec.phases import Phase
+from trainer_core.spec.errors import LOOP_ENDED, UserError, last_word
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
@@ -40,8 +39,7 @@ from trainer_core.spec.records import (
 from trainer_core.spec.severity import Severity
 
 _POLL_S = 0.02
-_DENSER = 4
-"""How many times as often, by batches, predictions may bring validations and checkpoints."""
+_BEST = "best validation loss so far"
 _KEPT_ON_ROLLBACK = (
     "batches",
     "backward_passes",
@@ -85,12 +83,8 @@ class Session:
         """Highest attempt number used so far; the next rollback takes the one after it."""
         self._take_commands, self._flush_records, self._wait = take_commands, flush_records, wait
         self.alert_open = alert_open
-        self._best_validation, self._validations_without_gain = math.inf, 0
-        self._validated_at = self._saved_at = 0
-        self._batches_validated = self._batches_saved = 0
-        """Batches read by then."""
-        self._improved = False
-        """Whether the validation of this boundary was the best so far."""
+        self.held_out = HeldOut()
+        self._saved_at = self._batches_saved = 0
         self._configured = engine.config
         engine.roll_back = lambda because: self._automatic_rollback(because)
         engine.data.keep = (lambda because: None) if engine.ranks else self._save_if_possible
@@ -106,16 +100,13 @@ class Session:
 
     def after_step(self) -> None:
         """The boundary after a step."""
-        engine, config = self.engine, self.engine.config
-        if self._due(config.training.validate_every, self._validated_at, self._batches_validated):
+        engine = self.engine
+        if is_due(engine, engine.config.training.validate_every, self.held_out.step, self.held_out.batches):
             self.measure_validation()
-        every = config.checkpoint.checkpoint_every
-        due = self._due(every, self._saved_at, self._batches_saved)
-        if self._improved and config.checkpoint.keep_best and engine.healthy:
-            self._save_if_possible("best validation loss so far")
-        elif due and engine.phase in (Phase.WARMUP, Phase.FULL) and engine.healthy:
-            self._save_if_possible(f"every {every}")
-        self._improved = False
+        if self._best_to_keep:
+            self._save_if_possible(_BEST)
+        elif checkpoint_is_due(engine, self._saved_at, self._batches_saved):
+            self._save_if_possible(f"every {engine.config.checkpoint.checkpoint_every}")
         if engine.steps_left <= 0:
             self.end("finished", f"all {engine.total_steps} steps taken")
         self._stop_if_asked()
@@ -123,16 +114,11 @@ class Session:
             self.remedying.apply_due()
         self.commands()
 
-    def _due(self, every: int, step: int, batches: int) -> bool:
-        """Whether a multiple of ``every`` steps has come since ``step``; 0: never.
-
-        Predicted steps cost next to nothing and a validation or checkpoint costs what it always does: a quarter as
-        many batches must have been trained on since ``batches``, or these would take what prediction saves.
-        """
+    @property
+    def _best_to_keep(self) -> bool:
+        """Whether the present weights have the best validation so far, and are to be kept for it."""
         engine = self.engine
-        return (
-            every > 0 and engine.step_count // every > step // every and _DENSER * (engine.batches - batches) >= every
-        )
+        return self.held_out.is_best(engine) and engine.config.checkpoint.keep_best and engine.healthy
 
     def commands(self) -> None:
         """Apply commands that are due; while paused, wait for more, or for the program to be asked to stop."""
@@ -181,21 +167,32 @@ class Session:
         self.ended = self.ended or (state, because)
 
     def close(self) -> None:
-        """Settle what is open, save, validate, and say how the run ended."""
-        state, because = self.ended or LOOP_ENDED
-        if state == "finished":
-            self.settle()
-            try:
-                self._save_if_possible("end")
-            except UserError as error:
-                state, because = self.ended = "failed", str(error)
-        if state == "finished" and self._validated_at != self.engine.step_count:
+        """Settle what is open, save, validate, and say how the run ended, also when one of these fails."""
+        try:
+            if self.ended is not None and self.ended[0] == "finished":
+                self._wind_up()
+        except BaseException as error:
+            self.ended = last_word(error)
+            raise
+        finally:
+            state, because = self.ended or LOOP_ENDED
+            ranks = self.engine.ranks
+            self.inbox.put(self._take_commands() if ranks is None else ranks.left_over())
+            self.inbox.close(f"the run has {state}")
+            self.engine.recorder.calibration()
+            self.engine.record(RunState(self.engine.step_count, state, because))
+
+    def _wind_up(self) -> None:
+        self.settle()
+        try:
+            saved = self._save_if_possible("end")
+        except UserError as error:
+            self.ended = "failed", str(error)
+            return
+        if self.held_out.is_missing(self.engine):
             self.measure_validation()
-        ranks = self.engine.ranks
-        self.inbox.put(self._take_commands() if ranks is None else ranks.left_over())
-        self.inbox.close(f"the run has {state}")
-        self.engine.recorder.calibration()
-        self.engine.record(RunState(self.engine.step_count, state, because))
+            if saved and self._best_to_keep:
+                self._save_if_possible(_BEST)
 
     def settle(self) -> None:
         """Judge a prediction that the end of the run left open, on the last batch."""
@@ -206,7 +203,7 @@ class Session:
     def measure_validation(self) -> None:
         """Held-out loss, in evaluation mode, the mean over the ranks; early stopping counts it."""
         engine = self.engine
-        self._validated_at, self._batches_validated = engine.step_count, engine.batches
+        self.held_out.here(engine)
         if self.validate is None:
             return
         start = engine.clock()
@@ -222,22 +219,22 @@ class Session:
             accuracy = None if accuracy is None else engine.ranks.mean(accuracy)
         engine.record(ValidationMeasured(engine.step_count, loss, accuracy, engine.clock() - start))
         patience = engine.config.training.early_stopping_patience
-        self._improved = loss < self._best_validation
-        self._validations_without_gain = 0 if self._improved else self._validations_without_gain + 1
-        self._best_validation = min(self._best_validation, loss)
-        if patience and self._validations_without_gain >= patience:
+        self.held_out.take(loss, engine)
+        if patience and self.held_out.waited >= patience:
             best = next((entry.name for entry in reversed(self.checkpoints.entries()) if entry.best), "none saved")
             self.end(
                 "finished",
                 f"early stopping: no better validation loss in {patience} validations; best checkpoint: {best}",
             )
 
-    def _save_if_possible(self, because: str) -> None:
-        """A full disk costs this checkpoint and raises an alert; the run goes on, or ends, with the older ones."""
+    def _save_if_possible(self, because: str) -> bool:
+        """Whether it was saved. A full disk costs this checkpoint and raises an alert; the run goes on, or ends,
+        without it."""
         step = self._saved_at = self.engine.step_count
         self._batches_saved = self.engine.batches
         try:
             self.save_checkpoint(because)
+            return True
         except OSError as error:
             message = f"the checkpoint of step {step} could not be saved: {type(error).__name__}: {error}"
             alert = AlertRaised(
@@ -246,6 +243,7 @@ class Session:
             self.engine.record(alert)
             on = "training goes on" if self.ended is None else "the run ends"
             self.engine.record(AlertResolved(step, alert.alert_id, alert.rule, f"{on} without it"))
+            return False
 
     def save_checkpoint(self, because: str) -> Entry:
         """Save now, whatever the phase, once the records of its steps are committed: a run that is killed right after
@@ -260,8 +258,9 @@ class Session:
         begins = engine.step_count == 0  # what is told to a run before it begins is meant for its first step
         with contextlib.nullcontext() if begins else self.inbox.busy("a checkpoint was being saved"):
             entry = self.checkpoints.save(
-                engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.good, self._improved
-            )
+                engine.model, self.state_dict(), engine.step_count, engine.attempt, engine.good,
+                self.held_out.is_best(engine),
+            )  # fmt: skip
         self._saved_at, self._batches_saved = engine.step_count, engine.batches
         engine.recoveries = 0 if engine.step_count > self._recovered_to else engine.recoveries
         engine.record(
@@ -320,7 +319,8 @@ class Session:
         engine.schedule.scale = scale
         engine.recorder.alarms.load_state_dict(alarms)
         engine.schedule.apply(engine.step_count + 1)
-        self._validated_at = self._saved_at = engine.step_count
+        self._saved_at = engine.step_count
+        self.held_out.went_back(state, engine)
         self._begin_attempt(parent, left, entry, because, start)
         return entry
 
@@ -374,8 +374,7 @@ class Session:
             "engine": self.engine.state_dict(),
             "live": {name: value for name, value in now.items() if value != before[name]},
             "weight_decay": None if decay == self._configured.optimizer.weight_decay else decay,
-            "validation": [self._best_validation, self._validations_without_gain],
-            "validated": [self._validated_at, self._batches_validated],
+            **self.held_out.state_dict(),
             "remedying": self.remedying.state_dict(),
             "knobs": self.knobs.state_dict(),
         }
@@ -384,16 +383,13 @@ class Session:
         """Restore what ``state_dict`` gave, changed settings included. Raises ConfigError when they do not fit."""
         self.engine.load_state_dict(state["engine"])
         self.engine.data.load_state_dict(state["engine"]["random"].get("data"))  # a rollback reads on instead
-        self._best_validation, self._validations_without_gain = state["validation"]
-        self._saved_at, self._batches_saved = here = self.engine.step_count, self.engine.batches
-        self._validated_at, self._batches_validated = state.get("validated", here)  # older checkpoints do not say it
+        self._saved_at, self._batches_saved = self.engine.step_count, self.engine.batches
+        self.held_out.load_state_dict(state, self.engine)
         self.remedying.load_state_dict(state["remedying"])
         self.knobs.load_state_dict(state.get("knobs", {}))  # a checkpoint of before there were knobs
-        self.engine.config = config = with_live_settings(self.engine.config, state["live"])
+        config = with_live_settings(self.engine.config, state["live"])
         decay = state.get("weight_decay")
-        if decay is not None:
-            optimizer = msgspec.structs.replace(config.optimizer, weight_decay=decay)
-            self.engine.config = msgspec.structs.replace(config, optimizer=optimizer)
+        self.engine.config = config if decay is None else with_decay(config, decay)
 
     def skipped(self, name: str, because: str) -> None:
         """Record a checkpoint that was passed over."""

@@ -56,7 +56,7 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     clock, parameters, optimizer = engine.clock, engine.parameters, engine.optimizer
     start = clock()
     rate = engine.schedule.apply(engine.step_count + 1)
-    before_P = parameters.read(engine.work_P)
+    before_P = parameters.keep(engine.work_P)
     copied = clock()
 
     found = gradients(engine, batch)
@@ -69,7 +69,7 @@ def full_step(engine: "Engine", batch: Batch) -> Outcome:
     engine.precision.step(optimizer)
     optimizer_done = clock()
 
-    delta_P = parameters.change_since(before_P)
+    delta_P = parameters.change_since(before_P, engine.work_P)
     measured = [found.loss, torch.linalg.vector_norm(delta_P), *found.norms, *parameters.norms()]
     observation = checked_observation(engine.predictor.observe(delta_P, engine.state), engine.predictor, delta_P)
     confidence = engine.muon.confidence if engine.muon else None
@@ -126,7 +126,7 @@ def predict_step(engine: "Engine", batch: Batch) -> Outcome:
     clock = engine.clock
     start = clock()
     rate = engine.schedule.apply(engine.step_count + 1)
-    flight.proposal.follow(engine.parameters, flight.taken, flight.taken + 1)
+    predicting.move(engine, flight, 1)
     moved = clock()
     with torch.no_grad(), engine.precision.forward():
         loss = engine.loss.mean(engine.model, batch, engine.config.training.accumulate)

@@ -50,6 +50,8 @@ class Parameters:
         self.device = self.tensors[0].device
         self._single = all(p.dtype is torch.float32 for p in self.tensors)
         self._wide = any(p.dtype is torch.float64 for p in self.tensors)
+        self.narrow = any(p.dtype.itemsize < 4 for p in self.tensors)
+        """Whether some have fewer than 32 bits, in which a small change may be none."""
         self.layers, self._layer_of = _layers(self.names)
 
     def check_same(self, held: Iterable[Tensor]) -> None:
@@ -106,10 +108,14 @@ class Parameters:
         return self.read(torch.empty_like(room_P, dtype=torch.float64) if self._wide else room_P)
 
     @torch.no_grad()
-    def change_since(self, before_P: Tensor) -> Tensor:
-        """w - before, written into ``before_P``: a second vector is never needed. Returns it."""
-        torch._foreach_add_(self.views(before_P.neg_()), self.tensors)
-        return before_P
+    def change_since(self, before_P: Tensor, out_P: Tensor) -> Tensor:
+        """w - before, written into ``out_P`` (P,) float32, and returned. That is ``before_P`` itself but where it holds
+        more digits: of weights of float64 what a small step changes is below the last one that float32 has."""
+        views = self.views(before_P.neg_())
+        torch._foreach_add_(views, self.tensors)
+        if before_P is not out_P:
+            torch._foreach_copy_(self.views(out_P), views)
+        return out_P
 
     @torch.no_grad()
     def norms(self) -> list[Tensor]:

@@ -13,6 +13,8 @@ from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
     AttemptStarted,
+    CheckpointSaved,
+    CheckpointSkipped,
     CommandChanged,
     Lost,
     PhaseChanged,
@@ -26,6 +28,7 @@ from trainer_core.spec.records import (
     ValidationMeasured,
 )
 from trainer_core.telemetry.comparison import Comparison, Told, compare
+from trainer_core.telemetry.path import SurvivingPath
 from trainer_core.telemetry.savings import Ledger, LedgerTally
 
 
@@ -147,50 +150,21 @@ def spoken(command: CommandChanged) -> str:
     return f"force-{asked.phase.lower()}" if isinstance(asked, ForcePhase) else tag_of(asked)
 
 
-class _Path:
-    """Which phase took each nominal step, with abandoned stretches taken back."""
-
-    def __init__(self) -> None:
-        self._stretches: list[tuple[int, int, Phase]] = []
-
-    def went(self, first: int, last: int, phase: Phase) -> None:
-        """Steps ``first..last`` were taken in ``phase``; what stood at or after ``first`` is replaced."""
-        self.back_to(first - 1)
-        if self._stretches:
-            begin, end, same = self._stretches[-1]
-            if same is phase and end == first - 1:
-                self._stretches[-1] = (begin, last, phase)
-                return
-        self._stretches.append((first, last, phase))
-
-    def back_to(self, step: int) -> None:
-        """Forget everything after ``step``."""
-        while self._stretches and self._stretches[-1][1] > step:
-            begin, _, phase = self._stretches.pop()
-            if begin <= step:
-                self._stretches.append((begin, step, phase))
-
-    def per_phase(self) -> dict[Phase, int]:
-        """Steps by phase, all four of them."""
-        counts = dict.fromkeys(Phase, 0)
-        for first, last, phase in self._stretches:
-            counts[phase] += last - first + 1
-        return counts
-
-
 class _Tally:
     """Adds up rows, one record at a time."""
 
     def __init__(self) -> None:
-        self.path = _Path()
+        self.path = SurvivingPath()
         self.started: RunStarted | None = None
         self.state: str | None = None
         self.attempts: set[int] = set()
         self.wall = 0.0
         self.lost = 0
-        self.final_loss: float | None = None
-        self.validation: ValidationMeasured | None = None
+        self.validations: list[tuple[int, ValidationMeasured]] = []
+        """(branch of the path, validation)."""
         self.entered = 0
+        self.under_way = False
+        """Whether a prediction was entered and has no verdict yet."""
         self.verdicts: list[bool] = []
         self.changes: list[PhaseChange] = []
         self.alerts: list[Alert] = []
@@ -199,12 +173,12 @@ class _Tally:
         self.plain = False
         self.baseline: str | None = None
         self._last_time: float | None = None
+        self._perhaps: list[float] = []
+        """Seconds up to rows that a process may have written before its RunStarted."""
 
     def take(self, row: Row) -> None:
-        """Count one row. Time before a RunStarted belongs to no process."""
-        if self._last_time is not None and not isinstance(row.record, RunStarted):
-            self.wall += max(0.0, row.time - self._last_time)
-        self._last_time = row.time
+        """Count one row."""
+        self._lived(row)
         self.attempts.add(row.attempt)
         self.ledger.take(row)
         match row.record:
@@ -215,13 +189,28 @@ class _Tally:
             case _:
                 self._happened(row.record)
 
+    def _lived(self, row: Row) -> None:
+        """Time between two processes belongs to none. One that resumes says what it goes on from, what was damaged and
+        what it was told before its RunStarted: the longest wait among these rows is the one without a process."""
+        seconds = 0.0 if self._last_time is None else max(0.0, row.time - self._last_time)
+        self._last_time = row.time
+        match row.record:
+            case AttemptStarted() | CheckpointSkipped() | AlertRaised() | CommandChanged():
+                self._perhaps.append(seconds)
+            case RunStarted():
+                waits = [*self._perhaps, seconds]
+                self.wall, self._perhaps = self.wall + sum(waits) - max(waits), []
+            case _:
+                self.wall, self._perhaps = self.wall + sum(self._perhaps) + seconds, []
+
     def _stepped(self, record: StepRecord) -> None:
         self.path.went(record.step, record.step, record.phase)
         if record.loss is not None:
-            self.final_loss = record.loss
+            self.path.measured(record.step, record.loss)
 
     def _changed(self, record: PhaseChanged, attempt: int) -> None:
-        self.entered += record.to_phase is Phase.PREDICT
+        if record.to_phase is Phase.PREDICT:
+            self.entered, self.under_way = self.entered + 1, True
         self.changes.append(
             PhaseChange(record.step, record.from_phase, record.to_phase, record.because, attempt),
         )
@@ -231,9 +220,13 @@ class _Tally:
             case PredictedStretch():
                 self.path.went(record.first_step, record.last_step, Phase.PREDICT)
             case PredictionEnded():
+                self.entered += not self.under_way  # one that was saved under way, and went on after a resume
+                self.under_way = False
                 self.verdicts.append(record.kept)
-            case AttemptStarted():
-                self._went_back(record.step)
+            case AttemptStarted(step=step, attempt=attempt, parent=parent, checkpoint=checkpoint):
+                self.path.begin(attempt, parent, checkpoint, step)
+            case CheckpointSaved(name=name):
+                self.path.branches.saved(name)
             case RunStarted():
                 self.started = record
                 self.plain = self.plain or record.plain
@@ -241,7 +234,7 @@ class _Tally:
             case RunState():
                 self.state = record.state
             case ValidationMeasured():
-                self.validation = record
+                self.validations.append((self.path.branches.now, record))
             case AlertRaised():
                 self.alerts.append(alert_line(record))
             case CommandChanged():
@@ -251,17 +244,12 @@ class _Tally:
             case _:
                 pass
 
-    def _went_back(self, step: int) -> None:
-        self.path.back_to(step)
-        self.final_loss = None
-        if self.validation is not None and self.validation.step > step:
-            self.validation = None
-
     def report(self, base: Told | None, name: str) -> Report:
         """The figures so far."""
         per_phase = self.path.per_phase()
         steps = sum(per_phase.values())
         ledger = self.ledger.ledger()
+        validation = self._last_validation()
         comparison = None
         if base is not None:
             comparison = compare(Told(name, self.started, self.state, ledger, self.ledger.curve()), base)
@@ -271,16 +259,16 @@ class _Tally:
             task=self.started.task if self.started else None,
             state=self.state,
             steps=steps,
-            wall_seconds=self.wall,
+            wall_seconds=self.wall + sum(self._perhaps),
             training_seconds=ledger.charged_seconds,
             steps_per_phase=per_phase,
             backward_passes=ledger.backward_passes,
             backward_reduction=1 - ledger.backward_passes / steps if steps else None,
             predictions=Predictions(self.entered, self.verdicts.count(True), self.verdicts.count(False)),
-            final_loss=self.final_loss,
-            validation_loss=self.validation.loss if self.validation else None,
-            validation_accuracy=self.validation.accuracy if self.validation else None,
-            validated_at=self.validation.step if self.validation else None,
+            final_loss=self.path.last_loss,
+            validation_loss=validation.loss if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
+            validated_at=validation.step if validation else None,
             attempts=len(self.attempts),
             phase_changes=tuple(self.changes),
             alerts=tuple(self.alerts),
@@ -293,6 +281,11 @@ class _Tally:
             ledger=ledger,
             comparison=comparison,
         )
+
+    def _last_validation(self) -> ValidationMeasured | None:
+        """Of the steps that stand."""
+        upto = dict(self.path.branches.way())
+        return next((v for branch, v in reversed(self.validations) if v.step <= upto.get(branch, -1)), None)
 
     def _estimate(self) -> Estimate | None:
         """The baseline estimate; None where no full step was timed."""

@@ -12,7 +12,6 @@ operator's command asked for it, between them; what exceeds ``predict_seconds`` 
 
 import math
 import statistics
-from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Literal
@@ -34,6 +33,7 @@ from trainer_core.spec.records import (
     StepRecord,
     ValidationMeasured,
 )
+from trainer_core.telemetry.path import Branches, Columns
 
 Basis = Literal["estimate", "measured"]
 """Whether a baseline's seconds were measured on a baseline run, or are what full steps of this run let one expect."""
@@ -186,10 +186,7 @@ class LedgerTally:
         """The phase of its first measured step: the snapshot was taken inside that step."""
         self._told = 0.0
         """Seconds charged when the last step was reached."""
-        self._steps, self._backward, self._own_backward = array("q", [0]), array("q", [0]), array("q", [0])
-        self._charged, self._plain, self._own_seconds = array("d", [0.0]), array("d", [0.0]), array("d", [0.0])
-        self._ema = array("d", [math.nan])
-        self._validations: list[tuple[int, float]] = []
+        self._branches, self._own = Branches(), [Columns(0, 0.0)]
 
     def take(self, row: Row) -> None:
         """Count one row."""
@@ -199,7 +196,7 @@ class LedgerTally:
             case PredictedStretch():
                 self._moved(row.record)
             case AttemptStarted():
-                self._went_back(row.record)
+                self._went_on(row.record)
             case PhaseChanged(to_phase=Phase.PREDICT):
                 self._flight, self._departed_in = (self._now, self.backward), None
             case _:
@@ -223,9 +220,10 @@ class LedgerTally:
                 self._judged(record)
             case ValidationMeasured():
                 self.validation_seconds += record.seconds
-                self._validations.append((record.step, record.loss))
+                self._own[-1].validations.append((record.step, record.loss))
             case CheckpointSaved():
                 self.checkpoint_seconds += record.seconds
+                self._branches.saved(record.name)
             case _:
                 pass
 
@@ -283,8 +281,7 @@ class LedgerTally:
         self.prediction.snapshots += seconds
 
     def _reached(self, step: int, backward: int, ema: float | None) -> None:
-        while self._steps[-1] >= step > 0:  # a journal that lacks the record of a rollback still goes forward
-            self._pop()
+        self._branches.shorten(step - 1)
         backward = max(self.backward, backward)
         passes, seconds = backward - self.backward, self._now - self._told
         attempt = self.attempts[-1]
@@ -293,38 +290,22 @@ class LedgerTally:
         attempt.backward_skipped = attempt.to_step - attempt.from_step - attempt.backward_passes
         attempt.seconds += seconds
         self.backward, self._told = backward, self._now
-        self._steps.append(step)
-        self._backward.append(backward)
-        self._own_backward.append(passes)
-        self._charged.append(self._now)
-        self._own_seconds.append(seconds)
-        self._plain.append(self._now - self.observing - self.prediction.total)
-        self._ema.append(math.nan if ema is None else ema)
+        plain = self._now - self.observing - self.prediction.total
+        self._own[-1].reached(step, backward, self._now, plain, math.nan if ema is None else ema)
 
-    def _pop(self) -> None:
-        """The last step was abandoned: what it cost stays charged."""
-        self.abandoned.backward_passes += self._own_backward.pop()
-        self.abandoned.seconds += self._own_seconds.pop()
-        for column in (self._steps, self._backward, self._charged, self._plain, self._ema):
-            column.pop()
-
-    def _went_back(self, r: AttemptStarted) -> None:
-        while self._steps[-1] > r.step:
-            self._pop()
-        for attempt in self.attempts:
-            survived = attempt.to_step - attempt.abandoned_steps
-            lost = max(0, survived - max(r.step, attempt.from_step))
-            attempt.abandoned_steps += lost
-            self.abandoned.steps += lost
+    def _went_on(self, r: AttemptStarted) -> None:
+        self._branches.begin(r.attempt, r.parent, r.checkpoint, r.step)
+        self._own.append(Columns(self.backward, self._told))
         self.prediction.rollbacks += r.seconds or 0.0
         self._pending += r.seconds or 0.0
-        self._validations = [v for v in self._validations if v[0] <= r.step]
         self.attempts.append(AttemptCost(r.attempt, r.step, r.step))
         self._flight = None
 
     def ledger(self) -> Ledger:
         """The account so far."""
-        steps = self._steps[-1]
+        found = (self._own[branch].last(upto) for branch, upto in reversed(self._branches.way()))
+        steps = next((step for step in found if step is not None), 0)
+        self._give_up()
         return Ledger(
             nominal_steps=steps,
             backward_passes=self.backward,
@@ -347,10 +328,23 @@ class LedgerTally:
         method = f"nominal steps x median of {len(self.plain_costs)} full steps, without the predictor's share"
         return saved("estimate", method, each, steps, self.backward, self._now)
 
+    def _give_up(self) -> None:
+        """What does not lie on the way to the present step was abandoned."""
+        upto, self.abandoned = dict(self._branches.way()), Abandoned()
+        for branch, (attempt, own) in enumerate(zip(self.attempts, self._own, strict=True)):
+            stands = min(max(upto.get(branch, attempt.from_step), attempt.from_step), attempt.to_step)
+            attempt.abandoned_steps = attempt.to_step - stands
+            passes, seconds = own.behind(upto.get(branch, -1))
+            self.abandoned.steps += attempt.abandoned_steps
+            self.abandoned.backward_passes += passes
+            self.abandoned.seconds += seconds
+
     def curve(self) -> Curve:
         """The surviving path so far."""
-        seconds = self._charged[1:], self._plain[1:]
-        return Curve(self._steps[1:], self._backward[1:], *seconds, self._ema[1:], tuple(self._validations))
+        whole = Columns(0, 0.0)
+        for branch, upto in self._branches.way():
+            whole.go_on_with(self._own[branch], upto)
+        return Curve(whole.steps, whole.backward, whole.charged, whole.plain, whole.ema, tuple(whole.validations))
 
 
 def saved(basis: Basis, method: str, each: float, steps: int, backward: int, charged: float) -> Saved:
