@@ -429,3 +429,20 @@ def test_a_run_whose_journal_was_lost_takes_an_attempt_no_checkpoint_has(tmp_pat
     resumed.session.resume(0, 0, "resumed")
     assert resumed.engine.attempt == 2
     assert resumed.session.save_checkpoint("asked for").name == "step-000012-a2"
+
+
+def test_predictions_that_follow_one_another_do_not_keep_checkpoints_away(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"policy": "adaptive", "min_predict_steps": 2, "confidence_threshold": 0.0}
+    rig = Rig(tmp_path, steps=100_000, max_predict_steps=30, checkpoint_every=20, **settings).begin()
+    saved = []
+    for _ in range(80):
+        rig.step()
+        saved.append(len(rig.of(CheckpointSaved)))
+    chained = [s.phase for s in rig.of(StepRecord)[-60:]].count(Phase.CORRECT)
+    assert chained > 50, "hardly a FULL step between two predictions"
+    waits = [sum(count == number for count in saved) for number in sorted(set(saved))[:-1]]
+    assert max(waits[1:]) <= 10, "two intervals of 20 steps, by batches a quarter of that each"
+    name = rig.of(CheckpointSaved)[-1].name
+    rig.session.roll_back(name, "to the newest")
+    rig.step()
+    assert rig.engine.attempt == 1

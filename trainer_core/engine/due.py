@@ -21,6 +21,14 @@ def is_due(engine: "Engine", every: int, step: int, batches: int) -> bool:
 
 
 def checkpoint_is_due(engine: "Engine", step: int, batches: int) -> bool:
-    """Whether to save now what is saved at intervals, last at ``step``: a prediction under way would make it larger."""
+    """Whether to save now what is saved at intervals, last at ``step``.
+
+    A prediction under way would make it larger. But where one follows the other no step is FULL's: a second interval is
+    not waited for, and CORRECT's weights are saved, with the snapshot that they may go back to.
+    """
     every = engine.config.checkpoint.checkpoint_every
-    return engine.phase in (Phase.WARMUP, Phase.FULL) and engine.healthy and is_due(engine, every, step, batches)
+    if not engine.healthy or not is_due(engine, every, step, batches):
+        return False
+    return engine.phase in (Phase.WARMUP, Phase.FULL) or (
+        engine.phase is Phase.CORRECT and is_due(engine, every, step + every, batches + every // DENSER)
+    )

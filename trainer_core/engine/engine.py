@@ -257,7 +257,7 @@ class Engine:
     @property
     def good(self) -> bool:
         """Whether a rollback may go back to what is saved now: healthy, and not a model whose gradients are gone."""
-        return self.healthy and not self.recorder.health.dead
+        return self.healthy and not self.recorder.health.doubted
 
     # -- what the step needs ----------------------------------------------------------------------------------------
 

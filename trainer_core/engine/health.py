@@ -60,6 +60,8 @@ class _Memory(msgspec.Struct):
     """By layer: share of the last steps without a gradient, -1 before it had one; empty while all have one."""
     dead: bool = False
     """Whether more layers are dead than ``dead_layers_limit``."""
+    doubted: bool = False
+    """Whether so many had no gradient of late: they may be dying."""
     full_share: float = 0.0
     full_since: int = 0
     """Step from which the present FULL window counts."""
@@ -184,7 +186,9 @@ class Health:
         full = 1.0 if record.phase is Phase.FULL else 0.0
         m.full_share += (full - m.full_share) / _FULL_SHARE_SPAN
         dead = self._dead(record)
-        m.dead = m.dead if dead is None else dead > config.health.dead_layers_limit
+        limit = config.health.dead_layers_limit
+        m.dead = m.dead if dead is None else dead > limit
+        m.doubted = sum(past > 0 for past in m.zeros) > limit * len(m.zeros)
         self._fitted = self._small_when_fitted(record, config)
         layers, attempts = record.layer_grad_norms, config.health.implied_rate_attempts
         if self._derived is None or self._derived[0] != attempts:
@@ -216,8 +220,14 @@ class Health:
 
     @property
     def dead(self) -> bool:
-        """Whether the model was dead at the last step that could tell: what is saved now is nothing to go back to."""
+        """Whether the model was dead at the last step that could tell."""
         return self._memory.dead
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it is dead or may be dying, which takes twenty steps to tell: what is saved now is nothing to go back
+        to."""
+        return self._memory.dead or self._memory.doubted
 
     def judged(self, signals: Mapping[str, float | None], config: Config, locked: bool) -> dict[str, float | None]:
         """The signals that rules look at: what is so for another reason, which has a rule of its own, is left out."""
