@@ -171,7 +171,7 @@ def test_a_metric_of_ones_own_and_a_smoothed_line_are_put_away_too(monkeypatch: 
     smoothed = Smoothed(0.5)
     for end in range(1000, 40_000, 1000):
         line = smoothed.upto(np.ones(end))
-    assert own_memory_of(line) <= 8 * (PIECE + 512) and np.allclose(line, 1.0)
+    assert own_memory_of(line) <= 2 * 8 * (PIECE + 512) and np.allclose(line, 1.0), "with the weight of each"
 
 
 def test_a_full_disk_costs_memory_and_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
