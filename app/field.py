@@ -41,6 +41,8 @@ class Field:
     """Who changed it last, when and how."""
     mine: bool = False
     """That change came from this browser, which needs no word about it."""
+    done: str = ""
+    """Id of what this browser sent last, once it was applied: what was typed has had its effect, whoever came after."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def field(key: str, shown: Field, command_id: str, rev: int, closed: bool, press
     value = f"{shown.value:.0f}" if shown.whole else f"{shown.value:.6g}"
     data = {"title": shown.title, "shown": value, "low": low, "high": high, "whole": shown.whole, "help": shown.help,
             "button": shown.button, "mark": shown.mark, "changed": shown.changed, "mine": shown.mine,
-            "id": command_id, "rev": rev, "closed": closed}  # fmt: skip
+            "done": shown.done, "id": command_id, "rev": rev, "closed": closed}  # fmt: skip
 
     def heard() -> None:
         found = said(getattr(st.session_state.get(component_key(key)), "pressed", None), shown.bounds, shown.whole)

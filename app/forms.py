@@ -13,7 +13,7 @@ from app.figures import whatif as whatif_figure
 from app.parts import part
 from app.slider import slider, standing
 from app.views import words
-from app.views.changes import RATE, Change, last_change, rate_now
+from app.views.changes import RATE, Change, applied, last_change, rate_now
 from app.views.commands import COMPARED, STEERABLE, asks_first, expected_rev, state_rev
 from app.views.knobs import KnobView
 from app.views.measured import newest
@@ -172,13 +172,15 @@ def value_form(
     ``change`` is what gave it its value; None: it is no setting of the run.
     """
     run, place = feed.run_dir.name, f"{key}_{feed.run_dir.name}"
-    minted = f"{place}_id"
+    minted, last = f"{place}_id", f"{place}_last"
     if change is not None:
         mine = change.command_id in st.session_state.get("sent", {})
         shown = replace(shown, mark=change.seq, changed=change.said, mine=mine)
+        sent = st.session_state.get(last, "")
+        shown = replace(shown, done=sent if applied(feed.snapshot(), sent) else "")
 
     def send(heard: Pressed) -> None:
-        st.session_state[minted] = control.mint()
+        st.session_state[minted], st.session_state[last] = control.mint(), heard.command_id
         press(run, heard.command_id, lambda: build(heard.value), seen=heard.rev)
 
     with st.container(key=f"field_{place}", border=True):

@@ -32,7 +32,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
   Object.assign(number, { min: data.low, max: data.high, step: data.whole ? "1" : "any" });
   const edit = edits.get(form);
   if (edit !== undefined && data.mine && number.value !== edit.sent) edit.mark = data.mark;
-  if (edit === undefined || typed() === null || (data.mine && edit.mark !== data.mark)) followRun();
+  const done = edit !== undefined && edit.id === data.done && number.value === edit.sent;
+  if (edit === undefined || done || typed() === null || (data.mine && edit.mark !== data.mark)) followRun();
   else say();
 
   number.oninput = () => {
@@ -49,7 +50,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
   };
   form.onsubmit = (event) => {
     event.preventDefault();
-    if (edits.has(form)) edits.get(form).sent = number.value;
+    if (edits.has(form)) Object.assign(edits.get(form), { sent: number.value, id: data.id });
     setTriggerValue("pressed", { value: number.valueAsNumber, id: data.id, rev: data.rev });
   };
 }

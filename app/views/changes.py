@@ -7,12 +7,14 @@ from app.store import Snapshot
 from app.views.commands import title
 from app.views.measured import newest
 from app.views.settings import history
-from trainer_core.spec.commands import ApplyRemedy, Command, ScaleLearningRate, SetLearningRate
+from trainer_core.spec.commands import ApplyRemedy, Command, CommandState, ScaleLearningRate, SetLearningRate
 from trainer_core.spec.config import SETTINGS, Config
 from trainer_core.spec.records import CommandChanged, Row
 from trainer_core.spec.remedies import REMEDIES
 
 RATE = "learning_rate"
+_NEWEST = 400
+"""Rows of commands among which one that was sent a moment ago is looked for."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ def last_change(snapshot: Snapshot, name: str) -> Change:
         if isinstance(record, CommandChanged) and _moved(name, record.command, before, config):
             return Change(row.seq, record.command_id, _said(row, record), record.after)
     return Change(rows[0][0].seq, said=f"The run began anew at step {rows[0][0].record.step:,}.") if rows else Change()
+
+
+def applied(snapshot: Snapshot, command_id: str) -> bool:
+    """Whether the command of this id was applied, as far as the run's newest commands tell."""
+    rows = reversed(snapshot.events[CommandChanged][-_NEWEST:])
+    return any(isinstance(c := row.record, CommandChanged) and c.command_id == command_id
+               and c.state is CommandState.APPLIED for row in rows)  # fmt: skip
 
 
 def rate_now(snapshot: Snapshot) -> float | None:

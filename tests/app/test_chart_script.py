@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ViewportSize
 
-from app import slider
+from app import field, slider
 from app.figures import lifecycle
 from app.live import STATIC
 
@@ -177,3 +177,50 @@ def test_a_slider_shows_the_whole_number_that_it_tells(browser: Browser) -> None
     with browser.new_page() as page:
         script = (STATIC / "slider.js").read_text(encoding="utf-8")
         assert page.evaluate(MOVE, [script, slider.HTML, data, "1234567"]) == ["1234567", "1234567", 1234567]
+
+
+FIELD = """async ([source, html, moves]) => {
+  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  document.body.innerHTML = html;
+  const [number, send, note] = ["input", "button[type=submit]", "output"].map((one) => document.querySelector(one));
+  const seen = [];
+  let data = { title: "Decay", low: 0, high: 10, mark: 1, mine: false, done: "", changed: "", id: "a", rev: 1 };
+  for (const move of moves) {
+    if (move.type !== undefined) {
+      number.value = move.type;
+      number.dispatchEvent(new Event("input"));
+    }
+    if (move.send) send.click();
+    data = { ...data, ...move.data };
+    module.default({ parentElement: document.body, data, setTriggerValue: () => {} });
+    seen.push([number.value, note.textContent]);
+  }
+  return seen;
+}"""
+
+
+def field_after(browser: Browser, *moves: dict[str, Any]) -> Any:
+    """What a field shows and says after each of its redrawings."""
+    source = (STATIC / "field.js").read_text(encoding="utf-8")
+    with browser.new_page() as page:
+        return page.evaluate(FIELD, [source, field.HTML, moves])
+
+
+BOBS = {"shown": "0.05", "mark": 3, "changed": "By Bob.", "id": "b"}
+FIRST = {"data": {"shown": "0.02"}}
+
+
+def test_a_field_whose_number_was_applied_follows_whoever_came_after(browser: Browser) -> None:
+    """Both changes came between two of its redrawings: it never saw its own in force."""
+    sent = {"type": "0.04", "send": True, "data": BOBS | {"done": "a"}}
+    assert field_after(browser, FIRST, sent) == [["0.02", ""], ["0.05", ""]]
+    assert field_after(browser, FIRST, sent, {"type": "0.06", "data": {"mark": 4, "shown": "0.07"}})[-1] == [
+        "0.06", "Now 0.07. By Bob.",
+    ]  # fmt: skip
+
+
+def test_a_field_keeps_a_number_that_was_sent_and_not_applied(browser: Browser) -> None:
+    sent = {"type": "0.04", "send": True, "data": BOBS}
+    assert field_after(browser, FIRST, sent)[-1] == ["0.04", "Now 0.05. By Bob."]
+    again = {"type": "0.045", "data": BOBS | {"done": "a"}}
+    assert field_after(browser, FIRST, sent | {"data": {"id": "b"}}, again)[-1] == ["0.045", "Now 0.05. By Bob."]

@@ -4,7 +4,7 @@ import pytest
 
 from app.field import Pressed, said
 from app.store import Store
-from app.views.changes import RATE, Change, last_change, rate_now
+from app.views.changes import RATE, Change, applied, last_change, rate_now
 from tests.app.rows import Script
 from tests.app.test_steering_views import ANN, snapshot
 from trainer_core.spec.commands import (
@@ -79,6 +79,13 @@ def test_the_learning_rate_is_that_of_the_newest_step_or_what_a_command_has_set_
     assert rate_now(snapshot(script)) == 4.9e-4, "the schedule goes on"
     script.command(ApplyRemedy("gradient_explosion"), APPLIED, "remedy", before="", after="learning_rate 0.0002; ...")
     assert rate_now(snapshot(script)) == 4.9e-4
+
+
+def test_a_command_was_applied_when_the_run_says_so() -> None:
+    script = Script().start()
+    script.command(SetWeightDecay(0.02), APPLIED, "one", before="0.01", after="0.02")
+    script.command(SetWeightDecay(0.5), CommandState.REJECTED, "refused")
+    assert [applied(snapshot(script), name) for name in ("one", "refused", "")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
