@@ -462,6 +462,22 @@ def test_an_undone_prediction_keeps_the_weight_decay_that_was_set_in_it(tmp_path
     assert rig.optimizer.param_groups[0]["weight_decay"] == 0.4
 
 
+@pytest.mark.parametrize("steps", [3, 9])
+def test_a_window_that_a_rollback_brings_back_has_the_length_that_holds_now(tmp_path: Path, steps: int) -> None:
+    rig = Rig(tmp_path, full_steps=6).begin().until_phase(Phase.FULL, 1)
+    name = rig.session.save_checkpoint("within FULL").name
+    rig.step()
+    assert rig.tell(Rollback(name)).state is APPLIED
+    assert rig.engine.phase_budget == 6
+    assert rig.tell(SetPhaseLength(Phase.FULL, steps)).state is APPLIED
+    assert rig.tell(Rollback(name)).state is APPLIED
+    assert rig.engine.phase_budget == steps
+    attempt = rig.engine.attempt
+    rig.until(lambda: rig.engine.phase is Phase.PREDICT)
+    window = [r for r, of in rig.records if isinstance(r, StepRecord) and r.phase is Phase.FULL and of == attempt]
+    assert len(window) == steps - 1, "the checkpoint holds the first of them"
+
+
 def test_a_rollback_in_the_middle_of_a_prediction_closes_it(tmp_path: Path) -> None:
     rig = Rig(tmp_path).begin().until_phase(Phase.PREDICT, 3)
     rig.tell(Rollback())

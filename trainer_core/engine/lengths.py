@@ -16,6 +16,10 @@ NO = -2.0
 """z below which a refusal is a plain no."""
 
 
+OF_FULL = ("full_steps", "min_full_steps")
+"""Settings that a FULL window which has begun follows."""
+
+
 class Lengths:
     """Windows and horizons of one run. ``config`` is read at each call, so live changes hold at once.
 

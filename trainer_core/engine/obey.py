@@ -8,6 +8,7 @@ from trainer_core.engine import looking
 from trainer_core.engine.answers import BeforeAfter, Failed, Half, Refused
 from trainer_core.engine.decay import leading_decay, with_decay
 from trainer_core.engine.knobs import set_knob
+from trainer_core.engine.lengths import OF_FULL
 from trainer_core.spec.commands import (
     HIGHEST_RATE,
     AcknowledgeAlert,
@@ -142,7 +143,7 @@ def _set(session: "Session", name: str, value: float) -> BeforeAfter:
     setting = SETTINGS[name]
     before = getattr(getattr(engine.config, setting.section), setting.name)
     engine.config = changed
-    if setting.name in ("full_steps", "min_full_steps") and engine.phase is Phase.FULL:
+    if setting.name in OF_FULL and engine.phase is Phase.FULL:
         engine.probe_at = engine.full_needed
     if setting.name == "confidence_threshold" and value < before:
         engine.lengths.look_again(changed)

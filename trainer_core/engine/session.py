@@ -19,12 +19,14 @@ from trainer_core.engine.due import checkpoint_is_due, is_due
 from trainer_core.engine.engine import Engine
 from trainer_core.engine.inbox import Inbox
 from trainer_core.engine.knobs import Knobs
+from trainer_core.engine.lengths import OF_FULL
 from trainer_core.engine.obey import apply
 from trainer_core.engine.remedying import Remedying
 from trainer_core.engine.validating import HeldOut, Validate, measured
 from trainer_core.spec.commands import AcceptedCommand, ScaleLearningRate, SetGradientClip
 from trainer_core.spec.config import live_values, with_live_settings
 from trainer_core.spec.errors import LOOP_ENDED, UserError, last_word
+from trainer_core.spec.phases import Phase
 from trainer_core.spec.records import (
     AlertRaised,
     AlertResolved,
@@ -297,8 +299,7 @@ class Session:
 
     def _restore(self, name: str | None, because: str) -> Entry:
         engine = self.engine
-        start = engine.clock()
-        device = engine.parameters.device
+        start, device = engine.clock(), engine.parameters.device
         entry, weights, state = (
             self.checkpoints.load(name, device) if name else self.checkpoints.load_newest(device, good=True)
         )
@@ -314,6 +315,9 @@ class Session:
         for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
             if decay is not None:
                 group["weight_decay"] = decay
+        then, now = live_values(with_live_settings(self._configured, state["live"])), live_values(engine.config)
+        if engine.phase is Phase.FULL and any(then[name] != now[name] for name in OF_FULL):
+            engine.probe_at = engine.full_needed
         engine.progress.forget()
         engine.predictions_entered += engine.flight is not None  # a prediction that was saved under way flies again
         engine.schedule.scale = scale
