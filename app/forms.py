@@ -175,9 +175,9 @@ def value_form(
     minted, last = f"{place}_id", f"{place}_last"
     if change is not None:
         mine = change.command_id in st.session_state.get("sent", {})
-        shown = replace(shown, mark=change.seq, changed=change.said, mine=mine)
         sent = st.session_state.get(last, "")
-        shown = replace(shown, done=sent if applied(feed.snapshot(), sent) else "")
+        done = sent if applied(feed.snapshot(), sent) else ""
+        shown = replace(shown, mark=change.seq, changed=change.said, mine=mine, done=done)
 
     def send(heard: Pressed) -> None:
         st.session_state[minted], st.session_state[last] = control.mint(), heard.command_id

@@ -335,7 +335,8 @@ class CheckpointConfig(Section, frozen=True):
     checkpoint_every: Annotated[
         int,
         steps(
-            "Steps between checkpoints, at least a quarter as many batches; 0: the first, the last and on request.",
+            "Steps between checkpoints, at least a quarter as many batches; up to twice as many where predictions "
+            "follow one another; 0: the first, the last and on request.",
             low=0,
         ),
     ] = 200
